@@ -1,0 +1,11 @@
+//! Metrics, one concept per file. Each takes plain numbers and returns a serialisable result.
+
+pub mod chance;
+pub mod rerank;
+pub mod retrieval;
+pub mod scores;
+
+pub use chance::ChanceLevel;
+pub use rerank::{Reranked, shortlist};
+pub use retrieval::{Direction, DirectionMetrics, RetrievalMetrics, TieRule};
+pub use scores::{RetrievalError, ScoreMatrix};

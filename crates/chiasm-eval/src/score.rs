@@ -1,0 +1,326 @@
+//! From a predictions file to figures, and from figures to a table for the terminal.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::rerank::{evaluate_reranked, shortlist_recall};
+use crate::metrics::retrieval::{self, Direction, DirectionMetrics, RetrievalMetrics, TieRule};
+use crate::metrics::{Reranked, RetrievalError, ScoreMatrix};
+use crate::predictions::{DatasetIdentity, ModelIdentity, Predictions};
+
+/// How much of the answers the shortlists of one direction hold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ShortlistSide {
+    /// Candidates re-scored per query.
+    pub candidates: usize,
+    /// Fraction of queries with a right answer among them: re-ranking cannot do better than this.
+    pub recall: f64,
+}
+
+/// Shortlists of both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ShortlistReport {
+    /// Texts looking for their image.
+    pub text_to_image: ShortlistSide,
+    /// Images looking for one of their texts.
+    pub image_to_text: ShortlistSide,
+}
+
+/// Everything a predictions file says about a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoreReport {
+    /// Name of the split.
+    pub split: String,
+    /// The data scored.
+    pub dataset: DatasetIdentity,
+    /// The model that scored.
+    pub model: ModelIdentity,
+    /// Images in the score table.
+    pub images: usize,
+    /// Texts in the score table.
+    pub texts: usize,
+    /// Figures of the first stage (dual encoder).
+    pub dual: RetrievalMetrics,
+    /// Figures after re-ranking, when the file holds a second stage.
+    pub reranked: Option<RetrievalMetrics>,
+    /// The shortlists that were re-ranked.
+    pub shortlist: Option<ShortlistReport>,
+}
+
+/// Computes every figure that the file allows.
+///
+/// # Errors
+/// [`RetrievalError`] when the parts of `predictions` do not fit together; a file that was read has been checked already.
+pub fn score(predictions: &Predictions, ties: TieRule) -> Result<ScoreReport, RetrievalError> {
+    let Predictions {
+        info,
+        scores,
+        image_of_text,
+        reranked,
+    } = predictions;
+    let (second, shortlist) = match reranked {
+        None => (None, None),
+        Some(pair) => {
+            let (texts, images) = (&pair.text_to_image, &pair.image_to_text);
+            let shortlist = ShortlistReport {
+                text_to_image: shortlist_side(
+                    scores,
+                    image_of_text,
+                    Direction::TextToImage,
+                    texts,
+                )?,
+                image_to_text: shortlist_side(
+                    scores,
+                    image_of_text,
+                    Direction::ImageToText,
+                    images,
+                )?,
+            };
+            (
+                Some(evaluate_reranked(
+                    scores,
+                    image_of_text,
+                    texts,
+                    images,
+                    ties,
+                )?),
+                Some(shortlist),
+            )
+        }
+    };
+    Ok(ScoreReport {
+        split: info.split.clone(),
+        dataset: info.dataset.clone(),
+        model: info.model.clone(),
+        images: scores.images(),
+        texts: scores.texts(),
+        dual: retrieval::evaluate(scores, image_of_text, ties)?,
+        reranked: second,
+        shortlist,
+    })
+}
+
+fn shortlist_side(
+    scores: &ScoreMatrix,
+    image_of_text: &[usize],
+    direction: Direction,
+    reranked: &Reranked,
+) -> Result<ShortlistSide, RetrievalError> {
+    Ok(ShortlistSide {
+        candidates: reranked.candidates.iter().map(Vec::len).max().unwrap_or(0),
+        recall: shortlist_recall(scores, image_of_text, direction, &reranked.candidates)?,
+    })
+}
+
+/// A table for a terminal of 80 columns: both directions, chance level beside every figure.
+#[must_use]
+pub fn render_table(report: &ScoreReport) -> String {
+    let mut table = String::new();
+    let mut line = |text: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "{}", text.trim_end());
+    };
+    let count = grouped;
+    line(format!(
+        "{}, split {}",
+        shorten(&report.dataset.name, 55),
+        shorten(&report.split, 15)
+    ));
+    line(format!(
+        "{} images, {} texts",
+        count(report.images),
+        count(report.texts)
+    ));
+    if !report.model.name.is_empty() {
+        let step = report
+            .model
+            .step
+            .map_or_else(String::new, |step| format!(", step {step}"));
+        line(format!("model {}{step}", shorten(&report.model.name, 55)));
+    }
+    for direction in [Direction::TextToImage, Direction::ImageToText] {
+        let dual = report.dual.direction(direction);
+        line(String::new());
+        line(format!(
+            "{:<24}{:>9}{:>9}{:>9}{:>14}{:>9}",
+            direction.to_string(),
+            "R@1",
+            "R@5",
+            "R@10",
+            "median rank",
+            "MRR"
+        ));
+        let chance = &dual.chance;
+        line(row(
+            "chance",
+            [chance.recall_at_1, chance.recall_at_5, chance.recall_at_10],
+            chance.median_rank,
+            None,
+        ));
+        line(metrics_row("dual encoder", dual));
+        if let (Some(reranked), Some(shortlist)) = (&report.reranked, &report.shortlist) {
+            let side = match direction {
+                Direction::TextToImage => &shortlist.text_to_image,
+                Direction::ImageToText => &shortlist.image_to_text,
+            };
+            line(metrics_row(
+                &format!("re-ranked top {}", side.candidates),
+                reranked.direction(direction),
+            ));
+            line(format!(
+                "  answer in shortlist   {:>9}",
+                percent(side.recall)
+            ));
+        }
+    }
+    line(String::new());
+    line(match report.dual.tie_rule {
+        TieRule::Pessimistic => "Ties count as misses.".to_owned(),
+        TieRule::Optimistic => "Ties count as hits.".to_owned(),
+        TieRule::StableLowestIndex => "Among ties the lower index wins.".to_owned(),
+    });
+    let broken = report.reranked.as_ref().unwrap_or(&report.dual).non_finite;
+    if broken > 0 {
+        line(format!(
+            "warning: {} scores are not finite and rank last",
+            count(broken)
+        ));
+    }
+    table
+}
+
+fn metrics_row(label: &str, metrics: &DirectionMetrics) -> String {
+    let recalls = [
+        metrics.recall_at_1,
+        metrics.recall_at_5,
+        metrics.recall_at_10,
+    ];
+    row(
+        label,
+        recalls,
+        metrics.median_rank,
+        Some(metrics.mean_reciprocal_rank),
+    )
+}
+
+fn row(label: &str, recalls: [f64; 3], median: f64, reciprocal: Option<f64>) -> String {
+    let [at_1, at_5, at_10] = recalls.map(percent);
+    let reciprocal = reciprocal.map_or_else(String::new, |value| format!("{value:.3}"));
+    format!("  {label:<22}{at_1:>9}{at_5:>9}{at_10:>9}{median:>14.1}{reciprocal:>9}")
+}
+
+/// A fraction as per cent with one decimal; two below 1 %, where chance levels live.
+pub(crate) fn percent(fraction: f64) -> String {
+    let value = fraction * 100.0;
+    if value > 0.0 && value < 0.995 {
+        format!("{value:.2} %")
+    } else {
+        format!("{value:.1} %")
+    }
+}
+
+/// A count with commas between groups of three digits.
+pub(crate) fn grouped(value: usize) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// At most `limit` characters, the last one an ellipsis when something was cut.
+pub(crate) fn shorten(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars()
+        .take(limit.saturating_sub(1))
+        .chain(['…'])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::predictions::{PredictionsInfo, RerankedPair};
+
+    fn report() -> ScoreReport {
+        let side = |queries: usize| Reranked {
+            candidates: vec![vec![1, 0]; queries],
+            scores: vec![vec![0.1, f32::NAN]; queries],
+        };
+        let predictions = Predictions {
+            info: PredictionsInfo {
+                split: "test".into(),
+                dataset: DatasetIdentity {
+                    name: "a name far too long for a line ".repeat(4),
+                    fingerprint: "f".into(),
+                },
+                model: ModelIdentity {
+                    name: "tiny".into(),
+                    run: String::new(),
+                    step: Some(1200),
+                },
+                ..PredictionsInfo::default()
+            },
+            scores: ScoreMatrix::new(vec![1.0, 0.0, 0.5, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], 3, 3)
+                .unwrap(),
+            image_of_text: vec![0, 1, 2],
+            reranked: Some(RerankedPair {
+                text_to_image: side(3),
+                image_to_text: side(3),
+            }),
+        };
+        score(&predictions, TieRule::Pessimistic).unwrap()
+    }
+
+    #[test]
+    fn the_table_fits_80_columns_and_shows_chance() {
+        let report = report();
+        let table = render_table(&report);
+        assert!(
+            table.lines().all(|line| line.chars().count() <= 80),
+            "{table}"
+        );
+        assert_eq!(
+            table.matches("  chance                   33.3 %").count(),
+            2,
+            "{table}"
+        );
+        assert_eq!(table.matches("re-ranked top 2").count(), 2, "{table}");
+        assert_eq!(
+            table.matches("answer in shortlist      66.7 %").count(),
+            2,
+            "{table}"
+        );
+        assert!(
+            table.contains("warning: 6 scores are not finite"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn the_report_survives_json() {
+        let report = report();
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<ScoreReport>(&json).unwrap(), report);
+    }
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(
+            (percent(0.0), percent(0.0002), percent(0.5)),
+            ("0.0 %".into(), "0.02 %".into(), "50.0 %".into())
+        );
+        assert_eq!(
+            (grouped(7), grouped(1000), grouped(1_234_567)),
+            ("7".into(), "1,000".into(), "1,234,567".into())
+        );
+        assert_eq!(shorten("éclair", 4), "écl…");
+    }
+}
