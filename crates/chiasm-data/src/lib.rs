@@ -1,0 +1,49 @@
+//! Pictures with text, from files on disk to host-memory batches.
+//!
+//! This crate owns reading (CSV, JSON lines, Parquet, folders, Karpathy JSON, the built-in emoji
+//! set), decoding, preprocessing, tokenising, checking and batching. It knows nothing of tensors on
+//! a device, of models or of the command line: everything it hands out is `Vec<f32>` and
+//! `Vec<i64>`.
+//!
+//! Two promises hold throughout:
+//!
+//! * **Randomness is a function, not a state.** Order, captions and augmentation are pure functions
+//!   of `(seed, epoch, sample)` ([`rng`]), so a batch can be recomputed from its step number alone.
+//! * **Bad rows are counted, never fatal and never silent.** A row or picture that cannot be used
+//!   goes to a [`Quarantine`] with its place and reason; a whole source that cannot be used is a
+//!   [`DataError`] that says where and, through `hint`, what to do.
+//!
+//! # Examples
+//!
+//! ```
+//! use chiasm_data::{Split, builtin};
+//!
+//! let emoji = builtin::emoji()?;
+//! let test = emoji.subset(Split::Test);
+//! assert!(test.len() > 300);
+//! # Ok::<(), chiasm_data::DataError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod builtin;
+pub mod check;
+pub mod dataset;
+pub mod decode;
+pub mod error;
+pub mod loader;
+pub mod readers;
+pub mod resample;
+pub mod rng;
+pub mod subword;
+pub mod tokenizer;
+pub mod transform;
+
+pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
+pub use dataset::{Dataset, ImageSource, Origin, Sample, Split, SplitCount};
+pub use decode::{AlphaRule, DecodeError, Limits, Rgb, decode, decode_rgb};
+pub use error::DataError;
+pub use loader::{HostBatch, Loader, LoaderConfig, Prefetch, encode_texts, eval_images};
+pub use readers::{OpenOptions, Opened, open};
+pub use resample::Filter;
+pub use tokenizer::{Encoded, SpecialIds, TextTokenizer, TokenizerError, TokenizerKind};
+pub use transform::{Preprocess, Resize, TransformError};
