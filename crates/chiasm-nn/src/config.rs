@@ -1,0 +1,233 @@
+//! Sizes of the model, as they stand in a recipe and in a checkpoint's `config.json`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Element-wise activation of a feed-forward layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// Gaussian error linear unit, exact form (BERT, RoBERTa).
+    #[default]
+    Gelu,
+    /// `x * sigmoid(1.702 x)`, the approximation CLIP was trained with.
+    QuickGelu,
+}
+
+/// The text tower: a post-LN BERT/RoBERTa encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TextConfig {
+    /// Number of token ids. 0 in a recipe: taken from the tokenizer. Default: 0.
+    pub vocab_size: usize,
+    /// Width of every token. Default: 768.
+    pub hidden_size: usize,
+    /// Transformer layers. Default: 12.
+    pub layers: usize,
+    /// Attention heads; divides `hidden_size`. Default: 12.
+    pub num_heads: usize,
+    /// Width inside the feed-forward sub-layer. Default: 3072.
+    pub intermediate_size: usize,
+    /// Longest text in tokens, special tokens included. Default: 50 (`specs/scl.md` section 1.2).
+    pub max_text_len: usize,
+    /// First row of the position table used: 2 for RoBERTa (rows 0 and 1 belong to padding),
+    /// 0 for BERT. Default: 2.
+    pub position_offset: usize,
+    /// Added inside LayerNorm's root. Default: 1e-5 (RoBERTa); BERT uses 1e-12.
+    pub layer_norm_eps: f64,
+    /// Share of activations dropped while training. Default: 0.1.
+    pub dropout: f64,
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 0,
+            hidden_size: 768,
+            layers: 12,
+            num_heads: 12,
+            intermediate_size: 3072,
+            max_text_len: 50,
+            position_offset: 2,
+            layer_norm_eps: 1e-5,
+            dropout: 0.1,
+        }
+    }
+}
+
+/// The image tower: a pre-LN vision transformer in CLIP's form.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct VisionConfig {
+    /// Side of the square input in pixels. Default: 288.
+    pub image_size: usize,
+    /// Side of a square patch in pixels; divides `image_size`. Default: 16.
+    pub patch_size: usize,
+    /// Width of every token. Default: 768.
+    pub hidden_size: usize,
+    /// Transformer blocks. Default: 11: the published model leaves CLIP's last block out
+    /// (`specs/scl.md` section 1.3).
+    pub layers: usize,
+    /// Attention heads; divides `hidden_size`. Default: 12.
+    pub num_heads: usize,
+    /// Width inside the feed-forward sub-layer. Default: 3072.
+    pub intermediate_size: usize,
+    /// Activation of the feed-forward sub-layer. Default: `quick_gelu`, as in CLIP.
+    pub activation: Activation,
+    /// Added inside LayerNorm's root. Default: 1e-5.
+    pub layer_norm_eps: f64,
+}
+
+impl Default for VisionConfig {
+    fn default() -> Self {
+        Self {
+            image_size: 288,
+            patch_size: 16,
+            hidden_size: 768,
+            layers: 11,
+            num_heads: 12,
+            intermediate_size: 3072,
+            activation: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+impl VisionConfig {
+    /// Patches of one picture, the class token not counted.
+    #[must_use]
+    pub fn num_patches(&self) -> usize {
+        let side = self.image_size / self.patch_size.max(1);
+        side * side
+    }
+}
+
+/// The fusion encoder: one stack a modality, joined by co-attention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FusionConfig {
+    /// Width of the fused tokens of both modalities. Default: 768.
+    pub hidden_size: usize,
+    /// Layers of each stack. Default: 6.
+    pub layers: usize,
+    /// Attention heads; divides `hidden_size`. Default: 12.
+    pub num_heads: usize,
+    /// Width inside the feed-forward sub-layer. Default: 3072.
+    pub intermediate_size: usize,
+    /// Added inside LayerNorm's root. Default: 1e-12 (`specs/scl.md` section 1.6).
+    pub layer_norm_eps: f64,
+    /// Share of activations dropped while training. Default: 0.1.
+    pub dropout: f64,
+    /// Rows of the token-type table: text, image, and a second image for pair tasks. Default: 2.
+    pub type_rows: usize,
+}
+
+impl Default for FusionConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            layers: 6,
+            num_heads: 12,
+            intermediate_size: 3072,
+            layer_norm_eps: 1e-12,
+            dropout: 0.1,
+            type_rows: 2,
+        }
+    }
+}
+
+/// Two towers, the fusion encoder and the width of the contrastive space.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// The text tower.
+    pub text: TextConfig,
+    /// The image tower.
+    pub vision: VisionConfig,
+    /// The fusion encoder.
+    pub fusion: FusionConfig,
+    /// Width of the contrastive space. Default: 512.
+    pub projection_size: usize,
+    /// Contrastive temperature at the start; learned from there. Default: 0.07.
+    pub temperature: f64,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            text: TextConfig::default(),
+            vision: VisionConfig::default(),
+            fusion: FusionConfig::default(),
+            projection_size: 512,
+            temperature: 0.07,
+        }
+    }
+}
+
+/// A model size that cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[error("model size `{key}` = {value}: {problem}")]
+pub struct ConfigError {
+    /// Dotted key below `model`.
+    pub key: String,
+    /// The value given.
+    pub value: usize,
+    /// What is wrong with it, and what would do.
+    pub problem: String,
+}
+
+impl ModelConfig {
+    /// Refuses sizes that no model can have, naming the key.
+    ///
+    /// # Errors
+    /// The first size that is zero, or that does not divide what it must.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let fail = |key: &str, value: usize, problem: String| {
+            Err(ConfigError {
+                key: key.to_owned(),
+                value,
+                problem,
+            })
+        };
+        for (key, value) in [
+            ("text.hidden_size", self.text.hidden_size),
+            ("text.layers", self.text.layers),
+            ("text.intermediate_size", self.text.intermediate_size),
+            ("vision.image_size", self.vision.image_size),
+            ("vision.hidden_size", self.vision.hidden_size),
+            ("vision.layers", self.vision.layers),
+            ("vision.intermediate_size", self.vision.intermediate_size),
+            ("fusion.hidden_size", self.fusion.hidden_size),
+            ("fusion.layers", self.fusion.layers),
+            ("fusion.intermediate_size", self.fusion.intermediate_size),
+            ("projection_size", self.projection_size),
+        ] {
+            if value == 0 {
+                return fail(key, value, "must be at least 1".to_owned());
+            }
+        }
+        for (key, heads, width) in [
+            ("text.num_heads", self.text.num_heads, self.text.hidden_size),
+            ("vision.num_heads", self.vision.num_heads, self.vision.hidden_size),
+            ("fusion.num_heads", self.fusion.num_heads, self.fusion.hidden_size),
+        ] {
+            if heads == 0 || !width.is_multiple_of(heads) {
+                return fail(key, heads, format!("must divide the width {width}"));
+            }
+        }
+        let (size, patch) = (self.vision.image_size, self.vision.patch_size);
+        if patch == 0 || !size.is_multiple_of(patch) {
+            return fail("vision.patch_size", patch, format!("must divide `vision.image_size` = {size}"));
+        }
+        if self.text.max_text_len < 3 {
+            return fail("text.max_text_len", self.text.max_text_len, "must hold two special tokens and one word".to_owned());
+        }
+        if self.fusion.type_rows < 2 {
+            return fail("fusion.type_rows", self.fusion.type_rows, "must be at least 2: text and image".to_owned());
+        }
+        if self.temperature.is_nan() || self.temperature <= 0.0 {
+            return fail("temperature", 0, "must be above 0".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! Heads on top of the towers and the fusion encoder (`specs/scl.md` section 1.7).
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::activation::{gelu, tanh};
+
+use crate::layers::{Init, LayerNorm, Linear};
+
+/// LayerNorm epsilon of heads that the reference builds with PyTorch's default.
+const HEAD_NORM_EPS: f64 = 1e-5;
+
+/// Linear map and tanh on the first token of a stream.
+#[derive(Module, Debug)]
+pub struct Pooler {
+    /// `[width, width]`.
+    pub dense: Linear,
+}
+
+impl Pooler {
+    pub(crate) fn new(init: &Init, width: usize) -> Self {
+        Self {
+            dense: Linear::new(init, width, width),
+        }
+    }
+
+    /// # Shapes
+    /// - first: `[batch, width]`
+    /// - output: `[batch, width]`
+    #[must_use]
+    pub fn forward(&self, first: Tensor<2>) -> Tensor<2> {
+        tanh(self.dense.forward(first))
+    }
+}
+
+/// Projection of a tower's summary into the contrastive space: linear, LayerNorm, GELU, linear.
+#[derive(Module, Debug)]
+pub struct Projection {
+    /// `[width, width]`.
+    pub dense: Linear,
+    /// After the first map.
+    pub norm: LayerNorm,
+    /// `[width, projection]`.
+    pub out: Linear,
+}
+
+impl Projection {
+    pub(crate) fn new(init: &Init, width: usize, projection: usize) -> Self {
+        Self {
+            dense: Linear::new(init, width, width),
+            norm: LayerNorm::new(init, width, HEAD_NORM_EPS),
+            out: Linear::new(init, width, projection),
+        }
+    }
+
+    /// Not normalised: the loss does that.
+    ///
+    /// # Shapes
+    /// - input: `[batch, width]`
+    /// - output: `[batch, projection]`
+    #[must_use]
+    pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+        let hidden = self.norm.forward(self.dense.forward(input));
+        self.out.forward(gelu(hidden))
+    }
+}
+
+/// Image–text matching head (ITM): does this text belong to this image?
+#[derive(Module, Debug)]
+pub struct MatchHead {
+    /// `[2 width, 2]`; column 1 means "matches".
+    pub classifier: Linear,
+}
+
+impl MatchHead {
+    pub(crate) fn new(init: &Init, width: usize) -> Self {
+        Self {
+            classifier: Linear::new(init, 2 * width, 2),
+        }
+    }
+
+    /// # Shapes
+    /// - pooled: text and image summaries side by side, `[batch, 2 width]`
+    /// - output: logits `[batch, 2]`; column 1 means "matches"
+    #[must_use]
+    pub fn forward(&self, pooled: Tensor<2>) -> Tensor<2> {
+        self.classifier.forward(pooled)
+    }
+}
+
+/// Masked language modelling head (MLM): which word was here? Not tied to the input embedding.
+#[derive(Module, Debug)]
+pub struct MlmHead {
+    /// `[width, width]`.
+    pub dense: Linear,
+    /// After the first map and GELU.
+    pub norm: LayerNorm,
+    /// `[width, vocab]`.
+    pub decoder: Linear,
+}
+
+impl MlmHead {
+    pub(crate) fn new(init: &Init, width: usize, vocab_size: usize, eps: f64) -> Self {
+        Self {
+            dense: Linear::new(init, width, width),
+            norm: LayerNorm::new(init, width, eps),
+            decoder: Linear::new(init, width, vocab_size),
+        }
+    }
+
+    /// # Shapes
+    /// - tokens: `[selected, width]`; give it only the positions whose word is asked for
+    /// - output: logits `[selected, vocab]`
+    #[must_use]
+    pub fn forward(&self, tokens: Tensor<2>) -> Tensor<2> {
+        let hidden = self.norm.forward(gelu(self.dense.forward(tokens)));
+        self.decoder.forward(hidden)
+    }
+}

@@ -1,0 +1,208 @@
+//! The smallest pieces: linear map, LayerNorm, embedding table, activation, and how their weights
+//! start.
+//!
+//! They are ours rather than burn-nn's for two reasons: initial weights come from our own
+//! counter-based stream, so they do not depend on the device, and the names and layouts are those
+//! of PyTorch state dicts.
+
+use std::cell::Cell;
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::{Device, Int, Tensor, TensorData, module};
+use chiasm_data::rng;
+
+use crate::config::Activation;
+
+/// Standard deviation of initial weights, as in BERT.
+pub const INIT_STD: f64 = 0.02;
+
+/// Draws initial weights: the n-th parameter of a model is a pure function of (seed, n).
+#[derive(Debug)]
+pub struct Init {
+    seed: u64,
+    next: Cell<u64>,
+    device: Device,
+}
+
+impl Init {
+    /// Starts the stream of initial weights for one model on `device`.
+    #[must_use]
+    pub fn new(seed: u64, device: &Device) -> Self {
+        Self {
+            seed,
+            next: Cell::new(0),
+            device: device.clone(),
+        }
+    }
+
+    /// Where the parameters are created.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// A parameter drawn from a normal distribution with mean 0, `std`.
+    #[must_use]
+    pub fn normal<const D: usize>(&self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
+        let index = self.next.get();
+        self.next.set(index + 1);
+        let mut stream = rng::stream(self.seed, "initial weights", &[index]);
+        let count: usize = shape.iter().product();
+        let mut values = Vec::with_capacity(count + 1);
+        // Box-Muller: two uniform draws give two normal ones.
+        while values.len() < count {
+            let radius = (-2.0 * (1.0 - rng::unit_f64(&mut stream)).ln()).sqrt();
+            let angle = std::f64::consts::TAU * rng::unit_f64(&mut stream);
+            values.push((radius * angle.cos() * std) as f32);
+            values.push((radius * angle.sin() * std) as f32);
+        }
+        values.truncate(count);
+        Param::from_data(TensorData::new(values, shape), &self.device)
+    }
+
+    /// A parameter of one repeated value.
+    #[must_use]
+    pub fn constant<const D: usize>(&self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
+        let count: usize = shape.iter().product();
+        Param::from_data(TensorData::new(vec![value; count], shape), &self.device)
+    }
+}
+
+/// `y = x W + b`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[in, out]`; saved transposed, `[out, in]`, as PyTorch does.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// Weights N(0, 0.02), bias 0.
+    #[must_use]
+    pub fn new(init: &Init, input: usize, output: usize) -> Self {
+        Self {
+            weight: init.normal([input, output], INIT_STD),
+            bias: Some(init.constant([output], 0.0)),
+        }
+    }
+
+    /// Weights N(0, 0.02), no bias.
+    #[must_use]
+    pub fn without_bias(init: &Init, input: usize, output: usize) -> Self {
+        Self {
+            weight: init.normal([input, output], INIT_STD),
+            bias: None,
+        }
+    }
+
+    /// # Shapes
+    /// - input: `[.., in]`
+    /// - output: `[.., out]`
+    #[must_use]
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        module::linear(input, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+/// Normalisation over the last axis, with gain and bias.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// Gain, `[width]`.
+    pub weight: Param<Tensor<1>>,
+    /// Bias, `[width]`.
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Gain 1, bias 0.
+    #[must_use]
+    pub fn new(init: &Init, width: usize, eps: f64) -> Self {
+        Self {
+            weight: init.constant([width], 1.0),
+            bias: init.constant([width], 0.0),
+            eps,
+        }
+    }
+
+    /// # Shapes
+    /// - input and output: `[.., width]`
+    #[must_use]
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        module::layer_norm(input, self.weight.val(), Some(self.bias.val()), self.eps)
+    }
+}
+
+/// A table with one learned row an id.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[rows, width]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// Rows N(0, 0.02).
+    #[must_use]
+    pub fn new(init: &Init, rows: usize, width: usize) -> Self {
+        Self {
+            weight: init.normal([rows, width], INIT_STD),
+        }
+    }
+
+    /// # Shapes
+    /// - input: ids `[batch, len]`
+    /// - output: `[batch, len, width]`
+    #[must_use]
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        module::embedding(self.weight.val(), ids)
+    }
+
+    /// One row, `[1, 1, width]`, ready to be added to any batch.
+    #[must_use]
+    pub fn row(&self, index: usize) -> Tensor<3> {
+        self.weight.val().narrow(0, index, 1).unsqueeze()
+    }
+}
+
+/// Applies `activation` element by element.
+#[must_use]
+pub fn activate<const D: usize>(activation: Activation, input: Tensor<D>) -> Tensor<D> {
+    match activation {
+        Activation::Gelu => gelu(input),
+        Activation::QuickGelu => input.clone() * sigmoid(input * 1.702),
+    }
+}
+
+/// Linear, activation, linear: the position-wise sub-layer without its residual.
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    /// `[width, intermediate]`.
+    pub up: Linear,
+    /// `[intermediate, width]`.
+    pub down: Linear,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl FeedForward {
+    /// Both maps with their default start.
+    #[must_use]
+    pub fn new(init: &Init, width: usize, intermediate: usize, activation: Activation) -> Self {
+        Self {
+            up: Linear::new(init, width, intermediate),
+            down: Linear::new(init, intermediate, width),
+            activation,
+        }
+    }
+
+    /// # Shapes
+    /// - input and output: `[batch, len, width]`
+    #[must_use]
+    pub fn forward(&self, input: Tensor<3>) -> Tensor<3> {
+        self.down
+            .forward(activate(self.activation, self.up.forward(input)))
+    }
+}

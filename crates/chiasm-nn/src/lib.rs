@@ -1,0 +1,19 @@
+//! Models: embeddings, attention, encoders, fusion and heads, and how their weights are named,
+//! saved and loaded.
+//!
+//! Owns everything that turns pixels and token ids into features. Does not know losses
+//! (`chiasm-objective`), file formats of data (`chiasm-data`) or the command line.
+
+pub mod attention;
+pub mod config;
+pub mod fusion;
+pub mod heads;
+pub mod layers;
+pub mod model;
+pub mod names;
+pub mod text;
+pub mod vision;
+pub mod weights;
+
+pub use config::{Activation, FusionConfig, ModelConfig, TextConfig, VisionConfig};
+pub use model::{Fused, VisionLanguageModel};

@@ -1,0 +1,175 @@
+//! Two towers, the fusion encoder and the pre-training heads as one model (METER's design, as SCL
+//! uses it; `specs/scl.md` section 1).
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use crate::attention::KeyBias;
+use crate::config::ModelConfig;
+use crate::fusion::{FusionEncoder, Streams};
+use crate::heads::{MatchHead, MlmHead, Pooler, Projection};
+use crate::layers::{Embedding, Init, Linear};
+use crate::text::{TextEncoder, TextInput};
+use crate::vision::VisionEncoder;
+
+/// Row of the token-type table for words.
+const TEXT_TYPE: usize = 0;
+/// Row of the token-type table for patches.
+const IMAGE_TYPE: usize = 1;
+
+/// The whole model. Parts are public: objectives and tasks compose them.
+#[derive(Module, Debug)]
+pub struct VisionLanguageModel {
+    /// Text tower.
+    pub text: TextEncoder,
+    /// Image tower.
+    pub vision: VisionEncoder,
+    /// Text width to fusion width.
+    pub text_transform: Linear,
+    /// Image width to fusion width.
+    pub image_transform: Linear,
+    /// Row 0 is added to words, row 1 to patches.
+    pub token_types: Embedding,
+    /// Co-attention encoder.
+    pub fusion: FusionEncoder,
+    /// Summary of the fused text.
+    pub text_pooler: Pooler,
+    /// Summary of the fused image.
+    pub image_pooler: Pooler,
+    /// Text into the contrastive space.
+    pub text_projection: Projection,
+    /// Image into the contrastive space.
+    pub image_projection: Projection,
+    /// Contrastive temperature, used as a divisor, `[1]`.
+    pub temperature: Param<Tensor<1>>,
+    /// Matching head.
+    pub match_head: MatchHead,
+    /// Masked-word head.
+    pub mlm_head: MlmHead,
+}
+
+/// Output of the fusion encoder.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    /// Fused words, `[batch, text_len, width]`.
+    pub text: Tensor<3>,
+    /// Fused class token and patches, `[batch, visual_len, width]`.
+    pub image: Tensor<3>,
+}
+
+impl Fused {
+    /// Global meaning of the text: its first token, `[batch, width]`.
+    #[must_use]
+    pub fn text_global(&self) -> Tensor<2> {
+        first_token(self.text.clone())
+    }
+
+    /// Global meaning of the image: its class token, `[batch, width]`.
+    #[must_use]
+    pub fn image_global(&self) -> Tensor<2> {
+        first_token(self.image.clone())
+    }
+}
+
+/// First token of every sequence, `[batch, len, width]` to `[batch, width]`.
+#[must_use]
+pub fn first_token(tokens: Tensor<3>) -> Tensor<2> {
+    tokens.narrow(1, 0, 1).squeeze_dim::<2>(1)
+}
+
+impl VisionLanguageModel {
+    /// Builds the model with fresh weights drawn from `init`.
+    #[must_use]
+    pub fn new(init: &Init, config: &ModelConfig) -> Self {
+        let width = config.fusion.hidden_size;
+        Self {
+            text: TextEncoder::new(init, &config.text),
+            vision: VisionEncoder::new(init, &config.vision),
+            text_transform: Linear::new(init, config.text.hidden_size, width),
+            image_transform: Linear::new(init, config.vision.hidden_size, width),
+            token_types: Embedding::new(init, config.fusion.type_rows, width),
+            fusion: FusionEncoder::new(init, &config.fusion),
+            text_pooler: Pooler::new(init, width),
+            image_pooler: Pooler::new(init, width),
+            text_projection: Projection::new(init, width, config.projection_size),
+            image_projection: Projection::new(init, width, config.projection_size),
+            temperature: init.constant([1], config.temperature as f32),
+            match_head: MatchHead::new(init, width),
+            mlm_head: MlmHead::new(
+                init,
+                width,
+                config.text.vocab_size,
+                config.fusion.layer_norm_eps,
+            ),
+        }
+    }
+
+    /// Text tower and bridge to the fusion width, `[batch, len, width]`.
+    #[must_use]
+    pub fn encode_text(&self, input: &TextInput) -> Tensor<3> {
+        self.text_transform.forward(self.text.forward(input))
+    }
+
+    /// Image tower and bridge to the fusion width.
+    ///
+    /// # Shapes
+    /// - patches: `[batch, kept, vision width]` from `vision.embed_patches`, any subset
+    /// - output: `[batch, 1 + kept, width]`
+    #[must_use]
+    pub fn encode_patches(&self, patches: Tensor<3>) -> Tensor<3> {
+        self.image_transform.forward(self.vision.encode(patches))
+    }
+
+    /// Complete pictures: `[batch, 3, side, side]` to `[batch, 1 + patches, width]`.
+    #[must_use]
+    pub fn encode_images(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        self.encode_patches(self.vision.embed_patches(pixel_values))
+    }
+
+    /// `text_embeds` before normalisation, `[batch, projection]`, from encoded text.
+    #[must_use]
+    pub fn project_text(&self, text: Tensor<3>) -> Tensor<2> {
+        self.text_projection.forward(first_token(text))
+    }
+
+    /// `image_embeds` before normalisation, `[batch, projection]`, from encoded images.
+    #[must_use]
+    pub fn project_image(&self, image: Tensor<3>) -> Tensor<2> {
+        self.image_projection.forward(first_token(image))
+    }
+
+    /// Runs the fusion encoder on encoded text and images of the same batch.
+    ///
+    /// # Shapes
+    /// - text `[batch, text_len, width]`, image `[batch, visual_len, width]`
+    #[must_use]
+    pub fn fuse(&self, text: Tensor<3>, image: Tensor<3>, text_bias: &KeyBias) -> Fused {
+        let mut layers = self.fuse_all(text.clone(), image.clone(), text_bias);
+        match layers.pop() {
+            Some(Streams { text, image }) => Fused { text, image },
+            None => Fused { text, image },
+        }
+    }
+
+    /// As [`Self::fuse`], returning the output of every fusion layer.
+    #[must_use]
+    pub fn fuse_all(&self, text: Tensor<3>, image: Tensor<3>, text_bias: &KeyBias) -> Vec<Streams> {
+        let input = Streams {
+            text: text + self.token_types.row(TEXT_TYPE),
+            image: image + self.token_types.row(IMAGE_TYPE),
+        };
+        self.fusion.forward_all(input, text_bias)
+    }
+
+    /// Both pooled summaries side by side, text first: `[batch, 2 width]`.
+    #[must_use]
+    pub fn pooled(&self, fused: &Fused) -> Tensor<2> {
+        Tensor::cat(
+            vec![
+                self.text_pooler.forward(fused.text_global()),
+                self.image_pooler.forward(fused.image_global()),
+            ],
+            1,
+        )
+    }
+}

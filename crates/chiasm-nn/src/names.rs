@@ -1,0 +1,167 @@
+//! Names of the published SCL checkpoints (`specs/scl.md`; state-dict names of the public
+//! reference) for our parameters.
+//!
+//! One of our parameters may be several published ones joined along their first axis (query, key
+//! and value); a published one is never split over several of ours.
+
+use crate::weights::{HostTensor, StateDict};
+
+/// Published names of one of our parameters, in the order in which they are joined along the
+/// first axis. Empty: the reference has no such parameter.
+#[must_use]
+pub fn published(name: &str) -> Vec<String> {
+    let Some((module, leaf)) = name.rsplit_once('.') else {
+        return match name {
+            "temperature" => vec!["cl_temp".to_owned()],
+            _ => Vec::new(),
+        };
+    };
+    if let Some(rest) = module.strip_prefix("text.") {
+        return text_names(rest, leaf);
+    }
+    if module == "vision" {
+        return vision_names("", leaf);
+    }
+    if let Some(rest) = module.strip_prefix("vision.") {
+        return vision_names(rest, leaf);
+    }
+    for (ours, theirs) in [
+        ("fusion.text_layers.", "cross_modal_text_layers."),
+        ("fusion.image_layers.", "cross_modal_image_layers."),
+    ] {
+        if let Some(rest) = module.strip_prefix(ours) {
+            return layer_names(theirs, rest, leaf);
+        }
+    }
+    let simple = match module {
+        "text_transform" => "cross_modal_text_transform",
+        "image_transform" => "cross_modal_image_transform",
+        "token_types" => "token_type_embeddings",
+        "text_pooler.dense" => "cross_modal_text_pooler.dense",
+        "image_pooler.dense" => "cross_modal_image_pooler.dense",
+        "text_projection.dense" => "language_proj.0",
+        "text_projection.norm" => "language_proj.1",
+        "text_projection.out" => "language_proj.3",
+        "image_projection.dense" => "vision_proj.0",
+        "image_projection.norm" => "vision_proj.1",
+        "image_projection.out" => "vision_proj.3",
+        "match_head.classifier" => "itm_score.fc",
+        "mlm_head.dense" => "mlm_score.transform.dense",
+        "mlm_head.norm" => "mlm_score.transform.LayerNorm",
+        "mlm_head.decoder" if leaf == "bias" => "mlm_score",
+        "mlm_head.decoder" => "mlm_score.decoder",
+        _ => return Vec::new(),
+    };
+    vec![format!("{simple}.{leaf}")]
+}
+
+fn text_names(module: &str, leaf: &str) -> Vec<String> {
+    if let Some(rest) = module.strip_prefix("layers.") {
+        return layer_names("text_transformer.encoder.layer.", rest, leaf);
+    }
+    let table = match module {
+        "words" => "word_embeddings",
+        "positions" => "position_embeddings",
+        "types" => "token_type_embeddings",
+        "norm" => "LayerNorm",
+        _ => return Vec::new(),
+    };
+    vec![format!("text_transformer.embeddings.{table}.{leaf}")]
+}
+
+/// A BERT layer, with or without cross-attention: `rest` is `index.part`.
+fn layer_names(prefix: &str, rest: &str, leaf: &str) -> Vec<String> {
+    let Some((index, part)) = rest.split_once('.') else {
+        return Vec::new();
+    };
+    let parts: &[&str] = match part {
+        "attention.qkv" => &[
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+        ],
+        "attention.out" => &["attention.output.dense"],
+        "attention_norm" => &["attention.output.LayerNorm"],
+        "cross.query" => &["crossattention.self.query"],
+        "cross.kv" => &["crossattention.self.key", "crossattention.self.value"],
+        "cross.out" => &["crossattention.output.dense"],
+        "cross_norm" => &["crossattention.output.LayerNorm"],
+        "mlp.up" => &["intermediate.dense"],
+        "mlp.down" => &["output.dense"],
+        "mlp_norm" => &["output.LayerNorm"],
+        _ => &[],
+    };
+    parts
+        .iter()
+        .map(|part| format!("{prefix}{index}.{part}.{leaf}"))
+        .collect()
+}
+
+fn vision_names(module: &str, leaf: &str) -> Vec<String> {
+    let name = match (module, leaf) {
+        ("", "class_token") => "class_embedding".to_owned(),
+        ("", "positions") => "positional_embedding".to_owned(),
+        ("patches", "weight") => "conv1.weight".to_owned(),
+        ("norm_pre", leaf) => format!("ln_pre.{leaf}"),
+        ("norm_post", leaf) => format!("ln_post.{leaf}"),
+        (module, leaf) => {
+            let block = module.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+            let Some((index, part)) = block else {
+                return Vec::new();
+            };
+            let part = match part {
+                "attention.qkv" => format!("attn.in_proj_{leaf}"),
+                "attention.out" => format!("attn.out_proj.{leaf}"),
+                "attention_norm" => format!("ln_1.{leaf}"),
+                "mlp_norm" => format!("ln_2.{leaf}"),
+                "mlp.up" => format!("mlp.c_fc.{leaf}"),
+                "mlp.down" => format!("mlp.c_proj.{leaf}"),
+                _ => return Vec::new(),
+            };
+            format!("transformer.resblocks.{index}.{part}")
+        }
+    };
+    vec![format!("vision_transformer.visual.{name}")]
+}
+
+/// Turns a state dict with published names into one with ours, for the parameters in `wanted`
+/// (our names and shapes). Tensors that no wanted parameter uses stay in `published_state`.
+#[must_use]
+pub fn from_published(
+    wanted: &StateDict,
+    published_state: &mut StateDict,
+) -> StateDict {
+    let mut ours = StateDict::new();
+    for (name, parameter) in wanted {
+        let sources = published(name);
+        if sources.is_empty() || !sources.iter().all(|s| published_state.contains_key(s)) {
+            continue;
+        }
+        let values: Vec<f32> = sources
+            .iter()
+            .filter_map(|source| published_state.remove(source))
+            .flat_map(|tensor| tensor.values)
+            .collect();
+        // Only views change (a convolution kernel is a matrix, a scalar a vector of one): if the
+        // count differs the shape check of the load reports it with the file's own count.
+        let shape = if values.len() == parameter.values.len() {
+            parameter.shape.clone()
+        } else {
+            vec![values.len()]
+        };
+        ours.insert(name.clone(), HostTensor { shape, values });
+    }
+    ours
+}
+
+/// Splits one of our tensors (a weight or its gradient) into its published parts.
+#[must_use]
+pub fn to_published(name: &str, tensor: &HostTensor) -> Vec<(String, Vec<f32>)> {
+    let names = published(name);
+    let part = tensor.values.len() / names.len().max(1);
+    names
+        .into_iter()
+        .zip(tensor.values.chunks(part.max(1)))
+        .map(|(name, values)| (name, values.to_vec()))
+        .collect()
+}

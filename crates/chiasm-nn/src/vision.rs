@@ -1,0 +1,142 @@
+//! The image tower: a pre-LN vision transformer in CLIP's form (`specs/scl.md` section 1.3).
+//!
+//! Patch embedding is a step of its own, so that the complete and the masked view of a picture
+//! share it, and so that dropped patches leave before the first block.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+
+use crate::attention::SelfAttention;
+use crate::config::VisionConfig;
+use crate::layers::{FeedForward, INIT_STD, Init, LayerNorm, Linear};
+
+/// One pre-LN block: attention and feed-forward, each on a normalised copy, each added back.
+#[derive(Module, Debug)]
+pub struct VisionBlock {
+    /// Before the attention.
+    pub attention_norm: LayerNorm,
+    /// Attention of the picture to itself.
+    pub attention: SelfAttention,
+    /// Before the feed-forward.
+    pub mlp_norm: LayerNorm,
+    /// Position-wise sub-layer.
+    pub mlp: FeedForward,
+}
+
+impl VisionBlock {
+    fn new(init: &Init, config: &VisionConfig) -> Self {
+        let width = config.hidden_size;
+        Self {
+            attention_norm: LayerNorm::new(init, width, config.layer_norm_eps),
+            // The published vision tower has no dropout anywhere.
+            attention: SelfAttention::new(init, width, config.num_heads, 0.0),
+            mlp_norm: LayerNorm::new(init, width, config.layer_norm_eps),
+            mlp: FeedForward::new(init, width, config.intermediate_size, config.activation),
+        }
+    }
+
+    /// # Shapes
+    /// - input and output: `[batch, tokens, width]`
+    #[must_use]
+    pub fn forward(&self, input: Tensor<3>) -> Tensor<3> {
+        let normed = self.attention_norm.forward(input.clone());
+        let hidden = input + self.attention.forward(normed, None);
+        let normed = self.mlp_norm.forward(hidden.clone());
+        hidden + self.mlp.forward(normed)
+    }
+}
+
+/// Patch embedding, positions and blocks.
+#[derive(Module, Debug)]
+pub struct VisionEncoder {
+    /// Patch pixels to width, `[3 patch patch, width]`: a convolution whose stride is its kernel.
+    pub patches: Linear,
+    /// `[width]`.
+    pub class_token: Param<Tensor<1>>,
+    /// Row 0 belongs to the class token, `[1 + patches, width]`.
+    pub positions: Param<Tensor<2>>,
+    /// Before the first block.
+    pub norm_pre: LayerNorm,
+    /// The transformer.
+    pub blocks: Vec<VisionBlock>,
+    /// After the last block, on all tokens.
+    pub norm_post: LayerNorm,
+    #[module(skip)]
+    patch_size: usize,
+}
+
+impl VisionEncoder {
+    /// Builds the tower with fresh weights.
+    #[must_use]
+    pub fn new(init: &Init, config: &VisionConfig) -> Self {
+        let (width, patch) = (config.hidden_size, config.patch_size);
+        Self {
+            patches: Linear::without_bias(init, 3 * patch * patch, width),
+            class_token: init.normal([width], INIT_STD),
+            positions: init.normal([1 + config.num_patches(), width], INIT_STD),
+            norm_pre: LayerNorm::new(init, width, config.layer_norm_eps),
+            blocks: (0..config.layers).map(|_| VisionBlock::new(init, config)).collect(),
+            norm_post: LayerNorm::new(init, width, config.layer_norm_eps),
+            patch_size: patch,
+        }
+    }
+
+    /// Every patch with its position added; the class token joins in [`Self::encode`].
+    ///
+    /// # Shapes
+    /// - pixel_values: `[batch, 3, side, side]`
+    /// - output: `[batch, patches, width]`, rows of the picture one after another
+    #[must_use]
+    pub fn embed_patches(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        let [batch, channels, height, width] = pixel_values.dims();
+        let patch = self.patch_size;
+        let (rows, columns) = (height / patch, width / patch);
+        let patches = pixel_values
+            .reshape([batch, channels, rows, patch, columns, patch])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([batch, rows * columns, channels * patch * patch]);
+        let positions = self.positions.val();
+        let count = positions.dims()[0] - 1;
+        self.patches.forward(patches) + positions.narrow(0, 1, count).unsqueeze::<3>()
+    }
+
+    /// The class token is put in front of the given patches, and all run through the blocks.
+    ///
+    /// # Shapes
+    /// - patches: `[batch, kept, width]` from [`Self::embed_patches`], any subset
+    /// - output: `[batch, 1 + kept, width]`
+    #[must_use]
+    pub fn encode(&self, patches: Tensor<3>) -> Tensor<3> {
+        let hidden = self.norm_pre.forward(self.prepend_class(patches));
+        let hidden = self
+            .blocks
+            .iter()
+            .fold(hidden, |hidden, block| block.forward(hidden));
+        self.norm_post.forward(hidden)
+    }
+
+    /// Class token with its position, then the patches: `[batch, 1 + kept, width]`.
+    #[must_use]
+    pub fn prepend_class(&self, patches: Tensor<3>) -> Tensor<3> {
+        let [batch, _, width] = patches.dims();
+        let class = self.class_token.val().unsqueeze::<2>() + self.positions.val().narrow(0, 0, 1);
+        let class = class.unsqueeze::<3>().expand([batch, 1, width]);
+        Tensor::cat(vec![class, patches], 1)
+    }
+}
+
+/// Picks some patches of each picture.
+///
+/// # Shapes
+/// - patches: `[batch, patches, width]`
+/// - flat: `[batch * kept]`, index of a patch in the whole batch: `picture * patches + patch`
+/// - output: `[batch, kept, width]`
+#[must_use]
+pub fn select_patches(patches: Tensor<3>, flat: Tensor<1, Int>) -> Tensor<3> {
+    let [batch, count, width] = patches.dims();
+    let kept = flat.dims()[0] / batch.max(1);
+    patches
+        .reshape([batch * count, width])
+        .select(0, flat)
+        .reshape([batch, kept, width])
+}

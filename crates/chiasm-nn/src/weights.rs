@@ -1,0 +1,308 @@
+//! Weights as a state dict: every parameter by name, in PyTorch's layout, in and out of a model,
+//! with a report of what was and was not loaded.
+//!
+//! Linear weights are `[in, out]` in memory and `[out, in]` here, so that files agree with the
+//! rest of the field.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor, TensorData};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+/// One parameter on the host, in PyTorch's layout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Sizes of the axes; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Row-major values.
+    pub values: Vec<f32>,
+}
+
+/// Parameters by dotted name, in name order.
+pub type StateDict = BTreeMap<String, HostTensor>;
+
+/// What went wrong with weights.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightError {
+    /// The bytes are not a readable safetensors file.
+    #[error("not a readable safetensors file: {0}")]
+    Format(String),
+    /// A tensor has a type other than f32, f16 or bf16.
+    #[error("tensor `{name}` has type {dtype}, expected a float")]
+    Type {
+        /// Tensor name.
+        name: String,
+        /// Type found.
+        dtype: String,
+    },
+    /// Sizes differ.
+    #[error("tensor `{name}` has shape {found:?}, the model expects {expected:?}")]
+    Shape {
+        /// Parameter name.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape of the parameter.
+        expected: Vec<usize>,
+    },
+    /// Parameters the file does not hold.
+    #[error("{} parameters are missing from the weights, the first is `{first}`", names.len())]
+    Missing {
+        /// First missing name.
+        first: String,
+        /// All of them.
+        names: Vec<String>,
+    },
+}
+
+/// What a load did with every tensor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LoadReport {
+    /// Parameters that were filled.
+    pub matched: Vec<String>,
+    /// Parameters the file does not hold; they keep their start values.
+    pub missing: Vec<String>,
+    /// Tensors of the file that no parameter wanted.
+    pub unexpected: Vec<String>,
+}
+
+impl LoadReport {
+    /// # Errors
+    /// If any parameter was missing.
+    pub fn require_complete(self) -> Result<Self, WeightError> {
+        match self.missing.first() {
+            None => Ok(self),
+            Some(first) => Err(WeightError::Missing {
+                first: first.clone(),
+                names: self.missing.clone(),
+            }),
+        }
+    }
+}
+
+/// Where a traversal stands: field names, and whether the parameter is a linear map's matrix.
+#[derive(Default)]
+pub struct ParamPath {
+    names: Vec<String>,
+    containers: Vec<String>,
+}
+
+impl ParamPath {
+    /// Steps into a field.
+    pub fn enter(&mut self, name: &str, container: &str) {
+        self.names.push(name.to_owned());
+        self.containers.push(container.to_owned());
+    }
+
+    /// Steps out of it.
+    pub fn exit(&mut self) {
+        self.names.pop();
+        self.containers.pop();
+    }
+
+    /// Dotted name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.names.join(".")
+    }
+
+    /// True when file and memory layouts are transposes of each other.
+    #[must_use]
+    pub fn is_transposed(&self) -> bool {
+        self.containers.last().is_some_and(|last| last == "Struct:Linear")
+            && self.names.last().is_some_and(|last| last == "weight")
+    }
+}
+
+/// A tensor on the host in PyTorch's layout.
+#[must_use]
+pub fn to_host<const D: usize>(tensor: Tensor<D>, transposed: bool) -> HostTensor {
+    let tensor = if transposed { tensor.transpose() } else { tensor };
+    let shape = tensor.dims().to_vec();
+    let data = tensor.into_data().convert_dtype(DType::F32);
+    HostTensor {
+        shape,
+        // A float tensor converted to f32 always reads back as f32.
+        values: data.try_into_vec::<f32>().unwrap_or_default(),
+    }
+}
+
+/// Reads every parameter of a module.
+#[must_use]
+pub fn state_dict<M: Module>(module: &M) -> StateDict {
+    struct Collect {
+        path: ParamPath,
+        found: StateDict,
+    }
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = to_host(param.val().inner(), self.path.is_transposed());
+            self.found.insert(self.path.name(), tensor);
+        }
+    }
+    let mut visitor = Collect {
+        path: ParamPath::default(),
+        found: StateDict::new(),
+    };
+    module.visit(&mut visitor);
+    visitor.found
+}
+
+/// Fills a module from a state dict; parameters that the dict lacks keep their values and are
+/// listed as missing.
+///
+/// # Errors
+/// A shape that differs from the parameter's.
+pub fn load_state_dict<M: Module>(
+    module: M,
+    mut state: StateDict,
+) -> Result<(M, LoadReport), WeightError> {
+    struct Fill<'a> {
+        path: ParamPath,
+        state: &'a mut StateDict,
+        report: LoadReport,
+        error: Option<WeightError>,
+    }
+    impl Fill<'_> {
+        fn tensor_for<const D: usize>(&mut self, current: &Tensor<D>) -> Option<Tensor<D>> {
+            let name = self.path.name();
+            let Some(host) = self.state.remove(&name) else {
+                self.report.missing.push(name);
+                return None;
+            };
+            let transposed = self.path.is_transposed();
+            let mut expected = current.dims();
+            if transposed {
+                expected.reverse();
+            }
+            if host.shape != expected {
+                self.error.get_or_insert(WeightError::Shape {
+                    name,
+                    found: host.shape,
+                    expected: expected.to_vec(),
+                });
+                return None;
+            }
+            let data = TensorData::new(host.values, expected);
+            let tensor = Tensor::<D>::from_data(data, &current.device().without_autodiff());
+            self.report.matched.push(name);
+            Some(if transposed { tensor.transpose() } else { tensor })
+        }
+    }
+    impl ModuleMapper for Fill<'_> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match self.tensor_for(&param.val()) {
+                Some(tensor) => replace_value(param, tensor),
+                None => param,
+            }
+        }
+    }
+    let mut mapper = Fill {
+        path: ParamPath::default(),
+        state: &mut state,
+        report: LoadReport::default(),
+        error: None,
+    };
+    let module = module.map(&mut mapper);
+    let (mut report, error) = (mapper.report, mapper.error);
+    if let Some(error) = error {
+        return Err(error);
+    }
+    report.unexpected = state.into_keys().collect();
+    Ok((module, report))
+}
+
+/// Puts a new value into a parameter; autodiff and gradient settings stay.
+#[must_use]
+pub fn replace_value<const D: usize>(
+    param: Param<Tensor<D>>,
+    value: Tensor<D>,
+) -> Param<Tensor<D>> {
+    param.map(|old| {
+        let (autodiff, tracked) = (old.is_autodiff(), old.is_require_grad());
+        // Contiguous, because a transposed view would be copied by every later product.
+        let shape = value.dims();
+        let value = if autodiff { Tensor::from_inner(value.reshape(shape)) } else { value };
+        if tracked { value.require_grad() } else { value }
+    })
+}
+
+/// Serialises a state dict; the same dict always gives the same bytes.
+///
+/// # Errors
+/// If the safetensors writer refuses a tensor.
+pub fn to_safetensors(
+    state: &StateDict,
+    metadata: BTreeMap<String, String>,
+) -> Result<Vec<u8>, WeightError> {
+    let bytes: BTreeMap<&str, Vec<u8>> = state
+        .iter()
+        .map(|(name, tensor)| {
+            let bytes = tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            (name.as_str(), bytes)
+        })
+        .collect();
+    let mut views = Vec::with_capacity(state.len());
+    for (name, tensor) in state {
+        let data = bytes.get(name.as_str()).map_or(&[][..], Vec::as_slice);
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), data)
+            .map_err(|error| WeightError::Format(error.to_string()))?;
+        views.push((name.as_str(), view));
+    }
+    let metadata = (!metadata.is_empty()).then(|| metadata.into_iter().collect());
+    safetensors::serialize(views, metadata).map_err(|error| WeightError::Format(error.to_string()))
+}
+
+/// Reads float tensors of a safetensors file; half precisions are widened to f32.
+///
+/// # Errors
+/// A damaged file, or a tensor that is not a float.
+pub fn from_safetensors(bytes: &[u8]) -> Result<StateDict, WeightError> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|error| WeightError::Format(error.to_string()))?;
+    let mut state = StateDict::new();
+    for (name, view) in file.tensors() {
+        let data = view.data();
+        let values = match view.dtype() {
+            Dtype::F32 => data
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            Dtype::BF16 => data
+                .chunks_exact(2)
+                .map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16))
+                .collect(),
+            Dtype::F16 => TensorData::from_bytes_vec(data.to_vec(), view.shape().to_vec(), DType::F16)
+                .convert_dtype(DType::F32)
+                .try_into_vec::<f32>()
+                .unwrap_or_default(),
+            other => {
+                return Err(WeightError::Type {
+                    name,
+                    dtype: format!("{other:?}"),
+                });
+            }
+        };
+        state.insert(name, HostTensor { shape: view.shape().to_vec(), values });
+    }
+    Ok(state)
+}
+
+/// Names of a module's parameters, each exactly once.
+#[must_use]
+pub fn parameter_names<M: Module>(module: &M) -> BTreeSet<String> {
+    state_dict(module).into_keys().collect()
+}

@@ -1,0 +1,93 @@
+//! Builds the model of a `scl/` fixture case with the case's own weights.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use chiasm_nn::layers::Init;
+use chiasm_nn::text::TextInput;
+use chiasm_nn::weights::{HostTensor, StateDict, load_state_dict, state_dict};
+use chiasm_nn::{
+    Activation, FusionConfig, ModelConfig, TextConfig, VisionConfig, VisionLanguageModel, names,
+};
+use chiasm_testkit::{Case, Golden};
+
+/// Heads of downstream tasks, which the pre-training model does not have.
+const OTHER_HEADS: [&str; 4] = ["nlvr2_classifier.", "vqa_classifier.", "rank_output.", "vision_transformer.visual.visual_mask_token"];
+
+/// Sizes from the case and, where the case does not state them, from its weights.
+pub fn model_config(case: &Case) -> ModelConfig {
+    let hidden = case.size("hidden");
+    let rows = |name: &str| case.tensor(&format!("weights.{name}")).shape[0];
+    ModelConfig {
+        text: TextConfig {
+            vocab_size: case.size("vocab"),
+            hidden_size: hidden,
+            layers: case.size("text_layers"),
+            num_heads: case.size("heads"),
+            intermediate_size: rows("text_transformer.encoder.layer.0.intermediate.dense.weight"),
+            max_text_len: case.size("text_len"),
+            position_offset: rows("text_transformer.embeddings.position_embeddings.weight") - case.size("text_len"),
+            layer_norm_eps: 1e-5,
+            dropout: 0.0,
+        },
+        vision: VisionConfig {
+            image_size: case.size("image_size"),
+            patch_size: case.size("patch"),
+            hidden_size: hidden,
+            layers: case.size("vision_layers"),
+            num_heads: case.size("vision_heads"),
+            intermediate_size: rows("vision_transformer.visual.transformer.resblocks.0.mlp.c_fc.weight"),
+            activation: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        },
+        fusion: FusionConfig {
+            hidden_size: hidden,
+            layers: case.size("fusion_layers"),
+            num_heads: case.size("heads"),
+            intermediate_size: rows("cross_modal_text_layers.0.intermediate.dense.weight"),
+            layer_norm_eps: 1e-12,
+            dropout: 0.0,
+            type_rows: rows("token_type_embeddings.weight"),
+        },
+        projection_size: rows("language_proj.3.weight"),
+        temperature: 0.07,
+    }
+}
+
+/// The case's model on `device`; every parameter must come from the case.
+pub fn load_model(case: &Case, device: &Device) -> VisionLanguageModel {
+    let model = VisionLanguageModel::new(&Init::new(0, device), &model_config(case));
+    let mut published: StateDict = case
+        .with_prefix("weights.")
+        .map(|(name, tensor)| {
+            (name.to_owned(), HostTensor { shape: tensor.shape.clone(), values: tensor.f32s() })
+        })
+        .collect();
+    let ours = names::from_published(&state_dict(&model), &mut published);
+    published.retain(|name, _| !OTHER_HEADS.iter().any(|head| name.starts_with(head)));
+    assert!(published.is_empty(), "weights nobody wanted: {:?}", published.keys());
+    let (model, report) = load_state_dict(model, ours).expect("shapes agree");
+    report.require_complete().expect("every parameter is in the case");
+    model
+}
+
+/// A float tensor of the case.
+pub fn floats<const D: usize>(golden: &Golden, device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(golden.f32s(), golden.shape.clone()), device)
+}
+
+/// An integer tensor of the case.
+pub fn ints<const D: usize>(golden: &Golden, device: &Device) -> Tensor<D, Int> {
+    Tensor::from_data(TensorData::new(golden.i64s(), golden.shape.clone()), device)
+}
+
+/// Token ids `name` with the case's mask.
+pub fn text_input(case: &Case, name: &str, device: &Device) -> TextInput {
+    TextInput {
+        input_ids: ints(case.tensor(&format!("inputs.{name}")), device),
+        attention_mask: ints(case.tensor("inputs.text_mask"), device),
+    }
+}
+
+/// Values on the host.
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec::<f32>().expect("f32")
+}

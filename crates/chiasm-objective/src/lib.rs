@@ -1,0 +1,20 @@
+//! Pre-training objectives and the forward plan that shares encoder passes between them.
+//!
+//! An objective is a pure function of named features; [`plan`] says which features a set of
+//! objectives needs, [`forward`] computes each of them once, [`losses`] turns them into numbers.
+//! [`masking`] draws, on the host, everything that is random in a step.
+
+pub mod completion;
+pub mod config;
+pub mod contrast;
+pub mod forward;
+pub mod losses;
+pub mod masking;
+pub mod matching;
+pub mod mlm;
+pub mod plan;
+
+pub use config::ObjectivesConfig;
+pub use forward::{Features, StepInput};
+pub use losses::{LossTerm, Losses};
+pub use plan::{ForwardPlan, Objective};
