@@ -17,4 +17,5 @@
 mod atomic;
 pub mod metrics;
 pub mod predictions;
+pub mod report;
 pub mod score;

@@ -106,7 +106,7 @@ fn create_new(dir: &Path, stem: &str) -> io::Result<(PathBuf, File)> {
         match File::options().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 1000 => {
-                attempt += 1
+                attempt += 1;
             }
             Err(error) => return Err(error),
         }

@@ -1,0 +1,134 @@
+//! The written report: self-contained page, figures without pictures.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap here is the failed test"
+)]
+
+use std::fs;
+
+use chiasm_eval::metrics::{ScoreMatrix, TieRule, retrieval};
+use chiasm_eval::report::{
+    Answer, Chart, Curve, Hit, QueryResult, Report, ReportError, ResultRow, RowKind, RunFacts,
+    SplitCount, write_report,
+};
+
+/// A PNG's first bytes: enough for the page to know its type.
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n http://example.org";
+
+fn report() -> Report {
+    let scores = ScoreMatrix::new(vec![1.0, 0.0, 0.0, 1.0], 2, 2).unwrap();
+    let metrics = retrieval::evaluate(&scores, &[0, 1], TieRule::Pessimistic).unwrap();
+    let hit = |correct| Hit {
+        image: Some(PNG.to_vec()),
+        caption: "a fox".into(),
+        score: 0.5,
+        correct,
+    };
+    Report {
+        title: "tiny".into(),
+        run: RunFacts {
+            command: "chiasm train recipes/tiny.toml".into(),
+            splits: vec![SplitCount {
+                name: "train".into(),
+                images: 1000,
+                texts: 5000,
+            }],
+            ..RunFacts::default()
+        },
+        results: vec![
+            ResultRow::chance(&metrics),
+            ResultRow::measured(RowKind::Dual, "trained", &metrics),
+        ],
+        notes: vec!["Ties count as misses.".into()],
+        gallery: vec![
+            QueryResult {
+                query: "fox".into(),
+                answer: Some(Answer {
+                    rank: 1,
+                    image: None,
+                }),
+                top: vec![hit(true), hit(false)],
+            },
+            QueryResult {
+                query: "owl".into(),
+                answer: Some(Answer {
+                    rank: 9,
+                    image: Some(PNG.to_vec()),
+                }),
+                top: vec![hit(false)],
+            },
+        ],
+        examples: vec![QueryResult {
+            query: "something warm".into(),
+            answer: None,
+            top: vec![hit(false)],
+        }],
+        curves: vec![Curve {
+            chart: Chart::Loss,
+            name: "contrastive".into(),
+            unit: "nats".into(),
+            points: vec![(0.0, 2.0), (1.0, f64::INFINITY), (2.0, 1.0)],
+        }],
+    }
+}
+
+#[test]
+fn the_page_asks_for_nothing_from_outside() {
+    let folder = tempfile::tempdir().unwrap();
+    let (html, json) = write_report(&report(), &folder.path().join("new/folder")).unwrap();
+    assert!(json.ends_with("report.json"));
+    let html = fs::read_to_string(html).unwrap();
+    for outside in [
+        "http:", "https:", "url(", "@import", "<script", "<link", "srcset",
+    ] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    let images = html.matches("<img ").count();
+    assert_eq!(images, 5, "four hits and the missed answer");
+    assert_eq!(html.matches("src=\"data:image/png;base64,").count(), images);
+    assert_eq!(html.matches("alt=\"").count(), images);
+}
+
+#[test]
+fn the_page_says_what_was_right_without_colour() {
+    let folder = tempfile::tempdir().unwrap();
+    let (html, _) = write_report(&report(), folder.path()).unwrap();
+    let html = fs::read_to_string(html).unwrap();
+    assert_eq!(
+        html.matches("<span class=\"mark\">✓ right</span>").count(),
+        1
+    );
+    assert_eq!(
+        html.matches("<span class=\"mark\">right answer</span>")
+            .count(),
+        1
+    );
+    assert!(
+        html.contains("right picture at rank 9") && html.contains("Guessing would reach 50.0 %.")
+    );
+    assert!(html.contains("<td>5,000</td>"));
+}
+
+#[test]
+fn the_figures_carry_no_pictures_and_can_be_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, json) = write_report(&report(), folder.path()).unwrap();
+    let text = fs::read_to_string(json).unwrap();
+    assert!(!text.contains("\"image\"") && !text.contains("iVBOR"));
+    let back: Report = serde_json::from_str(&text).unwrap();
+    assert!(back.curves[0].points[1].1.is_nan(), "a gap stays a gap");
+    assert_eq!((back.results, back.run), (report().results, report().run));
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = write_report(&report(), &file.join("report")).unwrap_err();
+    assert!(
+        matches!(error, ReportError::Io { .. }) && error.to_string().contains("file"),
+        "{error}"
+    );
+}
