@@ -64,6 +64,20 @@ fn what_is_written_is_read_back() {
     );
 }
 
+/// A colleague on the same machine can read the file, as any other.
+#[cfg(unix)]
+#[test]
+fn the_file_has_ordinary_rights() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let [path, other] = ["val.safetensors", "other"].map(|name| folder.path().join(name));
+    predictions().write(&path).unwrap();
+    fs::write(&other, "").unwrap();
+    let [rights, ordinary] =
+        [path, other].map(|path| fs::metadata(path).unwrap().permissions().mode());
+    assert_eq!(rights, ordinary);
+}
+
 #[test]
 fn the_same_predictions_give_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
