@@ -23,8 +23,8 @@
 //! * the *base* is the family member's code points without the skin-tone modifiers
 //!   U+1F3FB..=U+1F3FF and without the variation selectors U+FE0E and U+FE0F, as lower-case
 //!   hexadecimal joined by `-`;
-//! * `x` is the first eight bytes of blake3(base) as a big-endian fraction of 2^64;
-//! * `x < 0.10` is test, `x < 0.15` is val, the rest is train.
+//! * the split is [`Split::by_hash`] of the base: with `x` the first eight bytes of blake3(base) as a
+//!   big-endian fraction of 2^64, `x < 0.10` is test, `x < 0.15` is val, the rest is train.
 
 use crate::dataset::{Dataset, ImageSource, Origin, Sample, Split};
 use crate::error::DataError;
@@ -62,23 +62,6 @@ fn base(family: &str) -> String {
     )
 }
 
-/// The split of a base: a pure function, see the module's rules.
-fn split_of(base: &str) -> Split {
-    let digest = blake3::hash(base.as_bytes());
-    let mut head = [0u8; 8];
-    for (to, from) in head.iter_mut().zip(digest.as_bytes()) {
-        *to = *from;
-    }
-    let fraction = u64::from_be_bytes(head) as f64 / 2f64.powi(64);
-    if fraction < 0.10 {
-        Split::Test
-    } else if fraction < 0.15 {
-        Split::Val
-    } else {
-        Split::Train
-    }
-}
-
 fn sample(member: &'static Emoji, family: &'static Emoji) -> Option<Sample> {
     let asset = drawing(member.as_str())?;
     Some(Sample {
@@ -90,7 +73,7 @@ fn sample(member: &'static Emoji, family: &'static Emoji) -> Option<Sample> {
         ),
         image: ImageSource::Static(asset.data.0),
         texts: texts(member, asset.label),
-        split: split_of(&base(family.as_str())),
+        split: Split::by_hash(&base(family.as_str())),
         origin: Origin::default(),
     })
 }
@@ -241,7 +224,7 @@ mod tests {
     #[test]
     fn split_rule_is_pinned() {
         // A changed rule would move pictures between training and test of runs made before.
-        let splits = ["1f600", "1f91d", "1f692", "1f469-200d-1f692", "2764"].map(split_of);
+        let splits = ["1f600", "1f91d", "1f692", "1f469-200d-1f692", "2764"].map(Split::by_hash);
         assert_eq!(
             splits,
             [

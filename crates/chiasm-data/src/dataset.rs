@@ -61,6 +61,28 @@ impl Split {
             Self::TestB => "test_b",
         }
     }
+
+    /// The split of a key when nobody has assigned one, the same for ever and everywhere.
+    ///
+    /// `x` is the first eight bytes of blake3(key) as a big-endian fraction of 2^64: `x < 0.10` is
+    /// test, `x < 0.15` is val, the rest (85 %) is train. Since each key decides for itself, adding
+    /// pictures never moves one from test to training.
+    pub fn by_hash(key: &str) -> Self {
+        let digest = blake3::hash(key.as_bytes());
+        let head = digest
+            .as_bytes()
+            .iter()
+            .take(8)
+            .fold(0u64, |head, byte| head << 8 | u64::from(*byte));
+        let fraction = head as f64 / 2f64.powi(64);
+        if fraction < 0.10 {
+            Self::Test
+        } else if fraction < 0.15 {
+            Self::Val
+        } else {
+            Self::Train
+        }
+    }
 }
 
 impl fmt::Display for Split {

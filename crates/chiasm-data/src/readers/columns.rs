@@ -1,0 +1,151 @@
+//! Which column of a table holds what.
+
+use std::path::Path;
+
+use super::OpenOptions;
+use crate::error::DataError;
+
+const IMAGE: &[&str] = &[
+    "image",
+    "image_path",
+    "filepath",
+    "file",
+    "filename",
+    "file_name",
+    "path",
+    "img",
+    "image_file",
+];
+const TEXT: &[&str] = &[
+    "text",
+    "caption",
+    "captions",
+    "sentence",
+    "sentences",
+    "title",
+    "description",
+    "alt",
+];
+const SPLIT: &[&str] = &["split"];
+
+/// Below this Jaro–Winkler similarity a suggestion would be a guess.
+const SIMILAR: f64 = 0.75;
+
+/// The columns of a table by role, as positions in its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Columns {
+    pub(super) image: usize,
+    pub(super) text: usize,
+    pub(super) split: Option<usize>,
+}
+
+impl Columns {
+    /// Finds the columns that the options name, else those with a usual name.
+    pub(super) fn find(
+        path: &Path,
+        names: &[String],
+        options: &OpenOptions,
+    ) -> Result<Self, DataError> {
+        let need = |role, wanted: Option<&str>, usual: &[&str]| {
+            position(names, wanted, usual).ok_or_else(|| missing(path, role, wanted, usual, names))
+        };
+        let split = match &options.split_column {
+            Some(wanted) => Some(need("split", Some(wanted), SPLIT)?),
+            None => position(names, None, SPLIT),
+        };
+        Ok(Self {
+            image: need("image", options.image_column.as_deref(), IMAGE)?,
+            text: need("text", options.text_column.as_deref(), TEXT)?,
+            split,
+        })
+    }
+}
+
+fn position(names: &[String], wanted: Option<&str>, usual: &[&str]) -> Option<usize> {
+    let find = |name: &str| {
+        let exact = names.iter().position(|other| other == name);
+        exact.or_else(|| {
+            names
+                .iter()
+                .position(|other| other.trim().eq_ignore_ascii_case(name))
+        })
+    };
+    match wanted {
+        Some(name) => find(name),
+        None => usual.iter().find_map(|name| find(name)),
+    }
+}
+
+fn missing(
+    path: &Path,
+    role: &'static str,
+    wanted: Option<&str>,
+    usual: &[&str],
+    names: &[String],
+) -> DataError {
+    let sought: Vec<&str> = wanted.map_or_else(|| usual.to_vec(), |name| vec![name]);
+    let nearest = names
+        .iter()
+        .map(|name| {
+            let lower = name.to_lowercase();
+            let close = sought
+                .iter()
+                .map(|sought| strsim::jaro_winkler(&lower, &sought.to_lowercase()));
+            (close.fold(0.0, f64::max), name)
+        })
+        .filter(|(close, _)| *close >= SIMILAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name.clone());
+    DataError::ColumnMissing {
+        path: path.to_owned(),
+        role,
+        wanted: wanted.map(str::to_owned),
+        existing: names.to_vec(),
+        nearest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn usual_names_in_any_case() {
+        let found = Columns::find(
+            Path::new("t.csv"),
+            &names(&["ID", "Caption", "Image_Path", "SPLIT"]),
+            &OpenOptions::default(),
+        );
+        assert_eq!(
+            found.unwrap(),
+            Columns {
+                image: 2,
+                text: 1,
+                split: Some(3)
+            }
+        );
+    }
+
+    #[test]
+    fn a_missing_column_is_named_with_its_nearest() {
+        let options = OpenOptions {
+            text_column: Some("captoin".into()),
+            ..OpenOptions::default()
+        };
+        let error =
+            Columns::find(Path::new("t.csv"), &names(&["image", "caption"]), &options).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("`captoin`") && text.contains("`image`, `caption`"),
+            "{text}"
+        );
+        assert_eq!(
+            error.hint().unwrap(),
+            "if `caption` is meant, pass `--text-column caption`"
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! JSON objects, one a line or all in one array.
+//!
+//! A row's text may be one string or a list of strings. The columns are the keys of the first row
+//! that is an object.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::collect::{Collector, Picture, RawRow};
+use super::columns::Columns;
+use super::{OpenOptions, Opened, parse_split};
+use crate::error::DataError;
+
+pub(super) fn open_lines(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+    let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
+    let mut rows = Rows::new(path, options, "line");
+    for (number, line) in (1..).zip(BufReader::new(file).split(b'\n')) {
+        let line = line.map_err(|source| DataError::io(path, source))?;
+        let line = line.trim_ascii();
+        // A byte-order mark is how some editors start a file.
+        let line = if number == 1 {
+            line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line)
+        } else {
+            line
+        };
+        if line.is_empty() {
+            continue;
+        }
+        if std::str::from_utf8(line).is_err() {
+            rows.collector
+                .refuse(number, "", "the line is not UTF-8 text");
+            continue;
+        }
+        match serde_json::from_slice(line) {
+            Ok(value) => rows.add(number, value)?,
+            Err(error) => rows
+                .collector
+                .refuse(number, "", format!("not JSON: {error}")),
+        }
+    }
+    rows.collector.finish()
+}
+
+pub(super) fn open_array(
+    path: &Path,
+    bytes: &[u8],
+    options: &OpenOptions,
+) -> Result<Opened, DataError> {
+    let values: Vec<Value> = serde_json::from_slice(bytes).map_err(|error| DataError::Parse {
+        path: path.to_owned(),
+        location: format!("line {}", error.line()),
+        message: error.to_string(),
+    })?;
+    let mut rows = Rows::new(path, options, "row");
+    for (number, value) in (1..).zip(values) {
+        rows.add(number, value)?;
+    }
+    rows.collector.finish()
+}
+
+/// Keys by role.
+struct Keys {
+    image: String,
+    text: String,
+    split: Option<String>,
+}
+
+struct Rows<'a> {
+    path: &'a Path,
+    options: &'a OpenOptions,
+    keys: Option<Keys>,
+    collector: Collector,
+}
+
+impl<'a> Rows<'a> {
+    fn new(path: &'a Path, options: &'a OpenOptions, unit: &'static str) -> Self {
+        Self {
+            path,
+            options,
+            keys: None,
+            collector: Collector::new(path, options, unit),
+        }
+    }
+
+    fn add(&mut self, number: u64, value: Value) -> Result<(), DataError> {
+        let Value::Object(mut object) = value else {
+            self.collector.refuse(number, "", "not a JSON object");
+            return Ok(());
+        };
+        let keys = match self.keys.take() {
+            Some(keys) => keys,
+            None => find_keys(self.path, &object, self.options)?,
+        };
+        match row(&mut object, number, &keys) {
+            Ok(row) => self.collector.add(row),
+            Err(reason) => self.collector.refuse(number, "", reason),
+        }
+        self.keys = Some(keys);
+        Ok(())
+    }
+}
+
+fn find_keys(
+    path: &Path,
+    object: &Map<String, Value>,
+    options: &OpenOptions,
+) -> Result<Keys, DataError> {
+    let names: Vec<String> = object.keys().cloned().collect();
+    let columns = Columns::find(path, &names, options)?;
+    let name = |column: usize| names.get(column).cloned().unwrap_or_default();
+    Ok(Keys {
+        image: name(columns.image),
+        text: name(columns.text),
+        split: columns.split.map(name),
+    })
+}
+
+fn row(object: &mut Map<String, Value>, number: u64, keys: &Keys) -> Result<RawRow, String> {
+    let Some(Value::String(image)) = object.remove(&keys.image) else {
+        return Err(format!("`{}` is missing or no string", keys.image));
+    };
+    let texts = match object.remove(&keys.text) {
+        Some(Value::String(text)) => vec![text],
+        Some(Value::Array(list)) => list
+            .into_iter()
+            .map(|item| match item {
+                Value::String(text) => Ok(text),
+                _ => Err(format!(
+                    "`{}` holds something other than strings",
+                    keys.text
+                )),
+            })
+            .collect::<Result<_, _>>()?,
+        _ => {
+            return Err(format!(
+                "`{}` is missing or neither a string nor a list",
+                keys.text
+            ));
+        }
+    };
+    let split = match keys.split.as_ref().and_then(|key| object.remove(key)) {
+        Some(Value::String(split)) => Some(parse_split(&split)?),
+        // In a file that has splits, a row without one would land in either part by chance.
+        _ if keys.split.is_some() => return Err("the split is missing or no string".to_owned()),
+        _ => None,
+    };
+    Ok(RawRow {
+        number,
+        picture: Picture::Named(image),
+        texts,
+        split,
+    })
+}

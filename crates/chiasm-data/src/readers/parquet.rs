@@ -1,0 +1,162 @@
+//! Parquet tables, by the row interface.
+//!
+//! The picture is a path, the encoded bytes, or Hugging Face's `struct { bytes, path }`. Stored
+//! pictures are held in memory as they are, encoded. Only the needed columns are read.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use parquet::schema::types::Type;
+
+use super::collect::{Collector, Picture, RawRow};
+use super::columns::Columns;
+use super::{OpenOptions, Opened, parse_split};
+use crate::error::DataError;
+
+pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+    // The Parquet crate has asserts on its way; a damaged file must be an error of ours.
+    catch_unwind(AssertUnwindSafe(|| read(path, options)))
+        .unwrap_or_else(|_| Err(parse_error(path, "an unknown row", "the file is damaged")))
+}
+
+fn read(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+    let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
+    let failed = |error: ParquetError| parse_error(path, "its metadata", &error.to_string());
+    let reader = SerializedFileReader::new(file).map_err(failed)?;
+    let schema = reader.metadata().file_metadata().schema();
+    let names: Vec<String> = schema
+        .get_fields()
+        .iter()
+        .map(|field| field.name().to_owned())
+        .collect();
+    let columns = Columns::find(path, &names, options)?;
+    let wanted = [Some(columns.image), Some(columns.text), columns.split];
+    let fields = schema.get_fields().iter().enumerate();
+    let fields = fields
+        .filter(|(index, _)| wanted.contains(&Some(*index)))
+        .map(|(_, field)| Arc::clone(field));
+    let projection = Type::group_type_builder(schema.name())
+        .with_fields(fields.collect())
+        .build()
+        .map_err(failed)?;
+    let name = |column: usize| names.get(column).map(String::as_str).unwrap_or_default();
+    let (image, text, split) = (
+        name(columns.image),
+        name(columns.text),
+        columns.split.map(name),
+    );
+    let mut collector = Collector::new(path, options, "row");
+    for (number, row) in (1u64..).zip(reader.get_row_iter(Some(projection)).map_err(failed)?) {
+        // An unreadable page leaves nothing to go on with: the rows after it have no known place.
+        let row =
+            row.map_err(|error| parse_error(path, &format!("row {number}"), &error.to_string()))?;
+        match convert(row.into_columns(), number, image, text, split) {
+            Ok(row) => collector.add(row),
+            Err(reason) => collector.refuse(number, "", reason),
+        }
+    }
+    collector.finish()
+}
+
+fn convert(
+    cells: Vec<(String, Field)>,
+    number: u64,
+    image: &str,
+    text: &str,
+    split: Option<&str>,
+) -> Result<RawRow, String> {
+    let mut picture = None;
+    let mut texts = None;
+    let mut part = None;
+    for (name, field) in cells {
+        if name == image {
+            picture = Some(to_picture(field)?);
+        } else if name == text {
+            texts = Some(to_texts(&field)?);
+        } else if Some(name.as_str()) == split {
+            part = Some(parse_split(
+                &to_string(&field).ok_or("the split is missing or no string")?,
+            )?);
+        }
+    }
+    Ok(RawRow {
+        number,
+        picture: picture.ok_or_else(|| format!("`{image}` is missing"))?,
+        texts: texts.ok_or_else(|| format!("`{text}` is missing"))?,
+        split: part,
+    })
+}
+
+fn to_picture(field: Field) -> Result<Picture, String> {
+    match field {
+        Field::Str(path) => Ok(Picture::Named(path)),
+        Field::Bytes(bytes) => {
+            let bytes = bytes.data();
+            // Writers without string annotations store paths as bytes too.
+            match std::str::from_utf8(bytes) {
+                Ok(path) if image::guess_format(bytes).is_err() && path.len() < 4096 => {
+                    Ok(Picture::Named(path.to_owned()))
+                }
+                _ => Ok(Picture::Stored {
+                    name: None,
+                    bytes: bytes.to_vec(),
+                }),
+            }
+        }
+        Field::Group(group) => {
+            let mut name = None;
+            let mut bytes = None;
+            for (key, field) in group.into_columns() {
+                match (key.as_str(), field) {
+                    ("path", field) => name = to_string(&field),
+                    ("bytes", Field::Bytes(data)) => bytes = Some(data.data().to_vec()),
+                    _ => {}
+                }
+            }
+            match (name, bytes) {
+                (name, Some(bytes)) => Ok(Picture::Stored { name, bytes }),
+                (Some(path), None) => Ok(Picture::Named(path)),
+                (None, None) => Err("the image has neither `bytes` nor `path`".to_owned()),
+            }
+        }
+        Field::Null => Err("the image is missing".to_owned()),
+        _ => Err("the image is neither a path nor bytes".to_owned()),
+    }
+}
+
+fn to_texts(field: &Field) -> Result<Vec<String>, String> {
+    match field {
+        Field::ListInternal(list) => list
+            .elements()
+            .iter()
+            .map(|item| {
+                to_string(item)
+                    .ok_or_else(|| "the text list holds something other than strings".to_owned())
+            })
+            .collect(),
+        Field::Null => Err("the text is missing".to_owned()),
+        other => to_string(other)
+            .map(|text| vec![text])
+            .ok_or_else(|| "the text is no UTF-8 string".to_owned()),
+    }
+}
+
+fn to_string(field: &Field) -> Option<String> {
+    match field {
+        Field::Str(text) => Some(text.clone()),
+        Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).ok().map(str::to_owned),
+        _ => None,
+    }
+}
+
+fn parse_error(path: &Path, location: &str, message: &str) -> DataError {
+    DataError::Parse {
+        path: path.to_owned(),
+        location: location.to_owned(),
+        message: message.to_owned(),
+    }
+}
