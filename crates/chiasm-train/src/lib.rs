@@ -1,0 +1,18 @@
+//! Training: the recipe, the optimiser, the loop, checkpoints and resume, and the record of a run.
+//!
+//! Owns what happens between a recipe and a checkpoint. Knows neither metrics (`chiasm-eval`) nor
+//! the command line: both hook in through [`trainer::Observer`].
+
+pub mod checkpoint;
+pub mod error;
+pub mod gradients;
+pub mod optimizer;
+pub mod recipe;
+pub mod run;
+pub mod schedule;
+pub mod tensorboard;
+pub mod trainer;
+
+pub use error::TrainError;
+pub use recipe::Recipe;
+pub use trainer::{Observer, Outcome, StepRecord, Trainer};

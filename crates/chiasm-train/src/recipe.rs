@@ -1,0 +1,369 @@
+//! The recipe: everything that defines a run, as one TOML file.
+//!
+//! The structs are the documentation: meaning, unit and default of every key. `chiasm recipe
+//! schema` prints the JSON schema made from them. An unknown key is refused with the nearest known
+//! one.
+
+use std::path::{Path, PathBuf};
+
+use chiasm_data::TokenizerKind;
+use chiasm_nn::ModelConfig;
+use chiasm_objective::ObjectivesConfig;
+use chiasm_objective::masking::kept_patches;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+use crate::optimizer::OptimizerConfig;
+use crate::schedule::Schedule;
+
+/// `data.source` of the built-in set.
+pub const BUILTIN_EMOJI: &str = "builtin:emoji";
+
+/// `[data]`: what the run learns from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// `builtin:emoji`, or a table (CSV, TSV, JSON lines, Parquet), a Karpathy JSON file, or a
+    /// folder of pictures with texts beside them. Default: `builtin:emoji`.
+    pub source: String,
+    /// Column with image paths. Default: guessed from the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_column: Option<String>,
+    /// Column with texts. Default: guessed from the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_column: Option<String>,
+    /// Column with `train`, `val` or `test`. Default: `split` if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_column: Option<String>,
+    /// Folder that image paths are relative to. Default: the table's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_root: Option<PathBuf>,
+    /// Share of unreadable samples above which the run refuses to start. Default: 0.001.
+    pub max_bad_rate: f64,
+    /// Memory for decoded pictures, in MB. Default: 256.
+    pub cache_mb: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            source: BUILTIN_EMOJI.to_owned(),
+            image_column: None,
+            text_column: None,
+            split_column: None,
+            image_root: None,
+            max_bad_rate: 0.001,
+            cache_mb: 256,
+        }
+    }
+}
+
+/// Algorithm of a tokenizer trained on the run's own text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenizerAlgorithm {
+    /// BERT's WordPiece, lower-cased.
+    #[default]
+    WordPiece,
+    /// RoBERTa's byte-level BPE.
+    ByteLevelBpe,
+}
+
+impl From<TokenizerAlgorithm> for TokenizerKind {
+    fn from(algorithm: TokenizerAlgorithm) -> Self {
+        match algorithm {
+            TokenizerAlgorithm::WordPiece => Self::WordPiece,
+            TokenizerAlgorithm::ByteLevelBpe => Self::ByteLevelBpe,
+        }
+    }
+}
+
+/// `[tokenizer]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenizerConfig {
+    /// A `tokenizer.json` to use. Default: none, one is trained on the training texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Algorithm when one is trained. Default: `word_piece`.
+    pub algorithm: TokenizerAlgorithm,
+    /// Most token ids when one is trained. Default: 8192.
+    pub vocab_size: usize,
+}
+
+impl Default for TokenizerConfig {
+    fn default() -> Self {
+        Self {
+            file: None,
+            algorithm: TokenizerAlgorithm::default(),
+            vocab_size: 8192,
+        }
+    }
+}
+
+/// How a picture of any shape becomes the model's square.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeRule {
+    /// Short side to size, then the centre.
+    #[default]
+    ShortSideCenterCrop,
+    /// Each side on its own.
+    Squash,
+}
+
+/// `[augment]`: how training pictures are varied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentConfig {
+    /// How a picture becomes a square. Default: `short_side_center_crop`.
+    pub resize: ResizeRule,
+    /// Smallest and largest share of the area that a random crop keeps. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop: Option<(f32, f32)>,
+    /// Probability of a mirror image; conflicts with "left" and "right" in texts. Default: 0.
+    pub flip: f32,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        Self {
+            resize: ResizeRule::default(),
+            crop: None,
+            flip: 0.0,
+        }
+    }
+}
+
+/// `[schedule]`: how long and how fast.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleConfig {
+    /// Optimiser steps. Default: 1000.
+    pub steps: u64,
+    /// Pairs in a micro-batch; contrastive negatives come from it alone. Default: 32.
+    pub batch_size: usize,
+    /// Micro-batches an optimiser step adds up. Default: 1.
+    pub accumulate: u64,
+    /// Shape of the learning rate. Default: linear warm-up over 10 %, linear decay to 0.
+    pub learning_rate: Schedule,
+    /// Largest norm of all gradients together; 0 turns clipping off. Default: 1.
+    pub clip_norm: f64,
+    /// Evaluate on the validation split every so many steps; 0 = never. Default: 200.
+    pub eval_every: u64,
+    /// Write a checkpoint every so many steps; one is always written at the end. Default: 500.
+    pub save_every: u64,
+    /// Checkpoints that are kept. Default: 2.
+    pub keep: usize,
+    /// Seed of weights, data order, masks and dropout. Default: 0.
+    pub seed: u64,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            batch_size: 32,
+            accumulate: 1,
+            learning_rate: Schedule::WarmupLinear { warmup: 0.1 },
+            clip_norm: 1.0,
+            eval_every: 200,
+            save_every: 500,
+            keep: 2,
+            seed: 0,
+        }
+    }
+}
+
+/// `[evaluation]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationConfig {
+    /// Candidates of each query that the fusion encoder re-ranks; 0 = no re-ranking. Default: 16.
+    pub shortlist: usize,
+    /// Pictures of the validation split used during training. Default: 500.
+    pub val_images: usize,
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self {
+            shortlist: 16,
+            val_images: 500,
+        }
+    }
+}
+
+/// A run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recipe {
+    /// Short name, used in reports.
+    pub name: String,
+    /// What the run learns from.
+    pub data: DataConfig,
+    /// How text becomes ids.
+    pub tokenizer: TokenizerConfig,
+    /// How training pictures are varied.
+    pub augment: AugmentConfig,
+    /// Sizes of the model.
+    pub model: ModelConfig,
+    /// What the model is trained for; a table that is present is on.
+    pub objectives: ObjectivesConfig,
+    /// How weights move.
+    pub optimizer: OptimizerConfig,
+    /// How long and how fast.
+    pub schedule: ScheduleConfig,
+    /// How the run is measured.
+    pub evaluation: EvaluationConfig,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe file.
+    ///
+    /// # Errors
+    /// A missing file, text that is not TOML, an unknown key, or a value no run can have.
+    pub fn from_file(path: &Path) -> Result<Self, TrainError> {
+        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        Self::from_toml(&text, &path.display().to_string())
+    }
+
+    /// Reads and checks a recipe; `origin` names it in messages.
+    ///
+    /// # Errors
+    /// As [`Self::from_file`].
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self, TrainError> {
+        let recipe: Self = toml::from_str(text).map_err(|error| TrainError::Recipe {
+            path: origin.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+            hint: suggestion(error.message()),
+        })?;
+        recipe.validate(origin)?;
+        Ok(recipe)
+    }
+
+    /// The recipe with every value spelled out.
+    ///
+    /// # Errors
+    /// If a value cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String, TrainError> {
+        toml::to_string_pretty(self).map_err(|error| TrainError::Recipe {
+            path: self.name.clone(),
+            message: error.to_string(),
+            hint: None,
+        })
+    }
+
+    /// JSON schema of recipe files.
+    #[must_use]
+    pub fn schema() -> String {
+        serde_json::to_string_pretty(&schemars::schema_for!(Self)).unwrap_or_default()
+    }
+
+    /// Refuses values that no run can have, naming the key.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn validate(&self, origin: &str) -> Result<(), TrainError> {
+        let fail = |message: String, hint: &str| {
+            Err(TrainError::Recipe {
+                path: origin.to_owned(),
+                message,
+                hint: Some(hint.to_owned()),
+            })
+        };
+        if let Err(error) = self.model.validate() {
+            return fail(error.to_string(), "change `[model]` in the recipe");
+        }
+        if self.objectives.enabled().is_empty() {
+            return fail(
+                "no objective is on".to_owned(),
+                "add a table such as `[objectives.contrastive]`",
+            );
+        }
+        for (key, value) in [
+            ("schedule.steps", self.schedule.steps),
+            ("schedule.batch_size", self.schedule.batch_size as u64),
+            ("schedule.accumulate", self.schedule.accumulate),
+            ("schedule.keep", self.schedule.keep as u64),
+        ] {
+            if value == 0 {
+                return fail(format!("`{key}` is 0"), "give at least 1");
+            }
+        }
+        let rate = self.optimizer.learning_rate;
+        if !rate.is_finite() || rate <= 0.0 {
+            return fail(
+                format!("`optimizer.learning_rate` is {rate}"),
+                "give a number above 0, such as 5e-4",
+            );
+        }
+        if let Some(completion) = &self.objectives.global_completion {
+            let patches = self.model.vision.num_patches();
+            if !(0.0..1.0).contains(&completion.image_drop)
+                || kept_patches(patches, completion.image_drop) == 0
+            {
+                return fail(
+                    format!(
+                        "`objectives.global_completion.image_drop` = {} keeps none of {patches} patches",
+                        completion.image_drop
+                    ),
+                    "give a smaller share, or smaller patches",
+                );
+            }
+            if completion.temperature.is_nan() || completion.temperature <= 0.0 {
+                return fail(
+                    "`objectives.global_completion.temperature` is not above 0".to_owned(),
+                    "the published value is 0.03",
+                );
+            }
+        }
+        if !(0.0..=1.0).contains(&self.data.max_bad_rate) {
+            return fail(
+                format!("`data.max_bad_rate` is {}", self.data.max_bad_rate),
+                "give a share between 0 and 1",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Nearest known key for serde's "unknown field `x`, expected one of `a`, `b`".
+fn suggestion(message: &str) -> Option<String> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if !message.contains("unknown field") {
+        return None;
+    }
+    let unknown = quoted.next()?;
+    let (distance, nearest) = quoted
+        .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+        .min()?;
+    (distance <= 1 + nearest.len() / 3).then(|| format!("did you mean `{nearest}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_key_is_refused_with_the_nearest_one() {
+        let text = "[objectives.contrastive]\n[schedule]\nbatchsize = 3\n";
+        let error = Recipe::from_toml(text, "r.toml").unwrap_err();
+        assert!(error.to_string().contains("batchsize"), "{error}");
+        assert!(error.to_string().contains("line 3"), "{error}");
+        assert_eq!(error.hint().as_deref(), Some("did you mean `batch_size`?"));
+    }
+
+    #[test]
+    fn resolved_recipe_reads_back_as_itself() {
+        let recipe = Recipe::from_toml("[objectives.mlm]\n[augment]\ncrop = [0.8, 1.0]\n", "r.toml").unwrap();
+        let again = Recipe::from_toml(&recipe.to_toml().unwrap(), "again").unwrap();
+        assert_eq!(recipe, again);
+    }
+
+    #[test]
+    fn a_recipe_without_objectives_is_refused() {
+        assert!(Recipe::from_toml("name = \"x\"", "r.toml").is_err());
+    }
+}

@@ -1,0 +1,96 @@
+//! Learning-rate schedules: a factor of the peak rate as a pure function of the step.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Shape of the learning rate over a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Schedule {
+    /// The peak rate throughout.
+    Constant,
+    /// Linear from 0 to the peak over the warm-up, then linear to 0 at the last step
+    /// (`specs/scl.md` section 4.1).
+    WarmupLinear {
+        /// Share of all steps spent warming up.
+        warmup: f64,
+    },
+    /// A quarter, a half and three quarters of the peak over three equal parts of the warm-up,
+    /// then the peak, times `factor` at the start of each epoch in `decay_epochs`
+    /// (`specs/tbkin.md`, fine-tuning).
+    StepWarmup {
+        /// Optimiser steps in an epoch.
+        epoch_steps: u64,
+        /// Epochs of warm-up.
+        warmup_epochs: u64,
+        /// Epochs, counted from 0, at whose start the rate falls.
+        decay_epochs: Vec<u64>,
+        /// What the rate is multiplied with there.
+        factor: f64,
+    },
+}
+
+impl Schedule {
+    /// Factor of the peak rate at optimiser step `step`, counted from 0, of `total`.
+    #[must_use]
+    pub fn factor(&self, step: u64, total: u64) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::WarmupLinear { warmup } => {
+                let warmup_steps = warmup * total as f64;
+                let step = step as f64;
+                if step < warmup_steps {
+                    step / warmup_steps.max(1.0)
+                } else {
+                    let rest = (total as f64 - warmup_steps).max(1.0);
+                    ((total as f64 - step) / rest).clamp(0.0, 1.0)
+                }
+            }
+            Self::StepWarmup {
+                epoch_steps,
+                warmup_epochs,
+                decay_epochs,
+                factor,
+            } => {
+                // The published rule counts steps from 1 and its thirds include their last step.
+                let position = (step + 1) as f64 / (epoch_steps * warmup_epochs).max(1) as f64;
+                let warm = if position <= 1.0 / 3.0 {
+                    0.25
+                } else if position <= 2.0 / 3.0 {
+                    0.5
+                } else if position <= 1.0 {
+                    0.75
+                } else {
+                    1.0
+                };
+                let epoch = step / (*epoch_steps).max(1);
+                let falls = decay_epochs.iter().filter(|start| **start <= epoch).count();
+                warm * factor.powi(i32::try_from(falls).unwrap_or(i32::MAX))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Invariant O2 of `specs/scl.md`.
+    #[test]
+    fn warmup_linear_at_its_corners() {
+        let schedule = Schedule::WarmupLinear { warmup: 0.1 };
+        let at = |step| schedule.factor(step, 15_000);
+        let found = [0, 750, 1500, 8250, 15_000].map(at);
+        for (found, expected) in found.into_iter().zip([0.0, 0.5, 1.0, 0.5, 0.0]) {
+            assert!((found - expected).abs() < 1e-12, "{found} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_one_step_has_a_finite_rate() {
+        for warmup in [0.0, 0.5, 1.0] {
+            let rate = Schedule::WarmupLinear { warmup }.factor(0, 1);
+            assert!(rate.is_finite());
+        }
+    }
+}

@@ -1,0 +1,567 @@
+//! The training loop.
+//!
+//! A step is a pure function of the state and its number: order, captions, masks and dropout are
+//! keyed by (seed, step, sample), never by a generator that has been running. So a run that is
+//! killed and resumed from a checkpoint repeats, bit for bit on the same machine and number of
+//! threads, what an uninterrupted run does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor};
+use chiasm_data::{Dataset, HostBatch, Loader, LoaderConfig, Preprocess, Resize, TextTokenizer};
+use chiasm_nn::layers::Init;
+use chiasm_nn::weights::{
+    ParamPath, from_safetensors, load_state_dict, replace_value, state_dict, to_safetensors,
+};
+use chiasm_nn::{ModelConfig, VisionLanguageModel};
+use chiasm_objective::losses;
+use chiasm_objective::masking::{DrawKey, ImageRows, TextRows, Vocabulary, step_input};
+use serde::Serialize;
+
+use crate::checkpoint::{self, Checkpoint, Files, RunState};
+use crate::error::TrainError;
+use crate::gradients::{self, GradientMap};
+use crate::optimizer::Optimizer;
+use crate::recipe::{Recipe, ResizeRule};
+use crate::run::{MetricLine, RunDir};
+
+/// Bounds of the learned temperature; outside them the published form can reach zero or below.
+const TEMPERATURE_RANGE: (f32, f32) = (0.001, 0.5);
+/// Batches prepared ahead of the step that uses them.
+const PREFETCH: usize = 3;
+
+/// What one optimiser step did.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepRecord {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Epoch, counted from 0.
+    pub epoch: u64,
+    /// Weighted sum of all losses.
+    pub loss: f64,
+    /// Each loss, unweighted.
+    pub terms: BTreeMap<String, f64>,
+    /// Base learning rate of the step.
+    pub learning_rate: f64,
+    /// Norm of all gradients before clipping.
+    pub gradient_norm: f64,
+    /// Pairs a second over this step.
+    pub samples_per_second: f64,
+}
+
+/// What a run shows and asks while it goes on.
+pub trait Observer {
+    /// After every step.
+    fn step(&mut self, _record: &StepRecord) {}
+    /// After a checkpoint appeared.
+    fn saved(&mut self, _path: &Path) {}
+    /// A word to the person watching.
+    fn message(&mut self, _text: &str) {}
+    /// Measures the model on validation data; the values are logged.
+    ///
+    /// # Errors
+    /// What stopped the measurement; the run stops too.
+    fn evaluate(
+        &mut self,
+        _model: &VisionLanguageModel,
+    ) -> Result<BTreeMap<String, f64>, String> {
+        Ok(BTreeMap::new())
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Steps done.
+    pub step: u64,
+    /// True when it was asked to stop before its last step.
+    pub interrupted: bool,
+    /// Pairs a second over this process's steps, evaluation and checkpoints left out.
+    pub samples_per_second: f64,
+}
+
+/// Model, optimiser and data of a run.
+pub struct Trainer {
+    recipe: Recipe,
+    model_config: ModelConfig,
+    model: VisionLanguageModel,
+    optimizer: Optimizer,
+    loader: Loader,
+    tokenizer: Arc<TextTokenizer>,
+    vocabulary: Vocabulary,
+    device: Device,
+    step: u64,
+    data_fingerprint: String,
+}
+
+/// What masking must know of a tokenizer.
+fn vocabulary(tokenizer: &TextTokenizer, recipe: &Recipe) -> Result<Vocabulary, TrainError> {
+    let size = tokenizer.vocab_size();
+    let special = tokenizer.special();
+    let masks = recipe.objectives.mlm.is_some() || recipe.objectives.global_completion.is_some();
+    if masks && special.mask.is_none() {
+        return Err(TrainError::Recipe {
+            path: recipe.name.clone(),
+            message: "the tokenizer has no mask token, which `mlm` and `global_completion` need"
+                .to_owned(),
+            hint: Some("use a BERT or RoBERTa tokenizer, or leave `tokenizer.file` out".to_owned()),
+        });
+    }
+    Ok(Vocabulary {
+        size,
+        // Only read by the two objectives checked above.
+        mask_id: special.mask.unwrap_or(special.pad),
+        special_ids: (0..size as i64).filter(|id| tokenizer.is_special(*id)).collect(),
+    })
+}
+
+/// How pictures become the pixels of a recipe's model.
+#[must_use]
+pub fn preprocess(recipe: &Recipe) -> Preprocess {
+    let mut preprocess = Preprocess::new(recipe.model.vision.image_size);
+    preprocess.resize = match recipe.augment.resize {
+        ResizeRule::ShortSideCenterCrop => Resize::ShortSideCenterCrop,
+        ResizeRule::Squash => Resize::Squash,
+    };
+    preprocess.random_crop_scale = recipe.augment.crop;
+    preprocess.flip = recipe.augment.flip;
+    preprocess
+}
+
+/// The recipe's model sizes with the tokenizer's vocabulary.
+#[must_use]
+pub fn model_config(recipe: &Recipe, tokenizer: &TextTokenizer) -> ModelConfig {
+    let mut config = recipe.model.clone();
+    config.text.vocab_size = tokenizer.vocab_size();
+    config
+}
+
+impl Trainer {
+    /// A run at its beginning. `train` holds only training samples.
+    ///
+    /// # Errors
+    /// If the data cannot feed the recipe.
+    pub fn new(
+        recipe: Recipe,
+        train: Arc<Dataset>,
+        tokenizer: Arc<TextTokenizer>,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let device = device.clone().autodiff();
+        let model_config = model_config(&recipe, &tokenizer);
+        let init = Init::new(recipe.schedule.seed, &device);
+        let model = VisionLanguageModel::new(&init, &model_config);
+        let data_fingerprint = train.fingerprint();
+        let loader = Loader::new(
+            train,
+            Arc::clone(&tokenizer),
+            LoaderConfig {
+                batch_size: recipe.schedule.batch_size,
+                seed: recipe.schedule.seed,
+                max_text_len: model_config.text.max_text_len,
+                preprocess: preprocess(&recipe),
+                train: true,
+                cache_bytes: recipe.data.cache_mb << 20,
+            },
+        )?;
+        Ok(Self {
+            optimizer: Optimizer::new(recipe.optimizer.clone()),
+            vocabulary: vocabulary(&tokenizer, &recipe)?,
+            recipe,
+            model_config,
+            model,
+            loader,
+            tokenizer,
+            device,
+            step: 0,
+            data_fingerprint,
+        })
+    }
+
+    /// Puts a saved state back, after checking that it belongs to this recipe and data.
+    ///
+    /// # Errors
+    /// If it does not, or cannot be read.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        let state: RunState = checkpoint.json(checkpoint::STATE_FILE)?;
+        let mismatch = |what: &str| TrainError::ResumeMismatch {
+            path: checkpoint.path.clone(),
+            what: what.to_owned(),
+        };
+        if state.data_fingerprint != self.data_fingerprint {
+            return Err(mismatch("the training data"));
+        }
+        let text = checkpoint.text(checkpoint::RECIPE_FILE)?;
+        let origin = checkpoint.path.display().to_string();
+        if Recipe::from_toml(text, &origin)? != self.recipe {
+            return Err(mismatch("the recipe"));
+        }
+        let weights = |name: &str| {
+            from_safetensors(checkpoint.file(name)?).map_err(|source| TrainError::Weights {
+                path: checkpoint.path.join(name),
+                source,
+            })
+        };
+        self.model = load_weights(self.model.clone(), checkpoint)?;
+        self.optimizer.restore(
+            weights(checkpoint::OPTIMIZER_FILE)?,
+            state.optimizer_steps,
+            &self.device.clone().without_autodiff(),
+        );
+        self.step = state.step;
+        Ok(())
+    }
+
+    /// Steps done.
+    #[must_use]
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// The model without gradients, for evaluation.
+    #[must_use]
+    pub fn evaluation_model(&self) -> VisionLanguageModel {
+        self.model.valid()
+    }
+
+    /// Trains to the recipe's last step, or until `stop` is set; saves at the end of either.
+    ///
+    /// # Errors
+    /// Bad data, a full disk, a loss that is not a number; checkpoints written before stay.
+    pub fn run(
+        &mut self,
+        run: &mut RunDir,
+        observer: &mut dyn Observer,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, TrainError> {
+        let schedule = self.recipe.schedule.clone();
+        let micro = schedule.accumulate;
+        let batches = self.step * micro..schedule.steps * micro;
+        let mut stream = self.loader.prefetch(batches, PREFETCH);
+        let (mut busy, mut pairs) = (0.0, 0usize);
+        let mut saved_at = None;
+        while self.step < schedule.steps && !stop.load(Ordering::Relaxed) {
+            let start = Instant::now();
+            let mut batches = Vec::with_capacity(micro as usize);
+            for _ in 0..micro {
+                match stream.next() {
+                    Some(batch) => batches.push(batch?),
+                    None => break,
+                }
+            }
+            let count: usize = batches.iter().map(|batch| batch.samples.len()).sum();
+            let mut record = self.train_step(&batches)?;
+            let seconds = start.elapsed().as_secs_f64();
+            record.samples_per_second = count as f64 / seconds;
+            busy += seconds;
+            pairs += count;
+            observer.step(&record);
+            run.record(&metric_line(&record))?;
+            let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
+            if due(schedule.eval_every) || self.step == schedule.steps {
+                self.evaluate(run, observer)?;
+            }
+            if due(schedule.save_every) {
+                self.save(run, observer)?;
+                saved_at = Some(self.step);
+            }
+        }
+        if saved_at != Some(self.step) {
+            self.save(run, observer)?;
+        }
+        Ok(Outcome {
+            step: self.step,
+            interrupted: self.step < schedule.steps,
+            samples_per_second: if busy > 0.0 { pairs as f64 / busy } else { 0.0 },
+        })
+    }
+
+    /// One optimiser step over micro-batches.
+    ///
+    /// # Errors
+    /// A loss or gradient that is not a number.
+    pub fn train_step(&mut self, batches: &[HostBatch]) -> Result<StepRecord, TrainError> {
+        let schedule = &self.recipe.schedule;
+        let (seed, total) = (schedule.seed, schedule.steps);
+        let share = 1.0 / batches.len().max(1) as f64;
+        let mut terms: BTreeMap<String, f64> = BTreeMap::new();
+        let (mut loss, mut sum) = (0.0, GradientMap::new());
+        for batch in batches {
+            self.device.seed(dropout_seed(seed, batch.step));
+            let input = self.step_input(batch);
+            let losses = losses::shared(&self.model, &self.recipe.objectives, &input);
+            let Some(total) = losses.total() else {
+                continue;
+            };
+            for term in &losses.terms {
+                *terms.entry(term.name.to_owned()).or_default() += share * scalar(&term.value);
+            }
+            let value = scalar(&total);
+            if !value.is_finite() {
+                return Err(self.not_finite("the loss", batches));
+            }
+            loss += share * value;
+            let mut gradients = total.mul_scalar(share).backward();
+            sum = gradients::add(sum, gradients::collect(&self.model, &mut gradients));
+        }
+        let norm = gradients::global_norm(&sum);
+        if !norm.is_finite() {
+            return Err(self.not_finite("the gradient", batches));
+        }
+        if schedule.clip_norm > 0.0 {
+            sum = gradients::clip(sum, norm, schedule.clip_norm);
+        }
+        let factor = schedule.learning_rate.factor(self.step, total);
+        let rate = self.recipe.optimizer.learning_rate * factor;
+        let model = self.optimizer.step(self.model.clone(), sum, rate);
+        self.model = clamp_temperature(model);
+        self.step += 1;
+        Ok(StepRecord {
+            step: self.step,
+            total_steps: total,
+            epoch: batches.last().map_or(0, |batch| batch.epoch),
+            loss,
+            terms,
+            learning_rate: rate,
+            gradient_norm: norm,
+            samples_per_second: 0.0,
+        })
+    }
+
+    fn step_input(&self, batch: &HostBatch) -> chiasm_objective::StepInput {
+        step_input(
+            TextRows {
+                input_ids: &batch.input_ids,
+                attention_mask: &batch.attention_mask,
+                len: batch.text_len,
+                word_ids: &batch.word_ids,
+            },
+            ImageRows {
+                pixel_values: &batch.pixel_values,
+                image_size: batch.image_size,
+                patches: self.model_config.vision.num_patches(),
+            },
+            &self.vocabulary,
+            &self.recipe.objectives,
+            DrawKey {
+                seed: self.recipe.schedule.seed,
+                step: batch.step,
+                samples: &batch.samples,
+            },
+            &self.device,
+        )
+    }
+
+    fn evaluate(
+        &self,
+        run: &mut RunDir,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let values = observer
+            .evaluate(&self.evaluation_model())
+            .map_err(TrainError::Evaluation)?;
+        if values.is_empty() {
+            return Ok(());
+        }
+        run.record(&MetricLine {
+            kind: "val".to_owned(),
+            step: self.step,
+            values,
+        })
+    }
+
+    fn save(&self, run: &mut RunDir, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let files = self.files()?;
+        let keep = self.recipe.schedule.keep;
+        let path = checkpoint::save(&run.checkpoints(), self.step, &files, keep)?;
+        run.log(&format!("step {}: saved {}", self.step, path.display()))?;
+        observer.saved(&path);
+        Ok(())
+    }
+
+    /// Everything a checkpoint holds.
+    ///
+    /// # Errors
+    /// If a part cannot be written as bytes.
+    pub fn files(&self) -> Result<Files, TrainError> {
+        let refused = |name: &str, reason: String| TrainError::Checkpoint {
+            path: name.into(),
+            reason,
+        };
+        let tensors = |name: &str, state| {
+            to_safetensors(&state, BTreeMap::new()).map_err(|error| refused(name, error.to_string()))
+        };
+        let json = |name: &str, value: serde_json::Result<String>| {
+            value
+                .map(String::into_bytes)
+                .map_err(|error| refused(name, error.to_string()))
+        };
+        let (moments, optimizer_steps) = self.optimizer.state();
+        let state = RunState {
+            step: self.step,
+            optimizer_steps,
+            data_fingerprint: self.data_fingerprint.clone(),
+        };
+        let tokenizer = self
+            .tokenizer
+            .to_json()
+            .map_err(|error| refused(checkpoint::TOKENIZER_FILE, error.to_string()))?;
+        let preprocess = preprocess(&self.recipe).to_hf_json();
+        let entries = [
+            (checkpoint::MODEL_FILE, tensors(checkpoint::MODEL_FILE, state_dict(&self.model))?),
+            (checkpoint::OPTIMIZER_FILE, tensors(checkpoint::OPTIMIZER_FILE, moments)?),
+            (
+                checkpoint::CONFIG_FILE,
+                json(checkpoint::CONFIG_FILE, serde_json::to_string_pretty(&self.model_config))?,
+            ),
+            (checkpoint::TOKENIZER_FILE, tokenizer.into_bytes()),
+            (
+                checkpoint::PREPROCESSOR_FILE,
+                json(checkpoint::PREPROCESSOR_FILE, serde_json::to_string_pretty(&preprocess))?,
+            ),
+            (checkpoint::RECIPE_FILE, self.recipe.to_toml()?.into_bytes()),
+            (
+                checkpoint::STATE_FILE,
+                json(checkpoint::STATE_FILE, serde_json::to_string_pretty(&state))?,
+            ),
+        ];
+        Ok(entries
+            .into_iter()
+            .map(|(name, bytes)| (name.to_owned(), bytes))
+            .collect())
+    }
+
+    fn not_finite(&self, what: &str, batches: &[HostBatch]) -> TrainError {
+        TrainError::NotFinite {
+            step: self.step + 1,
+            what: what.to_owned(),
+            samples: batches.iter().flat_map(|batch| batch.ids.clone()).collect(),
+        }
+    }
+}
+
+/// A trained model read back from a checkpoint, ready for inference.
+pub struct TrainedModel {
+    /// The model, without gradients.
+    pub model: VisionLanguageModel,
+    /// Its sizes.
+    pub config: ModelConfig,
+    /// Its tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// How its pictures are prepared.
+    pub preprocess: Preprocess,
+    /// The recipe it was trained with.
+    pub recipe: Recipe,
+    /// Where its training stood.
+    pub state: RunState,
+}
+
+impl TrainedModel {
+    /// Reads a verified checkpoint.
+    ///
+    /// # Errors
+    /// If a part is missing or does not fit.
+    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self, TrainError> {
+        let unusable = |reason: String| TrainError::Checkpoint {
+            path: checkpoint.path.clone(),
+            reason,
+        };
+        let config: ModelConfig = checkpoint.json(checkpoint::CONFIG_FILE)?;
+        config.validate().map_err(|error| unusable(error.to_string()))?;
+        let tokenizer = TextTokenizer::from_bytes(checkpoint.file(checkpoint::TOKENIZER_FILE)?)
+            .map_err(|error| unusable(error.to_string()))?;
+        let preprocess = Preprocess::from_hf_json(checkpoint.text(checkpoint::PREPROCESSOR_FILE)?)
+            .map_err(|error| unusable(error.to_string()))?;
+        let origin = checkpoint.path.display().to_string();
+        let recipe = Recipe::from_toml(checkpoint.text(checkpoint::RECIPE_FILE)?, &origin)?;
+        let fresh = VisionLanguageModel::new(&Init::new(0, device), &config);
+        Ok(Self {
+            model: load_weights(fresh, checkpoint)?.valid(),
+            tokenizer,
+            preprocess,
+            recipe,
+            state: checkpoint.json(checkpoint::STATE_FILE)?,
+            config,
+        })
+    }
+
+    /// The same sizes with the weights that the run began with: the yardstick of a report.
+    #[must_use]
+    pub fn untrained(&self, device: &Device) -> VisionLanguageModel {
+        let init = Init::new(self.recipe.schedule.seed, device);
+        VisionLanguageModel::new(&init, &self.config)
+    }
+}
+
+fn load_weights(
+    model: VisionLanguageModel,
+    checkpoint: &Checkpoint,
+) -> Result<VisionLanguageModel, TrainError> {
+    let wrap = |source| TrainError::Weights {
+        path: checkpoint.path.join(checkpoint::MODEL_FILE),
+        source,
+    };
+    let state = from_safetensors(checkpoint.file(checkpoint::MODEL_FILE)?).map_err(wrap)?;
+    let (model, report) = load_state_dict(model, state).map_err(wrap)?;
+    report.require_complete().map_err(wrap)?;
+    Ok(model)
+}
+
+fn metric_line(record: &StepRecord) -> MetricLine {
+    let mut values: BTreeMap<String, f64> = record
+        .terms
+        .iter()
+        .map(|(name, value)| (format!("loss_{name}"), *value))
+        .collect();
+    values.insert("loss".to_owned(), record.loss);
+    values.insert("learning_rate".to_owned(), record.learning_rate);
+    values.insert("gradient_norm".to_owned(), record.gradient_norm);
+    values.insert("samples_per_second".to_owned(), record.samples_per_second);
+    MetricLine {
+        kind: "train".to_owned(),
+        step: record.step,
+        values,
+    }
+}
+
+fn scalar(tensor: &Tensor<1>) -> f64 {
+    f64::from(tensor.clone().into_scalar::<f32>())
+}
+
+fn dropout_seed(seed: u64, step: u64) -> u64 {
+    let mut stream = chiasm_data::rng::stream(seed, "dropout", &[step]);
+    chiasm_data::rng::below(&mut stream, usize::MAX) as u64
+}
+
+/// Keeps the learned temperature a usable divisor.
+fn clamp_temperature(model: VisionLanguageModel) -> VisionLanguageModel {
+    struct Clamp {
+        path: ParamPath,
+    }
+    impl ModuleMapper for Clamp {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if self.path.name() != "temperature" {
+                return param;
+            }
+            let (low, high) = TEMPERATURE_RANGE;
+            let value = param.val().inner().clamp(low, high);
+            replace_value(param, value)
+        }
+    }
+    model.map(&mut Clamp {
+        path: ParamPath::default(),
+    })
+}
