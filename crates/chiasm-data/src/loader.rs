@@ -230,8 +230,9 @@ impl Inner {
             ids: rows.iter().map(|row| row.id.clone()).collect(),
             pixel_values: rows
                 .iter()
-                .flat_map(|row| row.pixels.iter().copied())
-                .collect(),
+                .map(|row| row.pixels.as_slice())
+                .collect::<Vec<_>>()
+                .concat(),
             image_size: self.config.preprocess.image_size,
             input_ids: texts.ids,
             attention_mask: texts.mask,

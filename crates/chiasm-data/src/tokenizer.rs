@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tokenizers::models::{bpe, wordpiece};
+use tokenizers::models::{ModelWrapper, bpe, wordpiece};
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::{bert::BertPreTokenizer, byte_level::ByteLevel};
 use tokenizers::processors::{bert::BertProcessing, roberta::RobertaProcessing};
@@ -132,6 +132,8 @@ pub struct TextTokenizer {
     special: SpecialIds,
     /// Every special token, sorted.
     special_list: Vec<i64>,
+    /// Largest id plus one: hand-made files have holes, and an embedding table must span them.
+    vocab_size: usize,
 }
 
 impl TextTokenizer {
@@ -232,10 +234,16 @@ impl TextTokenizer {
         inner
             .encode("Probe 0 \u{10FFFD} é 中 🦀", false)
             .map_err(|error| unreadable(&error))?;
+        let vocab = inner.get_vocab(true);
+        let vocab_size = vocab
+            .values()
+            .max()
+            .map_or(0, |largest| *largest as usize + 1);
         Ok(Self {
             inner,
             special,
             special_list,
+            vocab_size,
         })
     }
 
@@ -246,12 +254,7 @@ impl TextTokenizer {
 
     /// Ids are below this number.
     pub fn vocab_size(&self) -> usize {
-        // Ids may have holes in hand-made files; an embedding table needs the largest plus one.
-        let vocab = self.inner.get_vocab(true);
-        vocab
-            .values()
-            .max()
-            .map_or(0, |largest| *largest as usize + 1)
+        self.vocab_size
     }
 
     /// True for `[CLS]`, `<pad>` and their like.
@@ -273,10 +276,7 @@ impl TextTokenizer {
     /// Text that looks like a special token is read as that token, as the reference tokenizers do.
     pub fn encode(&self, text: &str, max_len: usize) -> Encoded {
         let room = max_len.max(2) - 2;
-        let text = head(
-            text.trim_start(),
-            MIN_CHARS.max(CHARS_PER_TOKEN.saturating_mul(max_len)),
-        );
+        let text = head(text, MIN_CHARS.max(CHARS_PER_TOKEN.saturating_mul(max_len)));
         let mut ids = vec![self.special.cls];
         let mut word_ids = vec![None];
         match self.inner.encode(text, false) {
@@ -308,7 +308,15 @@ impl TextTokenizer {
             .iter()
             .filter_map(|id| u32::try_from(*id).ok())
             .collect();
-        self.inner.decode(&ids, true).unwrap_or_default()
+        let text = self.inner.decode(&ids, true).unwrap_or_default();
+        // CLIP's file leaves its word-end mark to the program that reads it.
+        match self.inner.get_model() {
+            ModelWrapper::BPE(model) => match &model.end_of_word_suffix {
+                Some(suffix) => text.replace(suffix.as_str(), " "),
+                None => text,
+            },
+            _ => text,
+        }
     }
 
     /// The token of an id, as it is written in the vocabulary.

@@ -3,12 +3,24 @@
 //! Sizes, lists and tolerances all come from `case.json`. A tensor that no check covers fails its
 //! case: an expectation must not be skipped in silence.
 
+// The lint configuration knows test functions, not the helpers of integration tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
 mod common;
 
 use chiasm_data::resample::{Filter, Window, resize};
 use chiasm_data::transform::{center_crop, crop, normalise, short_side_size};
 use chiasm_data::{AlphaRule, Limits, Preprocess, Resize, Rgb, decode_rgb};
 use common::Case;
+
+/// A way from a decoded picture to a smaller one.
+type Shaper = Box<dyn Fn(&Rgb) -> Rgb>;
 
 /// What a case asks for, read from its description.
 struct Setup {
@@ -174,7 +186,7 @@ fn variant(
     let size = setup.size;
 
     let (width, height) = short_side_size(base.width, base.height, size);
-    let shapes: [(&str, Box<dyn Fn(&Rgb) -> Rgb>); 5] = [
+    let shapes: [(&str, Shaper); 5] = [
         (
             "resized",
             Box::new(move |image| resize(image, width, height, Filter::Bicubic)),

@@ -1,5 +1,14 @@
 //! Every reader on good, hostile and arbitrary input, through the public entry point.
 
+// The lint configuration knows test functions, not the helpers of integration tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

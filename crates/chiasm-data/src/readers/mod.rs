@@ -16,7 +16,7 @@
 //!   in the table without a path has the blake3 digest of its bytes as id.
 //! * Without a split column the split is [`Split::by_hash`] of the id: 85 % train, 5 % val, 10 % test.
 //! * A row that cannot be used goes to the quarantine list with its place and reason. The picture
-//!   files themselves are not opened here, see [`crate::check`].
+//!   files themselves are not opened here, see [`crate::check()`].
 
 mod collect;
 mod columns;

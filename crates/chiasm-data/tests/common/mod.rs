@@ -6,16 +6,16 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 /// One case of a fixture group.
-pub struct Case {
+pub(crate) struct Case {
     /// Folder of the case.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Content of `case.json`.
-    pub json: Value,
+    pub(crate) json: Value,
     bytes: Vec<u8>,
 }
 
 /// The folder of a group, or `None` with a message when there are no fixtures here.
-pub fn group(name: &str) -> Option<PathBuf> {
+pub(crate) fn group(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("CHIASM_FIXTURES").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
         PathBuf::from,
@@ -33,7 +33,7 @@ pub fn group(name: &str) -> Option<PathBuf> {
 
 impl Case {
     /// Opens a case, or says that it is missing.
-    pub fn open(folder: &Path) -> Option<Self> {
+    pub(crate) fn open(folder: &Path) -> Option<Self> {
         let text = match std::fs::read_to_string(folder.join("case.json")) {
             Ok(text) => text,
             Err(error) => {
@@ -51,7 +51,7 @@ impl Case {
     }
 
     /// Names of all tensors that start with `expected.`, without that prefix.
-    pub fn expected_names(&self) -> Vec<String> {
+    pub(crate) fn expected_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self
             .tensors()
             .names()
@@ -64,7 +64,7 @@ impl Case {
     }
 
     /// Shape and values of an 8-bit tensor.
-    pub fn u8(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
+    pub(crate) fn u8(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
         let tensors = self.tensors();
         let view = tensors.tensor(&format!("expected.{name}")).expect(name);
         assert_eq!(view.dtype(), Dtype::U8, "{name}");
@@ -72,7 +72,7 @@ impl Case {
     }
 
     /// Shape and values of a float tensor.
-    pub fn f32(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+    pub(crate) fn f32(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
         let tensors = self.tensors();
         let view = tensors.tensor(&format!("expected.{name}")).expect(name);
         assert_eq!(view.dtype(), Dtype::F32, "{name}");
@@ -85,7 +85,7 @@ impl Case {
     }
 
     /// A tolerance; the word `exact` is 0.
-    pub fn tolerance(&self, key: &str) -> f64 {
+    pub(crate) fn tolerance(&self, key: &str) -> f64 {
         let value = &self.json["tolerance"][key];
         match value.as_str() {
             Some("exact") => 0.0,
