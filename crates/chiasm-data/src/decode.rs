@@ -5,6 +5,8 @@
 //!
 //! JPEG decoders fill the missing part of a truncated file with grey and report success. Such a
 //! picture would train as half a picture, so a JPEG that ends before its end marker is an error here.
+//! A file that was cut and then given a new end marker cannot be told from a whole one; Pillow takes
+//! it as well.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -219,12 +221,11 @@ fn decode_dynamic(
     let orientation = decoder
         .orientation()
         .unwrap_or(image::metadata::Orientation::NoTransforms);
-    let exact = if format == ImageFormat::Jpeg {
-        decode_colour_jpeg(bytes)
-    } else {
-        None
+    let colour = match format {
+        ImageFormat::Jpeg => decode_colour_jpeg(bytes)?,
+        _ => None,
     };
-    let mut image = match exact {
+    let mut image = match colour {
         Some(image) => image,
         None => DynamicImage::from_decoder(decoder).map_err(damaged)?,
     };
@@ -237,17 +238,28 @@ fn decode_dynamic(
 /// A three-channel JPEG, within 3 levels of libjpeg; `None` leaves it to the general decoder.
 ///
 /// Two decoders, because the general one interpolates subsampled colour with two roundings where
-/// libjpeg has one, and is off by 4 levels for it. It is three times faster and forgives more, so it
-/// stays for grey and CMYK and for files that this one refuses.
-fn decode_colour_jpeg(bytes: &[u8]) -> Option<DynamicImage> {
-    let mut decoder = jpeg_decoder::Decoder::new(bytes);
-    decoder.read_info().ok()?;
-    let info = decoder
-        .info()
-        .filter(|info| info.pixel_format == jpeg_decoder::PixelFormat::RGB24)?;
-    let pixels = decoder.decode().ok()?;
-    let image = image::RgbImage::from_raw(info.width.into(), info.height.into(), pixels)?;
-    Some(DynamicImage::ImageRgb8(image))
+/// libjpeg has one, and is off by 4 levels for it. It stays for grey, for CMYK and for features that
+/// this one lacks. It does not get files that this one finds damaged: it would fill them with grey.
+fn decode_colour_jpeg(bytes: &[u8]) -> Result<Option<DynamicImage>, DecodeError> {
+    use jpeg_decoder::{Decoder, Error, PixelFormat};
+    let mut decoder = Decoder::new(bytes);
+    let mut decode = || {
+        decoder.read_info()?;
+        match decoder.info() {
+            Some(info) if info.pixel_format == PixelFormat::RGB24 => {
+                Ok(Some((info, decoder.decode()?)))
+            }
+            _ => Ok(None),
+        }
+    };
+    match decode() {
+        Ok(Some((info, pixels))) => {
+            let image = image::RgbImage::from_raw(info.width.into(), info.height.into(), pixels);
+            Ok(image.map(DynamicImage::ImageRgb8))
+        }
+        Ok(None) | Err(Error::Unsupported(_)) => Ok(None),
+        Err(error) => Err(DecodeError::Damaged(error.to_string())),
+    }
 }
 
 fn damaged(error: ImageError) -> DecodeError {
