@@ -35,6 +35,7 @@ pub mod readers;
 pub mod resample;
 pub mod rng;
 pub mod subword;
+pub mod thumbnail;
 pub mod tokenizer;
 pub mod transform;
 
@@ -45,5 +46,6 @@ pub use error::DataError;
 pub use loader::{HostBatch, Loader, LoaderConfig, Prefetch, encode_texts, eval_images};
 pub use readers::{OpenOptions, Opened, open};
 pub use resample::Filter;
+pub use thumbnail::thumbnail;
 pub use tokenizer::{Encoded, SpecialIds, TextTokenizer, TokenizerError, TokenizerKind};
 pub use transform::{Preprocess, Resize, TransformError};

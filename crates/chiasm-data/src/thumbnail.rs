@@ -25,7 +25,7 @@ pub fn thumbnail(bytes: &[u8], side: usize) -> Result<Vec<u8>, DecodeError> {
     let size = (picture.width as u32, picture.height as u32);
     PngEncoder::new(&mut png)
         .write_image(&picture.data, size.0, size.1, ExtendedColorType::Rgb8)
-        .map_err(|error| DecodeError::Broken(error.to_string()))?;
+        .map_err(|error| DecodeError::Damaged(error.to_string()))?;
     Ok(png.into_inner())
 }
 

@@ -1,6 +1,6 @@
 //! Scores: what a model's predictions are worth, computed the way the field's official scorers do.
 //!
-//! No metric knows a model. A model writes a [`predictions`] file; the metrics read it, so every figure can be
+//! No metric knows a model. A task ([`tasks`]) runs a model and writes a [`predictions`] file; the metrics read it, so every figure can be
 //! recomputed offline, and on another machine, from the file alone. [`report`] turns figures, curves and examples into one
 //! HTML page that opens without a network.
 //!
@@ -19,3 +19,4 @@ pub mod metrics;
 pub mod predictions;
 pub mod report;
 pub mod score;
+pub mod tasks;

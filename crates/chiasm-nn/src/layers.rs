@@ -167,6 +167,19 @@ impl Embedding {
     }
 }
 
+/// Smallest norm a vector is divided by.
+const MIN_NORM: f64 = 1e-8;
+
+/// Scales every row to length 1; a row of zeros stays finite, in value and in gradient.
+///
+/// # Shapes
+/// - input and output: `[batch, width]`
+#[must_use]
+pub fn normalize(rows: Tensor<2>) -> Tensor<2> {
+    let squared = rows.clone().square().sum_dim(1);
+    rows / squared.clamp_min(MIN_NORM * MIN_NORM).sqrt()
+}
+
 /// Applies `activation` element by element.
 #[must_use]
 pub fn activate<const D: usize>(activation: Activation, input: Tensor<D>) -> Tensor<D> {

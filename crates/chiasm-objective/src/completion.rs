@@ -2,8 +2,9 @@
 //! recovered for a masked input should be nearest to the one of the same complete input.
 
 use burn::tensor::Tensor;
+use chiasm_nn::layers::normalize;
 
-use crate::contrast::{constant_temperature, nce, normalize};
+use crate::contrast::{constant_temperature, nce};
 
 /// Contrast of recovered against complete global features; no gradient reaches the latter.
 ///

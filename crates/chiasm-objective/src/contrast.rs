@@ -2,19 +2,7 @@
 //! it (ITC, section 2.2).
 
 use burn::tensor::{Device, Tensor};
-
-/// Smallest norm a vector is divided by.
-const MIN_NORM: f64 = 1e-8;
-
-/// Scales every row to length 1; a row of zeros stays finite, in value and in gradient.
-///
-/// # Shapes
-/// - input and output: `[batch, width]`
-#[must_use]
-pub fn normalize(rows: Tensor<2>) -> Tensor<2> {
-    let squared = rows.clone().square().sum_dim(1);
-    rows / squared.clamp_min(MIN_NORM * MIN_NORM).sqrt()
-}
+use chiasm_nn::layers::normalize;
 
 /// `NCE(S; τ)`: cross-entropy of every row and of every column of `S / τ` against its diagonal
 /// entry, each averaged, **summed** over both directions. 0 for an empty matrix.

@@ -1,0 +1,3 @@
+//! Tasks: each runs a model over a data set and hands over predictions. One file a task.
+
+pub mod retrieval;

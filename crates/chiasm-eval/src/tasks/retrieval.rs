@@ -1,0 +1,301 @@
+//! Image–text retrieval: every picture and text goes through its tower once; the fusion encoder
+//! re-ranks shortlists from the cached towers (`specs/scl.md` section 6.3).
+
+use std::collections::HashMap;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use chiasm_data::{DataError, Dataset, Preprocess, TextTokenizer, encode_texts, eval_images};
+use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::attention::KeyBias;
+use chiasm_nn::layers::normalize;
+use chiasm_nn::text::TextInput;
+
+use crate::metrics::{Direction, Reranked, RetrievalError, ScoreMatrix, shortlist};
+use crate::predictions::{
+    DatasetIdentity, ModelIdentity, Predictions, PredictionsInfo, RerankedPair,
+};
+
+/// What stopped a retrieval task.
+#[derive(Debug, thiserror::Error)]
+pub enum RetrievalTaskError {
+    /// A picture or the data set cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// There is nothing to score.
+    #[error(transparent)]
+    Scores(#[from] RetrievalError),
+    /// The device did not return a result.
+    #[error("the device returned no values: {0}")]
+    Device(String),
+}
+
+impl RetrievalTaskError {
+    /// How to go on, where that can be said.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Data(error) => error.hint(),
+            Self::Scores(error) => error.hint().map(str::to_owned),
+            Self::Device(_) => None,
+        }
+    }
+}
+
+/// A model with what it takes to feed it.
+pub struct Embedder<'a> {
+    /// The model, without gradients.
+    pub model: &'a VisionLanguageModel,
+    /// Its tokenizer.
+    pub tokenizer: &'a TextTokenizer,
+    /// How its pictures are prepared.
+    pub preprocess: &'a Preprocess,
+    /// Its longest text in tokens.
+    pub max_text_len: usize,
+    /// Where it runs.
+    pub device: &'a Device,
+    /// Pictures or texts a call.
+    pub batch_size: usize,
+}
+
+/// Rows of one modality after their tower.
+pub struct Encoded {
+    /// Embeddings of length 1, `[rows, projection]`.
+    pub embeds: Tensor<2>,
+    /// Tokens for the fusion encoder, `[rows, len, width]`; empty unless they were asked for.
+    tokens: Option<Tensor<3>>,
+    /// Which tokens are real, `[rows, len]`; texts only.
+    mask: Option<Tensor<2, Int>>,
+}
+
+impl Embedder<'_> {
+    /// Embeds pictures of a data set in the order of `indices`; `done` hears of every batch.
+    ///
+    /// # Errors
+    /// A picture that cannot be read.
+    pub fn images(
+        &self,
+        dataset: &Dataset,
+        indices: &[usize],
+        keep_tokens: bool,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Encoded, DataError> {
+        let side = self.preprocess.image_size;
+        let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
+        for chunk in indices.chunks(self.batch_size.max(1)) {
+            let pixels = eval_images(dataset, chunk, self.preprocess)?;
+            let pixels = TensorData::new(pixels, [chunk.len(), 3, side, side]);
+            let encoded = self.model.encode_images(Tensor::from_data(pixels, self.device));
+            embeds.push(normalize(self.model.project_image(encoded.clone())));
+            if keep_tokens {
+                tokens.push(encoded);
+            }
+            done(chunk.len());
+        }
+        Ok(Encoded {
+            embeds: Tensor::cat(embeds, 0),
+            tokens: keep_tokens.then(|| Tensor::cat(tokens, 0)),
+            mask: None,
+        })
+    }
+
+    /// Embeds texts, all padded to the longest so that any of them can be fused together.
+    #[must_use]
+    pub fn texts(&self, texts: &[&str], keep_tokens: bool, done: &mut dyn FnMut(usize)) -> Encoded {
+        let (ids, mask, len) = encode_texts(self.tokenizer, texts, self.max_text_len);
+        let (mut embeds, mut tokens, mut masks) = (Vec::new(), Vec::new(), Vec::new());
+        let rows = self.batch_size.max(1) * len.max(1);
+        for (ids, mask) in ids.chunks(rows).zip(mask.chunks(rows)) {
+            let shape = [ids.len() / len.max(1), len];
+            let ints = |values: &[i64]| {
+                Tensor::<2, Int>::from_data(TensorData::new(values.to_vec(), shape), self.device)
+            };
+            let input = TextInput {
+                input_ids: ints(ids),
+                attention_mask: ints(mask),
+            };
+            let encoded = self.model.encode_text(&input);
+            embeds.push(normalize(self.model.project_text(encoded.clone())));
+            if keep_tokens {
+                tokens.push(encoded);
+                masks.push(input.attention_mask);
+            }
+            done(shape[0]);
+        }
+        Encoded {
+            embeds: Tensor::cat(embeds, 0),
+            tokens: keep_tokens.then(|| Tensor::cat(tokens, 0)),
+            mask: keep_tokens.then(|| Tensor::cat(masks, 0)),
+        }
+    }
+
+    /// Log-odds of a match for (image row, text row) pairs, from cached tower outputs.
+    fn match_scores(
+        &self,
+        images: &Encoded,
+        texts: &Encoded,
+        pairs: &[(u32, u32)],
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Vec<f32>, RetrievalTaskError> {
+        let (Some(image_tokens), Some(text_tokens), Some(mask)) =
+            (&images.tokens, &texts.tokens, &texts.mask)
+        else {
+            return Ok(Vec::new());
+        };
+        let mut scores = Vec::with_capacity(pairs.len());
+        for chunk in pairs.chunks(self.batch_size.max(1)) {
+            let rows = |pick: fn(&(u32, u32)) -> u32| {
+                let values: Vec<i64> = chunk.iter().map(|pair| i64::from(pick(pair))).collect();
+                Tensor::<1, Int>::from_data(TensorData::new(values, [chunk.len()]), self.device)
+            };
+            let text_rows = rows(|pair| pair.1);
+            let bias = KeyBias::from_mask(mask.clone().select(0, text_rows.clone()));
+            let fused = self.model.fuse(
+                text_tokens.clone().select(0, text_rows),
+                image_tokens.clone().select(0, rows(|pair| pair.0)),
+                &bias,
+            );
+            let logits = host(self.model.match_head.forward(self.model.pooled(&fused)))?;
+            scores.extend(logits.chunks_exact(2).map(|pair| pair[1] - pair[0]));
+            done(chunk.len());
+        }
+        Ok(scores)
+    }
+}
+
+/// What a retrieval run is to do and how it is labelled.
+pub struct RetrievalJob<'a> {
+    /// Samples of one split.
+    pub dataset: &'a Dataset,
+    /// The split's name.
+    pub split: String,
+    /// Fingerprint of the data set.
+    pub fingerprint: String,
+    /// The model's name, run and step.
+    pub model: ModelIdentity,
+    /// Candidates of each query that the fusion encoder scores; 0 = none.
+    pub shortlist: usize,
+}
+
+/// Scores every picture of a split against every text of it, and re-ranks shortlists.
+///
+/// `progress` hears what is being done, how many units of it are done, and how many there are.
+///
+/// # Errors
+/// A picture that cannot be read, or a split without pictures or texts.
+pub fn run(
+    embedder: &Embedder<'_>,
+    job: &RetrievalJob<'_>,
+    progress: &mut dyn FnMut(&str, usize, usize),
+) -> Result<Predictions, RetrievalTaskError> {
+    let samples = &job.dataset.samples;
+    let pairs = job.dataset.pairs();
+    let texts: Vec<&str> = pairs
+        .iter()
+        .filter_map(|(sample, text)| samples.get(*sample)?.texts.get(*text))
+        .map(String::as_str)
+        .collect();
+    let empty = RetrievalError::Empty {
+        images: samples.len(),
+        texts: texts.len(),
+    };
+    if samples.is_empty() || texts.is_empty() {
+        return Err(empty.into());
+    }
+    let fuse = job.shortlist > 0;
+    let indices: Vec<usize> = (0..samples.len()).collect();
+    let mut count = 0;
+    let encoded_images = embedder.images(job.dataset, &indices, fuse, &mut |more| {
+        count += more;
+        progress("pictures", count, samples.len());
+    })?;
+    count = 0;
+    let encoded_texts = embedder.texts(&texts, fuse, &mut |more| {
+        count += more;
+        progress("texts", count, texts.len());
+    });
+    let table = encoded_images
+        .embeds
+        .clone()
+        .matmul(encoded_texts.embeds.clone().transpose());
+    let scores = ScoreMatrix::new(host(table)?, samples.len(), texts.len())?;
+    let reranked = if fuse {
+        Some(rerank_both(embedder, job, &scores, &encoded_images, &encoded_texts, progress)?)
+    } else {
+        None
+    };
+    Ok(Predictions {
+        info: PredictionsInfo {
+            split: job.split.clone(),
+            dataset: DatasetIdentity {
+                name: job.dataset.name.clone(),
+                fingerprint: job.fingerprint.clone(),
+            },
+            model: job.model.clone(),
+            image_ids: samples.iter().map(|sample| sample.id.clone()).collect(),
+            text_ids: pairs
+                .iter()
+                .filter_map(|(sample, text)| {
+                    samples.get(*sample).map(|sample| format!("{}#{text}", sample.id))
+                })
+                .collect(),
+            texts: texts.iter().map(|text| (*text).to_owned()).collect(),
+        },
+        scores,
+        image_of_text: pairs.iter().map(|(sample, _)| *sample).collect(),
+        reranked,
+    })
+}
+
+/// Scores each distinct pair of both directions' shortlists once.
+fn rerank_both(
+    embedder: &Embedder<'_>,
+    job: &RetrievalJob<'_>,
+    scores: &ScoreMatrix,
+    images: &Encoded,
+    texts: &Encoded,
+    progress: &mut dyn FnMut(&str, usize, usize),
+) -> Result<RerankedPair, RetrievalTaskError> {
+    let of_texts = shortlist(scores, Direction::TextToImage, job.shortlist);
+    let of_images = shortlist(scores, Direction::ImageToText, job.shortlist);
+    let mut pairs: Vec<(u32, u32)> = (0u32..)
+        .zip(&of_texts)
+        .flat_map(|(text, images)| images.iter().map(move |image| (*image, text)))
+        .chain(
+            (0u32..)
+                .zip(&of_images)
+                .flat_map(|(image, texts)| texts.iter().map(move |text| (image, *text))),
+        )
+        .collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    let mut count = 0;
+    let values = embedder.match_scores(images, texts, &pairs, &mut |more| {
+        count += more;
+        progress("pairs", count, pairs.len());
+    })?;
+    let known: HashMap<(u32, u32), f32> = pairs.iter().copied().zip(values).collect();
+    let with_scores = |lists: Vec<Vec<u32>>, image_first: bool| Reranked {
+        scores: (0u32..)
+            .zip(&lists)
+            .map(|(query, list)| {
+                list.iter()
+                    .map(|other| {
+                        let pair = if image_first { (query, *other) } else { (*other, query) };
+                        known.get(&pair).copied().unwrap_or(f32::NEG_INFINITY)
+                    })
+                    .collect()
+            })
+            .collect(),
+        candidates: lists,
+    };
+    Ok(RerankedPair {
+        text_to_image: with_scores(of_texts, false),
+        image_to_text: with_scores(of_images, true),
+    })
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, RetrievalTaskError> {
+    tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|error| RetrievalTaskError::Device(error.to_string()))
+}

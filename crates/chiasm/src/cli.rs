@@ -1,0 +1,240 @@
+//! What can be typed. Help, completions and the man page are made from these definitions.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Align pictures and text: train, evaluate and search vision-language models.
+#[derive(Debug, Parser)]
+#[command(name = "chiasm", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+/// Options of every command.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Global {
+    /// Worker threads [default: one a core]
+    #[arg(long, global = true, env = "CHIASM_THREADS", value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Where to compute: `cpu`, or `cuda`, `rocm`, `vulkan`, `metal` when built in; `cuda:1` for
+    /// the second GPU
+    #[arg(long, global = true, env = "CHIASM_DEVICE", default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: String,
+    /// Print results as JSON on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a small model on the built-in drawings, evaluate it, and search with it
+    Quickstart(QuickstartArgs),
+    /// Train a model as a recipe says, then evaluate it
+    Pretrain(PretrainArgs),
+    /// Evaluate a trained model on image-text retrieval
+    Eval(EvalArgs),
+    /// Compute the figures of a predictions file again
+    Score(ScoreArgs),
+    /// Look at data before using it
+    Data(DataArgs),
+    /// Find pictures with words
+    Search(SearchArgs),
+    /// Show recipes and their schema
+    Recipe(RecipeArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// `chiasm quickstart`.
+#[derive(Args, Debug)]
+pub(crate) struct QuickstartArgs {
+    /// Folder of the run [default: runs/quickstart, or the next free name]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Seed of weights, data order and masks
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Optimiser steps, instead of the recipe's
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<u64>,
+}
+
+/// Where data comes from, on the command line.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct SourceArgs {
+    /// Column with image paths [default: guessed]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) image_column: Option<String>,
+    /// Column with texts [default: guessed]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) text_column: Option<String>,
+    /// Column with train, val or test [default: `split` if there is one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) split_column: Option<String>,
+    /// Folder that image paths are relative to [default: the table's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) image_root: Option<PathBuf>,
+    /// Share of unusable samples above which the command stops [default: 0.001]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) max_bad_rate: Option<f64>,
+}
+
+/// `chiasm pretrain`.
+#[derive(Args, Debug)]
+pub(crate) struct PretrainArgs {
+    /// Recipe file, or the name of a built-in recipe (see `chiasm recipe list`)
+    pub(crate) recipe: String,
+    /// Data instead of the recipe's: a CSV, TSV, JSON-lines, Parquet or Karpathy file, or a folder
+    /// of pictures with texts beside them
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Folder of the run [default: runs/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on from the newest checkpoint in the run's folder
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Seed of weights, data order and masks, instead of the recipe's
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Optimiser steps, instead of the recipe's
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<u64>,
+}
+
+/// Which samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SplitArg {
+    /// Training samples
+    Train,
+    /// Validation samples
+    Val,
+    /// Test samples
+    Test,
+    /// All samples
+    All,
+}
+
+/// `chiasm eval`.
+#[derive(Args, Debug)]
+pub(crate) struct EvalArgs {
+    /// Folder of a run
+    pub(crate) run: PathBuf,
+    /// Which samples
+    #[arg(long, value_enum, default_value = "test")]
+    pub(crate) split: SplitArg,
+    /// Data instead of the run's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Candidates of each query that the fusion encoder re-ranks; 0 = none [default: the recipe's]
+    #[arg(long, value_name = "N")]
+    pub(crate) shortlist: Option<usize>,
+    /// Predictions file [default: RUN/predictions-SPLIT.safetensors]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) predictions: Option<PathBuf>,
+}
+
+/// How a tie between a right and a wrong candidate counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TieArg {
+    /// As a miss: a model that scores everything equal gets nothing
+    Pessimistic,
+    /// As a hit
+    Optimistic,
+    /// The candidate that comes first in the data wins, as a stable sort does
+    Stable,
+}
+
+/// `chiasm score`.
+#[derive(Args, Debug)]
+pub(crate) struct ScoreArgs {
+    /// A predictions file
+    pub(crate) predictions: PathBuf,
+    /// How ties count
+    #[arg(long, value_enum, default_value = "pessimistic")]
+    pub(crate) ties: TieArg,
+}
+
+/// `chiasm data`.
+#[derive(Args, Debug)]
+pub(crate) struct DataArgs {
+    /// What to do with the data
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+/// What to do with data.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Read every row and decode every picture; list what cannot be used and why
+    Check {
+        /// A CSV, TSV, JSON-lines, Parquet or Karpathy file, a folder of pictures with texts
+        /// beside them, or `builtin:emoji`
+        path: String,
+        #[command(flatten)]
+        source: SourceArgs,
+        /// Where to write the list of unusable samples
+        #[arg(long, value_name = "FILE", default_value = "quarantine.jsonl")]
+        quarantine: PathBuf,
+    },
+}
+
+/// `chiasm search`.
+#[derive(Args, Debug)]
+pub(crate) struct SearchArgs {
+    /// Folder of a run
+    pub(crate) run: PathBuf,
+    /// What to look for; each argument is one search
+    #[arg(required = true)]
+    pub(crate) words: Vec<String>,
+    /// Pictures shown a search
+    #[arg(long, short = 'n', default_value_t = 5, value_name = "N")]
+    pub(crate) top: usize,
+    /// Which pictures to search
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) split: SplitArg,
+    /// Data instead of the run's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+}
+
+/// `chiasm recipe`.
+#[derive(Args, Debug)]
+pub(crate) struct RecipeArgs {
+    /// What to show
+    #[command(subcommand)]
+    pub(crate) command: RecipeCommand,
+}
+
+/// What to show of recipes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecipeCommand {
+    /// Names of the built-in recipes
+    List,
+    /// A recipe with every value spelled out
+    Show {
+        /// Recipe file or built-in name
+        recipe: String,
+    },
+    /// JSON schema of recipe files
+    Schema,
+}

@@ -1,0 +1,132 @@
+//! `chiasm eval`: a trained model on a split, through a predictions file.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use chiasm_data::Dataset;
+use chiasm_eval::metrics::TieRule;
+use chiasm_eval::predictions::{ModelIdentity, Predictions};
+use chiasm_eval::score::{ScoreReport, render_table, score};
+use chiasm_eval::tasks::retrieval::{self, Embedder, RetrievalJob};
+use chiasm_nn::VisionLanguageModel;
+use chiasm_train::checkpoint;
+use chiasm_train::trainer::TrainedModel;
+
+use crate::cli::{EvalArgs, Global};
+use crate::error::CliError;
+use crate::output::{self, Progress, note};
+use crate::{device, source};
+
+/// Pictures, texts or pairs in one call of the model.
+pub(crate) const BATCH_SIZE: usize = 64;
+
+/// The newest usable checkpoint of a run.
+pub(crate) fn load_run(run: &Path, device: &Device) -> Result<TrainedModel, CliError> {
+    let (checkpoint, damaged) = checkpoint::latest(&run.join("checkpoints"))?;
+    for message in damaged {
+        note(&format!("warning: {message}; using {}", checkpoint.path.display()));
+    }
+    Ok(TrainedModel::load(&checkpoint, device)?)
+}
+
+/// A trained model's parts around a set of weights: its own, or those it began with.
+pub(crate) fn embedder<'a>(
+    trained: &'a TrainedModel,
+    model: &'a VisionLanguageModel,
+    device: &'a Device,
+) -> Embedder<'a> {
+    Embedder {
+        model,
+        tokenizer: &trained.tokenizer,
+        preprocess: &trained.preprocess,
+        max_text_len: trained.config.text.max_text_len,
+        device,
+        batch_size: BATCH_SIZE,
+    }
+}
+
+/// Runs the retrieval task with a progress bar.
+pub(crate) fn predict(
+    embedder: &Embedder<'_>,
+    dataset: &Dataset,
+    split: &str,
+    model: ModelIdentity,
+    shortlist: usize,
+) -> Result<Predictions, CliError> {
+    let job = RetrievalJob {
+        dataset,
+        split: split.to_owned(),
+        fingerprint: dataset.fingerprint(),
+        model,
+        shortlist,
+    };
+    let mut bar: Option<(String, Progress)> = None;
+    let predictions = retrieval::run(embedder, &job, &mut |what, done, total| {
+        if bar.as_ref().is_none_or(|(current, _)| current != what) {
+            if let Some((_, finished)) = &bar {
+                finished.finish();
+            }
+            bar = Some((what.to_owned(), Progress::new("evaluate", total as u64)));
+        }
+        if let Some((_, bar)) = &mut bar {
+            bar.set(done as u64, what);
+        }
+    });
+    if let Some((_, bar)) = &bar {
+        bar.finish();
+    }
+    Ok(predictions?)
+}
+
+/// Identity of a trained model in predictions.
+pub(crate) fn identity(trained: &TrainedModel, run: &Path) -> ModelIdentity {
+    ModelIdentity {
+        name: trained.recipe.name.clone(),
+        run: run
+            .file_name()
+            .map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned()),
+        step: Some(trained.state.step),
+    }
+}
+
+pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
+    let device = device::open(global)?;
+    let trained = load_run(&args.run, &device)?;
+    let mut config = trained.recipe.data.clone();
+    args.source.apply(args.data.as_deref(), &mut config);
+    let dataset = source::load(&config, &args.run.join("quarantine-eval.jsonl"))?;
+    let (subset, split) = source::select(&dataset, args.split)?;
+    let predictions = predict(
+        &embedder(&trained, &trained.model, &device),
+        &subset,
+        &split,
+        identity(&trained, &args.run),
+        args.shortlist.unwrap_or(trained.recipe.evaluation.shortlist),
+    )?;
+    let path = args
+        .predictions
+        .clone()
+        .unwrap_or_else(|| predictions_path(&args.run, &split));
+    let report = write_and_score(&predictions, &path)?;
+    if global.json {
+        output::json(&report)
+    } else {
+        output::result(&render_table(&report));
+        note(&format!("predictions: {}", path.display()));
+        Ok(())
+    }
+}
+
+/// Where a run's predictions for a split go.
+pub(crate) fn predictions_path(run: &Path, split: &str) -> PathBuf {
+    run.join(format!("predictions-{split}.safetensors"))
+}
+
+/// Writes predictions and scores what was written: the figures are those of the file.
+pub(crate) fn write_and_score(
+    predictions: &Predictions,
+    path: &Path,
+) -> Result<ScoreReport, CliError> {
+    predictions.write(path)?;
+    Ok(score(&Predictions::read(path)?, TieRule::default())?)
+}

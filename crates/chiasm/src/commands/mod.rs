@@ -1,0 +1,32 @@
+//! One file a command.
+
+mod data;
+mod eval;
+mod generate;
+mod pretrain;
+mod quickstart;
+mod recipe;
+mod report;
+mod score;
+mod search;
+
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+use crate::error::CliError;
+
+/// Does what was typed.
+pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Quickstart(args) => quickstart::run(args, global),
+        Command::Pretrain(args) => pretrain::run(args, global),
+        Command::Eval(args) => eval::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Recipe(args) => recipe::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Completions { shell } => generate::completions(*shell).map(|()| ExitCode::SUCCESS),
+        Command::Man => generate::man().map(|()| ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,320 @@
+//! `chiasm pretrain`: train as a recipe says, evaluate on the test split, write the report.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::tensor::Device;
+use chiasm_data::{Dataset, Split, TextTokenizer};
+use chiasm_eval::metrics::{TieRule, retrieval::evaluate};
+use chiasm_eval::tasks::retrieval::Embedder;
+use chiasm_nn::VisionLanguageModel;
+use chiasm_train::run::RunDir;
+use chiasm_train::trainer::{Outcome, preprocess};
+use chiasm_train::{Observer, Recipe, StepRecord, Trainer, checkpoint};
+
+use crate::cli::{Global, PretrainArgs};
+use crate::commands::report::{self, Facts};
+use crate::commands::{eval, recipe};
+use crate::error::CliError;
+use crate::output::{self, Progress, duration, note};
+use crate::{device, source};
+
+/// Exit code after Ctrl-C, as shells count it.
+const INTERRUPTED: u8 = 130;
+
+/// A run that is about to happen.
+pub(crate) struct Job {
+    /// What to do.
+    pub(crate) recipe: Recipe,
+    /// Folder of the run.
+    pub(crate) out: PathBuf,
+    /// Go on from its newest checkpoint.
+    pub(crate) resume: bool,
+    /// How a reader repeats it.
+    pub(crate) command: String,
+    /// Free searches shown in the report and on stdout.
+    pub(crate) searches: Vec<String>,
+}
+
+pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliError> {
+    let mut recipe = recipe::find(&args.recipe)?;
+    args.source.apply(args.data.as_deref(), &mut recipe.data);
+    override_schedule(&mut recipe, args.seed, args.steps);
+    let out = args.out.clone().unwrap_or_else(|| {
+        let name = if recipe.name.is_empty() { "run" } else { &recipe.name };
+        Path::new("runs").join(name)
+    });
+    let mut command = format!("chiasm pretrain {}", args.recipe);
+    if let Some(data) = &args.data {
+        command.push_str(&format!(" --data {data}"));
+    }
+    command.push_str(&format!(" --seed {}", recipe.schedule.seed));
+    train(
+        Job {
+            recipe,
+            out,
+            resume: args.resume,
+            command,
+            searches: Vec::new(),
+        },
+        global,
+    )
+}
+
+/// Puts what was typed over the recipe's schedule.
+pub(crate) fn override_schedule(recipe: &mut Recipe, seed: Option<u64>, steps: Option<u64>) {
+    if let Some(seed) = seed {
+        recipe.schedule.seed = seed;
+    }
+    if let Some(steps) = steps {
+        recipe.schedule.steps = steps;
+    }
+}
+
+/// Trains, evaluates, reports.
+pub(crate) fn train(job: Job, global: &Global) -> Result<ExitCode, CliError> {
+    let started = Instant::now();
+    let recipe = &job.recipe;
+    recipe.validate(&recipe.name)?;
+    let device = device::open(global)?;
+    let mut run = RunDir::open(&job.out, job.resume)?;
+    let dataset = source::load(&recipe.data, &job.out.join("quarantine.jsonl"))?;
+    let train_set = dataset.subset(Split::Train);
+    if train_set.is_empty() {
+        return Err(CliError::new(
+            format!("{} has no `train` samples", dataset.name),
+            "name the split column with `--split-column`, or leave splits out".to_owned(),
+        ));
+    }
+    let tokenizer = Arc::new(tokenizer(recipe, &train_set)?);
+    let train_pairs = train_set.len();
+    let mut trainer = Trainer::new(
+        recipe.clone(),
+        Arc::new(train_set),
+        Arc::clone(&tokenizer),
+        &device,
+    )?;
+    if job.resume {
+        let (checkpoint, damaged) = checkpoint::latest(&run.checkpoints())?;
+        for message in damaged {
+            note(&format!("warning: {message}"));
+        }
+        trainer.restore(&checkpoint)?;
+        note(&format!("resuming at step {}", trainer.steps_done()));
+        run.log(&format!("resumed from {}", checkpoint.path.display()))?;
+    }
+    let environment = environment(global, &job.command);
+    let environment_json = serde_json::to_string_pretty(&environment)
+        .map_err(|error| CliError::new(format!("cannot write JSON: {error}"), None))?;
+    run.write("recipe.toml", &recipe.to_toml()?)?;
+    run.write("environment.json", &environment_json)?;
+    note(&format!(
+        "training `{}` on {train_pairs} pictures of {}; run folder {}",
+        recipe.name,
+        dataset.name,
+        job.out.display()
+    ));
+
+    let mut val_set = dataset.subset(Split::Val);
+    val_set.samples.truncate(recipe.evaluation.val_images);
+    let mut watcher = Watcher {
+        progress: Progress::new("train", recipe.schedule.steps),
+        val_set,
+        recipe,
+        tokenizer: &tokenizer,
+        device: &device,
+    };
+    let stop = stop_flag()?;
+    let outcome = trainer.run(&mut run, &mut watcher, &stop)?;
+    watcher.progress.finish();
+    drop(trainer);
+    if outcome.interrupted {
+        note(&format!(
+            "stopped at step {} of {} and saved; run the same command with `--resume` to go on",
+            outcome.step, recipe.schedule.steps
+        ));
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    finish(&job, &dataset, &device, global, &outcome, &environment, started)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Evaluation, searches, report, and what is printed at the end.
+fn finish(
+    job: &Job,
+    dataset: &Dataset,
+    device: &Device,
+    global: &Global,
+    outcome: &Outcome,
+    environment: &BTreeMap<String, String>,
+    started: Instant,
+) -> Result<(), CliError> {
+    let trained = eval::load_run(&job.out, device)?;
+    // The report's figures come from held-out pictures; a set without them says so.
+    let held_out = [Split::Test, Split::Val]
+        .into_iter()
+        .map(|split| (dataset.subset(split), split.to_string()))
+        .find(|(subset, _)| !subset.is_empty());
+    let Some((subset, split)) = held_out else {
+        note("no `test` or `val` samples: nothing to evaluate");
+        return Ok(());
+    };
+    let facts = Facts {
+        command: &job.command,
+        outcome,
+        environment,
+        device: &global.device,
+        threads: rayon::current_num_threads(),
+        started,
+    };
+    let summary = report::write(
+        &job.out,
+        &trained,
+        device,
+        dataset,
+        &subset,
+        &split,
+        &job.searches,
+        &facts,
+    )?;
+    if global.json {
+        output::json(&summary.score)?;
+    } else {
+        output::result(&summary.text);
+    }
+    note(&format!(
+        "\nreport: {}\ntook {}",
+        summary.html.display(),
+        duration(started.elapsed().as_secs_f64())
+    ));
+    Ok(())
+}
+
+/// The recipe's tokenizer file, or one trained on the training texts.
+fn tokenizer(recipe: &Recipe, train_set: &Dataset) -> Result<TextTokenizer, CliError> {
+    if let Some(file) = &recipe.tokenizer.file {
+        return Ok(TextTokenizer::from_file(file)?);
+    }
+    let texts = train_set
+        .samples
+        .iter()
+        .flat_map(|sample| sample.texts.iter().map(String::as_str));
+    TextTokenizer::train(
+        texts,
+        recipe.tokenizer.algorithm.into(),
+        recipe.tokenizer.vocab_size,
+    )
+    .map_err(|error| CliError::new(error.to_string(), error.hint()))
+}
+
+fn environment(global: &Global, command: &str) -> BTreeMap<String, String> {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    [
+        ("chiasm", Some(env!("CARGO_PKG_VERSION").to_owned())),
+        ("system", Some(format!("{} {}", std::env::consts::OS, std::env::consts::ARCH))),
+        ("cpu", cpu),
+        ("threads", Some(rayon::current_num_threads().to_string())),
+        ("device", Some(global.device.clone())),
+        ("command", Some(command.to_owned())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
+}
+
+/// Set by the first Ctrl-C; the second one ends the process at once.
+fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        note("\nstopping after this step and saving; press Ctrl-C again to stop at once");
+    })
+    .map_err(|error| CliError::new(format!("cannot listen for Ctrl-C: {error}"), None))?;
+    Ok(stop)
+}
+
+struct Watcher<'a> {
+    progress: Progress,
+    val_set: Dataset,
+    recipe: &'a Recipe,
+    tokenizer: &'a TextTokenizer,
+    device: &'a Device,
+}
+
+impl Observer for Watcher<'_> {
+    fn step(&mut self, record: &StepRecord) {
+        let terms: Vec<String> = record
+            .terms
+            .iter()
+            .map(|(name, value)| format!("{} {value:.2}", short(name)))
+            .collect();
+        let message = format!(
+            "{:.0}/s loss {:.2} ({})",
+            record.samples_per_second,
+            record.loss,
+            terms.join(" ")
+        );
+        self.progress.set(record.step, &message);
+    }
+
+    fn evaluate(&mut self, model: &VisionLanguageModel) -> Result<BTreeMap<String, f64>, String> {
+        if self.val_set.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let preprocess = preprocess(self.recipe);
+        let embedder = Embedder {
+            model,
+            tokenizer: self.tokenizer,
+            preprocess: &preprocess,
+            max_text_len: self.recipe.model.text.max_text_len,
+            device: self.device,
+            batch_size: eval::BATCH_SIZE,
+        };
+        let identity = chiasm_eval::predictions::ModelIdentity::default();
+        let predictions = eval::predict(&embedder, &self.val_set, "val", identity, 0)
+            .map_err(|error| error.message().to_owned())?;
+        let metrics = evaluate(
+            &predictions.scores,
+            &predictions.image_of_text,
+            TieRule::default(),
+        )
+        .map_err(|error| error.to_string())?;
+        self.progress.line(&format!(
+            "val: text to image R@10 {:.1} %, image to text R@10 {:.1} %",
+            100.0 * metrics.text_to_image.recall_at_10,
+            100.0 * metrics.image_to_text.recall_at_10
+        ));
+        let mut values = BTreeMap::new();
+        for (name, direction) in [
+            ("text_to_image", &metrics.text_to_image),
+            ("image_to_text", &metrics.image_to_text),
+        ] {
+            values.insert(format!("{name}_recall_at_1"), direction.recall_at_1);
+            values.insert(format!("{name}_recall_at_5"), direction.recall_at_5);
+            values.insert(format!("{name}_recall_at_10"), direction.recall_at_10);
+            values.insert(format!("{name}_median_rank"), direction.median_rank);
+        }
+        Ok(values)
+    }
+}
+
+/// A loss name that leaves room on a line of 80 columns.
+fn short(name: &str) -> &str {
+    match name {
+        "contrastive" => "itc",
+        "matching" => "itm",
+        "global_completion_image" => "mvsc",
+        "global_completion_text" => "mlsc",
+        other => other,
+    }
+}

@@ -1,0 +1,48 @@
+//! `chiasm quickstart`: the built-in recipe on the built-in drawings, and three searches.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::cli::{Global, QuickstartArgs};
+use crate::commands::pretrain::{self, Job, override_schedule};
+use crate::commands::recipe;
+use crate::error::CliError;
+use crate::output::note;
+
+/// Words that are looked for among held-out drawings.
+const SEARCHES: [&str; 3] = ["red heart", "woman with dark skin tone", "clock"];
+
+pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> Result<ExitCode, CliError> {
+    let mut recipe = recipe::find("quickstart")?;
+    override_schedule(&mut recipe, args.seed, args.steps);
+    let out = args.out.clone().unwrap_or_else(free_name);
+    let code = pretrain::train(
+        Job {
+            command: format!("chiasm quickstart --seed {}", recipe.schedule.seed),
+            recipe,
+            out: out.clone(),
+            resume: false,
+            searches: SEARCHES.map(str::to_owned).to_vec(),
+        },
+        global,
+    )?;
+    if code == ExitCode::SUCCESS {
+        note(&format!(
+            "\nnext:\n  chiasm search {} \"your words\"\n  chiasm pretrain quickstart --data YOUR.csv",
+            out.display()
+        ));
+    }
+    Ok(code)
+}
+
+/// `runs/quickstart`, or the first of `runs/quickstart-2`, .. that is free.
+fn free_name() -> PathBuf {
+    let base = Path::new("runs").join("quickstart");
+    if !base.exists() {
+        return base;
+    }
+    (2u32..)
+        .map(|number| Path::new("runs").join(format!("quickstart-{number}")))
+        .find(|path| !path.exists())
+        .unwrap_or(base)
+}

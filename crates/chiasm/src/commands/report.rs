@@ -1,0 +1,266 @@
+//! From a finished run to its report: baselines, held-out figures, searches, curves.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::module::Module as _;
+use burn::tensor::Device;
+use chiasm_data::{Dataset, thumbnail};
+use chiasm_eval::metrics::{Direction, TieRule, retrieval, shortlist};
+use chiasm_eval::predictions::{ModelIdentity, Predictions};
+use chiasm_eval::report::{
+    Answer, Chart, Curve, Hit, QueryResult, Report, ResultRow, RowKind, RunFacts, SplitCount,
+    write_report,
+};
+use chiasm_eval::score::{ScoreReport, render_table};
+use chiasm_train::run::{MetricLine, read_metrics};
+use chiasm_train::trainer::{Outcome, TrainedModel};
+
+use crate::commands::{eval, search};
+use crate::error::CliError;
+use crate::output::{note, peak_memory};
+
+/// Held-out searches shown in the report.
+const GALLERY: usize = 8;
+/// Pictures shown a search.
+const HITS: usize = 5;
+/// Longer side of a picture in the report.
+const THUMBNAIL: usize = 144;
+
+/// What the report says about the run beside its figures.
+pub(crate) struct Facts<'a> {
+    /// How to repeat it.
+    pub(crate) command: &'a str,
+    /// How it ended.
+    pub(crate) outcome: &'a Outcome,
+    /// Versions and machine.
+    pub(crate) environment: &'a BTreeMap<String, String>,
+    /// Device in words.
+    pub(crate) device: &'a str,
+    /// Threads used.
+    pub(crate) threads: usize,
+    /// When the command began.
+    pub(crate) started: Instant,
+}
+
+/// What was written and what is printed.
+pub(crate) struct Written {
+    /// The page.
+    pub(crate) html: PathBuf,
+    /// Figures of the trained model.
+    pub(crate) score: ScoreReport,
+    /// Table and searches as text.
+    pub(crate) text: String,
+}
+
+/// Evaluates the trained and the untrained model, searches, and writes the report.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn write(
+    out: &Path,
+    trained: &TrainedModel,
+    device: &Device,
+    dataset: &Dataset,
+    subset: &Dataset,
+    split: &str,
+    searches: &[String],
+    facts: &Facts<'_>,
+) -> Result<Written, CliError> {
+    let untrained = trained.untrained(device);
+    let before = eval::predict(
+        &eval::embedder(trained, &untrained, device),
+        subset,
+        split,
+        ModelIdentity::default(),
+        0,
+    )?;
+    let before = retrieval::evaluate(&before.scores, &before.image_of_text, TieRule::default())?;
+    drop(untrained);
+    let embedder = eval::embedder(trained, &trained.model, device);
+    let identity = eval::identity(trained, out);
+    let shortlisted = trained.recipe.evaluation.shortlist;
+    let predictions = eval::predict(&embedder, subset, split, identity, shortlisted)?;
+    let score = eval::write_and_score(&predictions, &eval::predictions_path(out, split))?;
+
+    let queries: Vec<&str> = searches.iter().map(String::as_str).collect();
+    let found = if queries.is_empty() {
+        Vec::new()
+    } else {
+        search::search(&embedder, subset, &queries, HITS)?
+    };
+
+    let mut results = vec![
+        ResultRow::chance(&score.dual),
+        ResultRow::measured(RowKind::Untrained, "untrained model", &before),
+        ResultRow::measured(RowKind::Dual, "trained, dual encoder", &score.dual),
+    ];
+    let mut notes = vec![format!(
+        "Split `{split}`: {} pictures, {} texts, none seen in training. A tie counts as a miss.",
+        score.images, score.texts
+    )];
+    if let Some(reranked) = &score.reranked {
+        results.push(ResultRow::measured(
+            RowKind::Reranked,
+            format!("trained, top {shortlisted} re-ranked"),
+            reranked,
+        ));
+        notes.push(format!(
+            "Re-ranked: the fusion encoder orders the {shortlisted} best of the dual encoder."
+        ));
+    }
+    let report = Report {
+        title: format!("chiasm: {}", trained.recipe.name),
+        run: run_facts(trained, dataset, facts),
+        results,
+        notes,
+        gallery: gallery(&predictions, subset),
+        examples: found
+            .iter()
+            .map(|search| QueryResult {
+                query: search.query.clone(),
+                answer: None,
+                top: search
+                    .results
+                    .iter()
+                    .map(|hit| Hit {
+                        image: picture(subset, hit.index),
+                        caption: hit.text.clone(),
+                        score: hit.score,
+                        correct: false,
+                    })
+                    .collect(),
+            })
+            .collect(),
+        curves: curves(&read_metrics(out)?),
+    };
+    let (html, _) = write_report(&report, out)?;
+    let mut text = render_table(&score);
+    text.push_str(&format!(
+        "\nuntrained model: text to image R@10 {:.1} %, image to text R@10 {:.1} %\n",
+        100.0 * before.text_to_image.recall_at_10,
+        100.0 * before.image_to_text.recall_at_10
+    ));
+    if !found.is_empty() {
+        text.push('\n');
+        text.push_str(&search::render(&found));
+    }
+    Ok(Written { html, score, text })
+}
+
+fn run_facts(trained: &TrainedModel, dataset: &Dataset, facts: &Facts<'_>) -> RunFacts {
+    RunFacts {
+        recipe: trained.recipe.name.clone(),
+        command: facts.command.to_owned(),
+        seed: trained.recipe.schedule.seed,
+        device: facts.device.to_owned(),
+        threads: facts.threads,
+        duration_seconds: facts.started.elapsed().as_secs_f64(),
+        dataset: dataset.name.clone(),
+        fingerprint: dataset.fingerprint(),
+        splits: dataset
+            .counts()
+            .into_iter()
+            .map(|(split, count)| SplitCount {
+                name: split.to_string(),
+                images: count.images as u64,
+                texts: count.texts as u64,
+            })
+            .collect(),
+        parameters: trained.model.num_params() as u64,
+        steps: facts.outcome.step,
+        samples_per_second: facts.outcome.samples_per_second,
+        peak_memory_bytes: peak_memory(),
+        environment: facts.environment.clone(),
+    }
+}
+
+/// Evenly spaced held-out texts with the pictures found for them.
+fn gallery(predictions: &Predictions, subset: &Dataset) -> Vec<QueryResult> {
+    let pairing = &predictions.image_of_text;
+    let ranks = retrieval::ranks(
+        &predictions.scores,
+        pairing,
+        Direction::TextToImage,
+        TieRule::default(),
+    )
+    .unwrap_or_default();
+    let tops = shortlist(&predictions.scores, Direction::TextToImage, HITS);
+    let texts = &predictions.info.texts;
+    let stride = (texts.len() / GALLERY).max(1);
+    (0..texts.len())
+        .step_by(stride)
+        .take(GALLERY)
+        .filter_map(|text| {
+            let own = *pairing.get(text)?;
+            let hit = |image: &u32| {
+                let image = *image as usize;
+                Some(Hit {
+                    image: picture(subset, image),
+                    caption: subset.samples.get(image)?.texts.first()?.clone(),
+                    score: predictions.scores.get(image, text)?,
+                    correct: image == own,
+                })
+            };
+            Some(QueryResult {
+                query: texts.get(text)?.clone(),
+                answer: Some(Answer {
+                    rank: *ranks.get(text)?,
+                    image: picture(subset, own),
+                }),
+                top: tops.get(text)?.iter().filter_map(hit).collect(),
+            })
+        })
+        .collect()
+}
+
+/// A small copy of a picture; a report goes on without one that has become unreadable.
+fn picture(dataset: &Dataset, index: usize) -> Option<Vec<u8>> {
+    let sample = dataset.samples.get(index)?;
+    let small = sample
+        .image
+        .read()
+        .map_err(|error| error.to_string())
+        .and_then(|bytes| thumbnail(&bytes, THUMBNAIL).map_err(|error| error.to_string()));
+    match small {
+        Ok(png) => Some(png),
+        Err(error) => {
+            note(&format!("warning: {} is not shown in the report: {error}", sample.id));
+            None
+        }
+    }
+}
+
+/// Curves of the report from the run's metrics.
+fn curves(lines: &[MetricLine]) -> Vec<Curve> {
+    let mut found: BTreeMap<(u8, String), Curve> = BTreeMap::new();
+    for line in lines {
+        for (name, value) in &line.values {
+            let place = match (line.kind.as_str(), name.as_str()) {
+                ("train", "loss") => (0, Chart::Loss, "total"),
+                ("train", name) if name.starts_with("loss_") => {
+                    (1, Chart::Loss, name.trim_start_matches("loss_"))
+                }
+                ("val", "text_to_image_recall_at_10") => {
+                    (2, Chart::ValidationRecall, "text to image R@10")
+                }
+                ("val", "image_to_text_recall_at_10") => {
+                    (3, Chart::ValidationRecall, "image to text R@10")
+                }
+                ("train", "learning_rate") => (4, Chart::LearningRate, "learning rate"),
+                _ => continue,
+            };
+            let (order, chart, label) = place;
+            found
+                .entry((order, label.to_owned()))
+                .or_insert_with(|| Curve {
+                    chart,
+                    name: label.to_owned(),
+                    unit: String::new(),
+                    points: Vec::new(),
+                })
+                .points
+                .push((line.step as f64, *value));
+        }
+    }
+    found.into_values().collect()
+}

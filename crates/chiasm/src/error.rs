@@ -1,0 +1,75 @@
+//! One way to show an error: what is wrong, where, and after a blank line what to do.
+
+use chiasm_data::DataError;
+use chiasm_eval::metrics::RetrievalError;
+use chiasm_eval::predictions::PredictionsError;
+use chiasm_eval::report::ReportError;
+use chiasm_eval::tasks::retrieval::RetrievalTaskError;
+use chiasm_train::TrainError;
+
+/// An error on its way to the reader.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    message: String,
+    hint: Option<String>,
+}
+
+impl CliError {
+    /// An error of the command line itself.
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
+        Self {
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// Writes it to stderr.
+    #[allow(clippy::print_stderr)]
+    pub(crate) fn print(&self) {
+        eprintln!("error: {}", self.message);
+        if let Some(hint) = &self.hint {
+            eprintln!("\nhint: {hint}");
+        }
+    }
+
+    /// The message alone.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<DataError> for CliError {
+    fn from(error: DataError) -> Self {
+        Self::new(error.to_string(), error.hint())
+    }
+}
+
+impl From<TrainError> for CliError {
+    fn from(error: TrainError) -> Self {
+        Self::new(error.to_string(), error.hint())
+    }
+}
+
+impl From<RetrievalTaskError> for CliError {
+    fn from(error: RetrievalTaskError) -> Self {
+        Self::new(error.to_string(), error.hint())
+    }
+}
+
+impl From<RetrievalError> for CliError {
+    fn from(error: RetrievalError) -> Self {
+        Self::new(error.to_string(), error.hint().map(str::to_owned))
+    }
+}
+
+impl From<PredictionsError> for CliError {
+    fn from(error: PredictionsError) -> Self {
+        Self::new(error.to_string(), error.hint().map(str::to_owned))
+    }
+}
+
+impl From<ReportError> for CliError {
+    fn from(error: ReportError) -> Self {
+        Self::new(error.to_string(), error.hint().map(str::to_owned))
+    }
+}

@@ -1,0 +1,137 @@
+//! From a data setting to checked samples.
+
+use std::path::Path;
+
+use chiasm_data::{Dataset, Limits, OpenOptions, Quarantine, Split, builtin, check, enforce_rate, readers};
+use chiasm_data::check::Summary;
+use chiasm_train::recipe::{BUILTIN_EMOJI, DataConfig};
+
+use crate::cli::{SourceArgs, SplitArg};
+use crate::error::CliError;
+use crate::output::{Progress, note};
+
+impl SourceArgs {
+    /// Puts what was typed over what a recipe says.
+    pub(crate) fn apply(&self, data: Option<&str>, config: &mut DataConfig) {
+        if let Some(data) = data {
+            // Another source: the recipe's columns and folder belong to its own.
+            *config = DataConfig {
+                source: data.to_owned(),
+                max_bad_rate: config.max_bad_rate,
+                cache_mb: config.cache_mb,
+                ..DataConfig::default()
+            };
+        }
+        let set = |slot: &mut Option<String>, value: &Option<String>| {
+            if value.is_some() {
+                slot.clone_from(value);
+            }
+        };
+        set(&mut config.image_column, &self.image_column);
+        set(&mut config.text_column, &self.text_column);
+        set(&mut config.split_column, &self.split_column);
+        if self.image_root.is_some() {
+            config.image_root.clone_from(&self.image_root);
+        }
+        if let Some(rate) = self.max_bad_rate {
+            config.max_bad_rate = rate;
+        }
+    }
+}
+
+/// Samples that can be used, and those that cannot.
+pub(crate) struct Checked {
+    /// The usable samples.
+    pub(crate) dataset: Dataset,
+    /// The others.
+    pub(crate) quarantine: Quarantine,
+    /// What the usable ones look like.
+    pub(crate) summary: Summary,
+    /// All samples that were named.
+    pub(crate) total: usize,
+}
+
+/// Opens a source and reads every row and picture of it.
+pub(crate) fn open_and_check(config: &DataConfig) -> Result<Checked, CliError> {
+    let (dataset, mut quarantine) = if config.source == BUILTIN_EMOJI {
+        (builtin::emoji()?, Quarantine::default())
+    } else {
+        let options = OpenOptions {
+            image_column: config.image_column.clone(),
+            text_column: config.text_column.clone(),
+            split_column: config.split_column.clone(),
+            image_root: config.image_root.clone(),
+        };
+        let opened = readers::open(Path::new(&config.source), &options)?;
+        (opened.dataset, opened.quarantine)
+    };
+    let total = dataset.len() + quarantine.len();
+    let bar = std::sync::Mutex::new(Progress::new("check", dataset.len() as u64));
+    let report = check(&dataset, &Limits::default(), &|done| {
+        if let Ok(mut bar) = bar.lock() {
+            bar.set(done as u64, "pictures");
+        }
+    });
+    if let Ok(bar) = bar.lock() {
+        bar.finish();
+    }
+    quarantine.entries.extend(report.quarantine.entries);
+    Ok(Checked {
+        dataset: report.good,
+        quarantine,
+        summary: report.summary,
+        total,
+    })
+}
+
+/// Opens and checks a source for a run: writes the list of unusable samples, and stops when there
+/// are too many of them or none is left.
+pub(crate) fn load(config: &DataConfig, quarantine_file: &Path) -> Result<Dataset, CliError> {
+    let checked = open_and_check(config)?;
+    if !checked.quarantine.is_empty() {
+        checked.quarantine.write_jsonl(quarantine_file)?;
+        note(&format!(
+            "{} of {} samples cannot be used, see {}",
+            checked.quarantine.len(),
+            checked.total,
+            quarantine_file.display()
+        ));
+    }
+    enforce_rate(
+        checked.quarantine.len(),
+        checked.total,
+        config.max_bad_rate,
+        Some(quarantine_file),
+    )?;
+    if checked.dataset.is_empty() {
+        return Err(CliError::new(
+            format!("no usable sample in {}", config.source),
+            "run `chiasm data check` on it".to_owned(),
+        ));
+    }
+    Ok(checked.dataset)
+}
+
+/// The samples that `--split` asks for, and how to name them.
+pub(crate) fn select(dataset: &Dataset, split: SplitArg) -> Result<(Dataset, String), CliError> {
+    let (subset, name) = match split {
+        SplitArg::All => {
+            let all = Dataset {
+                name: dataset.name.clone(),
+                samples: dataset.samples.clone(),
+            };
+            (all, "all".to_owned())
+        }
+        SplitArg::Train => (dataset.subset(Split::Train), Split::Train.to_string()),
+        SplitArg::Val => (dataset.subset(Split::Val), Split::Val.to_string()),
+        SplitArg::Test => (dataset.subset(Split::Test), Split::Test.to_string()),
+    };
+    if subset.is_empty() {
+        let present: Vec<String> = dataset.counts().keys().map(ToString::to_string).collect();
+        return Err(CliError::new(
+            format!("{} has no `{name}` samples", dataset.name),
+            format!("it has: {}; choose with `--split`", present.join(", ")),
+        ));
+    }
+    Ok((subset, name))
+}
