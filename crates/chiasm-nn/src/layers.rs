@@ -14,23 +14,23 @@ use chiasm_data::rng;
 
 use crate::config::Activation;
 
-/// Standard deviation of initial weights, as in BERT.
-pub const INIT_STD: f64 = 0.02;
-
 /// Draws initial weights: the n-th parameter of a model is a pure function of (seed, n).
 #[derive(Debug)]
 pub struct Init {
     seed: u64,
+    std: f64,
     next: Cell<u64>,
     device: Device,
 }
 
 impl Init {
-    /// Starts the stream of initial weights for one model on `device`.
+    /// Starts the stream of initial weights, of standard deviation `std`, for one model on
+    /// `device`.
     #[must_use]
-    pub fn new(seed: u64, device: &Device) -> Self {
+    pub fn new(seed: u64, std: f64, device: &Device) -> Self {
         Self {
             seed,
+            std,
             next: Cell::new(0),
             device: device.clone(),
         }
@@ -42,9 +42,10 @@ impl Init {
         &self.device
     }
 
-    /// A parameter drawn from a normal distribution with mean 0, `std`.
+    /// A parameter drawn from a normal distribution around 0.
     #[must_use]
-    pub fn normal<const D: usize>(&self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
+    pub fn normal<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
+        let std = self.std;
         let index = self.next.get();
         self.next.set(index + 1);
         let mut stream = rng::stream(self.seed, "initial weights", &[index]);
@@ -79,20 +80,20 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Weights N(0, 0.02), bias 0.
+    /// Drawn weights, bias 0.
     #[must_use]
     pub fn new(init: &Init, input: usize, output: usize) -> Self {
         Self {
-            weight: init.normal([input, output], INIT_STD),
+            weight: init.normal([input, output]),
             bias: Some(init.constant([output], 0.0)),
         }
     }
 
-    /// Weights N(0, 0.02), no bias.
+    /// Drawn weights, no bias.
     #[must_use]
     pub fn without_bias(init: &Init, input: usize, output: usize) -> Self {
         Self {
-            weight: init.normal([input, output], INIT_STD),
+            weight: init.normal([input, output]),
             bias: None,
         }
     }
@@ -144,11 +145,11 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Rows N(0, 0.02).
+    /// Drawn rows.
     #[must_use]
     pub fn new(init: &Init, rows: usize, width: usize) -> Self {
         Self {
-            weight: init.normal([rows, width], INIT_STD),
+            weight: init.normal([rows, width]),
         }
     }
 

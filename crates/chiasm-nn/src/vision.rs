@@ -8,7 +8,7 @@ use burn::tensor::{Int, Tensor};
 
 use crate::attention::SelfAttention;
 use crate::config::VisionConfig;
-use crate::layers::{FeedForward, INIT_STD, Init, LayerNorm, Linear};
+use crate::layers::{FeedForward, Init, LayerNorm, Linear};
 
 /// One pre-LN block: attention and feed-forward, each on a normalised copy, each added back.
 #[derive(Module, Debug)]
@@ -72,8 +72,8 @@ impl VisionEncoder {
         let (width, patch) = (config.hidden_size, config.patch_size);
         Self {
             patches: Linear::without_bias(init, 3 * patch * patch, width),
-            class_token: init.normal([width], INIT_STD),
-            positions: init.normal([1 + config.num_patches(), width], INIT_STD),
+            class_token: init.normal([width]),
+            positions: init.normal([1 + config.num_patches(), width]),
             norm_pre: LayerNorm::new(init, width, config.layer_norm_eps),
             blocks: (0..config.layers).map(|_| VisionBlock::new(init, config)).collect(),
             norm_post: LayerNorm::new(init, width, config.layer_norm_eps),

@@ -90,9 +90,13 @@ impl Default for GlobalCompletionConfig {
 }
 
 /// `[objectives]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectivesConfig {
+    /// Share of a batch that the objectives on the fusion encoder see (matching, MLM,
+    /// completion); the contrast sees all of it. They cost several times what it costs, and it
+    /// gains more from every further pair. Default: 1.
+    pub fused_share: f64,
     /// Image–text contrast.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contrastive: Option<ContrastiveConfig>,
@@ -107,7 +111,27 @@ pub struct ObjectivesConfig {
     pub global_completion: Option<GlobalCompletionConfig>,
 }
 
+impl Default for ObjectivesConfig {
+    fn default() -> Self {
+        Self {
+            fused_share: 1.0,
+            contrastive: None,
+            matching: None,
+            mlm: None,
+            global_completion: None,
+        }
+    }
+}
+
 impl ObjectivesConfig {
+    /// Pairs of a batch that the objectives on the fusion encoder see: at least two, because
+    /// contrast and matching need another one.
+    #[must_use]
+    pub fn fused_size(&self, batch_size: usize) -> usize {
+        let wanted = (batch_size as f64 * self.fused_share).ceil() as usize;
+        wanted.max(2).min(batch_size)
+    }
+
     /// Objectives that are on, in the order in which the published model lists them.
     #[must_use]
     pub fn enabled(&self) -> Vec<Objective> {

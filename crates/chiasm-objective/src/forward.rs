@@ -20,14 +20,16 @@ pub struct StepInput {
     pub pixel_values: Tensor<4>,
     /// Texts as given, `[batch, text_len]`.
     pub clean: TextInput,
-    /// Texts corrupted for MLM, same shape.
+    /// The first so many pairs go through the fusion encoder; `fused` below.
+    pub fused_size: usize,
+    /// Texts corrupted for MLM, `[fused, text_len]`.
     pub mlm: Option<(TextInput, MlmTargets)>,
-    /// Texts masked for completion, same shape.
+    /// Texts masked for completion, `[fused, text_len]`.
     pub masked: Option<TextInput>,
     /// Patches that stay in the masked view: index in the flattened batch,
-    /// `image * patches + patch`, `[batch * kept]`.
+    /// `image * patches + patch`, `[fused * kept]`.
     pub kept_patches: Option<Tensor<1, Int>>,
-    /// Image each text is matched against, and whether it is its own (1) or not (0), `[batch]`.
+    /// Image each text is matched against, and whether it is its own (1) or not (0), `[fused]`.
     pub matching: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
 }
 
@@ -52,7 +54,7 @@ impl StepInput {
 pub struct Features {
     /// Encoded images, `[images, 1 + patches, width]`.
     pub images: BTreeMap<ImageView, Tensor<3>>,
-    /// Encoded texts, `[batch, text_len, width]`.
+    /// Encoded texts, `[batch, text_len, width]` for the clean view, `[fused, ..]` for the others.
     pub texts: BTreeMap<TextView, Tensor<3>>,
     /// Fused pairs.
     pub fused: BTreeMap<FusionPass, Fused>,
@@ -90,7 +92,7 @@ fn encode_images(
         encoded.insert(ImageView::Complete, model.encode_patches(patches.clone()));
     }
     if let (true, Some(kept)) = (plan.images.contains(&ImageView::Dropped), &input.kept_patches) {
-        let own = patches.narrow(0, 0, input.batch_size());
+        let own = patches.narrow(0, 0, input.fused_size);
         let kept = select_patches(own, kept.clone());
         encoded.insert(ImageView::Dropped, model.encode_patches(kept));
     }
@@ -118,11 +120,15 @@ fn encode_texts(
         ),
     };
     let encoded = model.encode_text(&stacked);
-    let batch = input.batch_size();
+    let mut start = 0;
     views
         .iter()
-        .enumerate()
-        .map(|(index, (view, _))| (*view, encoded.clone().narrow(0, index * batch, batch)))
+        .map(|(view, text)| {
+            let rows = text.input_ids.dims()[0];
+            let part = encoded.clone().narrow(0, start, rows);
+            start += rows;
+            (*view, part)
+        })
         .collect()
 }
 
@@ -132,7 +138,8 @@ fn fuse(
     input: &StepInput,
     features: &mut Features,
 ) {
-    let batch = input.batch_size();
+    let rows = input.fused_size;
+    let first = |tokens: &Tensor<3>| tokens.clone().narrow(0, 0, rows);
     let mut stacked: Vec<FusionPass> = Vec::new();
     let (mut texts, mut images, mut masks) = (Vec::new(), Vec::new(), Vec::new());
     for pass in passes {
@@ -144,14 +151,14 @@ fn fuse(
             continue;
         };
         let image = match (pass.pairing, &input.matching) {
-            (Pairing::Own, _) => image.clone().narrow(0, 0, batch),
+            (Pairing::Own, _) => first(image),
             (Pairing::Matching, Some((partner, _))) => image.clone().select(0, partner.clone()),
             (Pairing::Matching, None) => continue,
         };
         stacked.push(*pass);
-        texts.push(text.clone());
+        texts.push(first(text));
         images.push(image);
-        masks.push(raw.attention_mask.clone());
+        masks.push(raw.attention_mask.clone().narrow(0, 0, rows));
     }
     if stacked.is_empty() {
         return;
@@ -159,7 +166,7 @@ fn fuse(
     let bias = KeyBias::from_mask(Tensor::cat(masks, 0));
     let fused = model.fuse(Tensor::cat(texts, 0), Tensor::cat(images, 0), &bias);
     for (index, pass) in stacked.into_iter().enumerate() {
-        let part = |tokens: &Tensor<3>| tokens.clone().narrow(0, index * batch, batch);
+        let part = |tokens: &Tensor<3>| tokens.clone().narrow(0, index * rows, rows);
         features.fused.insert(
             pass,
             Fused {

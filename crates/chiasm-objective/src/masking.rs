@@ -24,7 +24,7 @@ pub struct Vocabulary {
 }
 
 /// A batch of tokenised texts on the host, padded to one length.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextRows<'a> {
     /// `[batch, len]`, row after row.
     pub input_ids: &'a [i64],
@@ -36,7 +36,18 @@ pub struct TextRows<'a> {
     pub word_ids: &'a [Vec<Option<u32>>],
 }
 
-impl TextRows<'_> {
+impl<'a> TextRows<'a> {
+    /// The first `rows` texts.
+    fn first(self, rows: usize) -> TextRows<'a> {
+        let tokens = (rows * self.len).min(self.input_ids.len());
+        TextRows {
+            input_ids: self.input_ids.get(..tokens).unwrap_or_default(),
+            attention_mask: self.attention_mask.get(..tokens).unwrap_or_default(),
+            len: self.len,
+            word_ids: self.word_ids.get(..rows).unwrap_or(self.word_ids),
+        }
+    }
+
     /// Columns of row `row` that hold words: neither special nor padding.
     fn content(&self, row: usize, vocabulary: &Vocabulary) -> Vec<usize> {
         let start = row * self.len;
@@ -271,18 +282,21 @@ pub fn step_input(
     key: DrawKey<'_>,
     device: &Device,
 ) -> StepInput {
-    let (batch, len) = (text.rows(), text.len);
+    let len = text.len;
+    let fused_size = config.fused_size(text.rows());
+    let fused = text.first(fused_size);
     let vector = |values: Vec<i64>| {
         let shape = [values.len()];
         Tensor::<1, Int>::from_data(TensorData::new(values, shape), device)
     };
     let matrix = |values: Vec<i64>| {
-        Tensor::<2, Int>::from_data(TensorData::new(values, [batch, len]), device)
+        let rows = values.len().checked_div(len).unwrap_or(0);
+        Tensor::<2, Int>::from_data(TensorData::new(values, [rows, len]), device)
     };
-    let mask = matrix(text.attention_mask.to_vec());
+    let fused_mask = matrix(fused.attention_mask.to_vec());
     let view = |ids: Vec<i64>| TextInput {
         input_ids: matrix(ids),
-        attention_mask: mask.clone(),
+        attention_mask: fused_mask.clone(),
     };
     let side = images.image_size;
     let count = images.pixel_values.len() / (3 * side * side).max(1);
@@ -291,9 +305,13 @@ pub fn step_input(
             TensorData::new(images.pixel_values.to_vec(), [count, 3, side, side]),
             device,
         ),
-        clean: view(text.input_ids.to_vec()),
+        clean: TextInput {
+            input_ids: matrix(text.input_ids.to_vec()),
+            attention_mask: matrix(text.attention_mask.to_vec()),
+        },
+        fused_size,
         mlm: config.mlm.as_ref().map(|mlm| {
-            let draw = mlm_draw(text, vocabulary, mlm, key);
+            let draw = mlm_draw(fused, vocabulary, mlm, key);
             let targets = MlmTargets {
                 positions: vector(draw.positions),
                 labels: vector(draw.labels),
@@ -303,13 +321,13 @@ pub fn step_input(
         masked: config
             .global_completion
             .as_ref()
-            .map(|completion| view(completion_text_draw(text, vocabulary, completion, key))),
+            .map(|completion| view(completion_text_draw(fused, vocabulary, completion, key))),
         kept_patches: config
             .global_completion
             .as_ref()
-            .map(|completion| vector(patch_draw(batch, images.patches, completion.image_drop, key))),
+            .map(|completion| vector(patch_draw(fused_size, images.patches, completion.image_drop, key))),
         matching: config.matching.as_ref().map(|_| {
-            let draw = matching_draw(text, key);
+            let draw = matching_draw(fused, key);
             (vector(draw.partner), vector(draw.labels))
         }),
     }

@@ -22,6 +22,7 @@ use common::{floats, ints, load_model, text_input, values};
 fn objectives(enabled: &[&str]) -> ObjectivesConfig {
     let on = |name: &str| enabled.contains(&name);
     ObjectivesConfig {
+        fused_share: 1.0,
         contrastive: on("contrastive").then(ContrastiveConfig::default),
         matching: on("matching").then(MatchingConfig::default),
         mlm: on("mlm").then(MlmConfig::default),
@@ -47,6 +48,7 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
     StepInput {
         pixel_values,
         clean: text_input(case, clean, device),
+        fused_size: batch as usize,
         mlm: has("text_labels_mlm").then(|| {
             let labels = case.tensor("inputs.text_labels_mlm").i64s();
             let chosen: Vec<i64> =

@@ -299,6 +299,13 @@ impl Recipe {
                 "give a number above 0, such as 5e-4",
             );
         }
+        let share = self.objectives.fused_share;
+        if share.is_nan() || share <= 0.0 || share > 1.0 {
+            return fail(
+                format!("`objectives.fused_share` is {share}"),
+                "give a share above 0 and at most 1",
+            );
+        }
         if let Some(completion) = &self.objectives.global_completion {
             let patches = self.model.vision.num_patches();
             if !(0.0..1.0).contains(&completion.image_drop)

@@ -156,7 +156,7 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         let device = device.clone().autodiff();
         let model_config = model_config(&recipe, &tokenizer);
-        let init = Init::new(recipe.schedule.seed, &device);
+        let init = Init::new(recipe.schedule.seed, model_config.init_std, &device);
         let model = VisionLanguageModel::new(&init, &model_config);
         let data_fingerprint = train.fingerprint();
         let loader = Loader::new(
@@ -481,7 +481,7 @@ impl TrainedModel {
             .map_err(|error| unusable(error.to_string()))?;
         let origin = checkpoint.path.display().to_string();
         let recipe = Recipe::from_toml(checkpoint.text(checkpoint::RECIPE_FILE)?, &origin)?;
-        let fresh = VisionLanguageModel::new(&Init::new(0, device), &config);
+        let fresh = VisionLanguageModel::new(&Init::new(0, config.init_std, device), &config);
         Ok(Self {
             model: load_weights(fresh, checkpoint)?.valid(),
             tokenizer,
@@ -495,7 +495,7 @@ impl TrainedModel {
     /// The same sizes with the weights that the run began with: the yardstick of a report.
     #[must_use]
     pub fn untrained(&self, device: &Device) -> VisionLanguageModel {
-        let init = Init::new(self.recipe.schedule.seed, device);
+        let init = Init::new(self.recipe.schedule.seed, self.config.init_std, device);
         VisionLanguageModel::new(&init, &self.config)
     }
 }

@@ -1,5 +1,10 @@
 //! Image–text retrieval: every picture and text goes through its tower once; the fusion encoder
 //! re-ranks shortlists from the cached towers (`specs/scl.md` section 6.3).
+//!
+//! A candidate's new score is the log-odds of the matching head plus the first stage's similarity
+//! over the learned temperature. Both are logarithms of how likely the pair is, so their sum
+//! weighs each stage by how sure it is; the matching head alone would forget what the shortlist
+//! was made from.
 
 use std::collections::HashMap;
 
@@ -129,7 +134,7 @@ impl Embedder<'_> {
     }
 
     /// Log-odds of a match for (image row, text row) pairs, from cached tower outputs.
-    fn match_scores(
+    fn match_log_odds(
         &self,
         images: &Encoded,
         texts: &Encoded,
@@ -269,11 +274,20 @@ fn rerank_both(
     pairs.sort_unstable();
     pairs.dedup();
     let mut count = 0;
-    let values = embedder.match_scores(images, texts, &pairs, &mut |more| {
+    let values = embedder.match_log_odds(images, texts, &pairs, &mut |more| {
         count += more;
         progress("pairs", count, pairs.len());
     })?;
-    let known: HashMap<(u32, u32), f32> = pairs.iter().copied().zip(values).collect();
+    let temperature = host(embedder.model.temperature.val())?;
+    let sharpness = temperature.first().map_or(1.0, |value| value.recip());
+    let known: HashMap<(u32, u32), f32> = pairs
+        .iter()
+        .zip(values)
+        .map(|(&(image, text), log_odds)| {
+            let similarity = scores.get(image as usize, text as usize).unwrap_or(f32::NAN);
+            ((image, text), log_odds + similarity * sharpness)
+        })
+        .collect();
     let with_scores = |lists: Vec<Vec<u32>>, image_first: bool| Reranked {
         scores: (0u32..)
             .zip(&lists)

@@ -13,7 +13,7 @@ use chiasm_testkit::{Case, Golden};
 const OTHER_HEADS: [&str; 4] = ["nlvr2_classifier.", "vqa_classifier.", "rank_output.", "vision_transformer.visual.visual_mask_token"];
 
 /// Sizes from the case and, where the case does not state them, from its weights.
-pub fn model_config(case: &Case) -> ModelConfig {
+pub(crate) fn model_config(case: &Case) -> ModelConfig {
     let hidden = case.size("hidden");
     let rows = |name: &str| case.tensor(&format!("weights.{name}")).shape[0];
     ModelConfig {
@@ -49,12 +49,13 @@ pub fn model_config(case: &Case) -> ModelConfig {
         },
         projection_size: rows("language_proj.3.weight"),
         temperature: 0.07,
+        init_std: 0.02,
     }
 }
 
 /// The case's model on `device`; every parameter must come from the case.
-pub fn load_model(case: &Case, device: &Device) -> VisionLanguageModel {
-    let model = VisionLanguageModel::new(&Init::new(0, device), &model_config(case));
+pub(crate) fn load_model(case: &Case, device: &Device) -> VisionLanguageModel {
+    let model = VisionLanguageModel::new(&Init::new(0, 0.02, device), &model_config(case));
     let mut published: StateDict = case
         .with_prefix("weights.")
         .map(|(name, tensor)| {
@@ -70,17 +71,17 @@ pub fn load_model(case: &Case, device: &Device) -> VisionLanguageModel {
 }
 
 /// A float tensor of the case.
-pub fn floats<const D: usize>(golden: &Golden, device: &Device) -> Tensor<D> {
+pub(crate) fn floats<const D: usize>(golden: &Golden, device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(golden.f32s(), golden.shape.clone()), device)
 }
 
 /// An integer tensor of the case.
-pub fn ints<const D: usize>(golden: &Golden, device: &Device) -> Tensor<D, Int> {
+pub(crate) fn ints<const D: usize>(golden: &Golden, device: &Device) -> Tensor<D, Int> {
     Tensor::from_data(TensorData::new(golden.i64s(), golden.shape.clone()), device)
 }
 
 /// Token ids `name` with the case's mask.
-pub fn text_input(case: &Case, name: &str, device: &Device) -> TextInput {
+pub(crate) fn text_input(case: &Case, name: &str, device: &Device) -> TextInput {
     TextInput {
         input_ids: ints(case.tensor(&format!("inputs.{name}")), device),
         attention_mask: ints(case.tensor("inputs.text_mask"), device),
@@ -88,6 +89,6 @@ pub fn text_input(case: &Case, name: &str, device: &Device) -> TextInput {
 }
 
 /// Values on the host.
-pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec::<f32>().expect("f32")
 }

@@ -1,0 +1,345 @@
+"""Measures chiasm's training steps beside the same model in PyTorch, in one run.
+
+For every workload: exports start weights and the exact inputs of every step, starts one process an
+implementation, checks that losses and gradient norms agree, then lets the processes compute in
+turns, one at a time, and compares time and peak memory. See benches/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+START, END = "<!-- bench:start -->", "<!-- bench:end -->"
+LOSS_TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = 1e-3
+# A turn during which other programs had more than this share of the machine's cores is repeated.
+FOREIGN_LIMIT = 0.03
+TICKS = os.sysconf("SC_CLK_TCK")
+
+PAGE = """# Performance
+
+One training step of chiasm beside the same model in PyTorch: same weights, same batches, same
+losses, same number of threads, in one run. `benches/README.md` says what is measured and how to
+read it. To measure again:
+
+```
+python3 benches/compare.py --write docs/performance.md
+```
+
+"""
+
+
+def busy_seconds() -> float:
+    """CPU seconds that any program, or another guest of the host, has used on this machine."""
+    fields = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _wait, irq, soft, steal = fields
+    return (user + nice + system + irq + soft + steal) / TICKS
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds that one process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def memory_mb(pid: int, key: str) -> float:
+    """A memory figure of `/proc/PID/status`: VmHWM is the peak, VmRSS the present."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise SystemExit(f"error: the system does not tell {key}")
+
+
+@dataclass
+class Turn:
+    """One pass over all batches by one implementation."""
+
+    steps: list[dict[str, Any]]
+    foreign: float
+
+    @property
+    def seconds(self) -> float:
+        """Mean of its steps."""
+        return statistics.fmean(step["seconds"] for step in self.steps)
+
+
+class Server:
+    """A process that computes steps on request and sleeps in between."""
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        self.name = name
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self.about = self.read()
+        self.loaded_mb = memory_mb(self.process.pid, "VmRSS")
+
+    def read(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"error: {self.name} ended; its message is above")
+        return json.loads(line)
+
+    def turn(self) -> Turn:
+        """Every batch once."""
+        pid, began = self.process.pid, time.perf_counter()
+        foreign = cpu_seconds(pid) - busy_seconds()
+        self.process.stdin.write(f"steps {self.about['batches']}\n")
+        steps = self.read()["steps"]
+        foreign += busy_seconds() - cpu_seconds(pid)
+        span = (time.perf_counter() - began) * (os.cpu_count() or 1)
+        return Turn(steps, max(foreign, 0.0) / span)
+
+    def peak_mb(self) -> float:
+        return memory_mb(self.process.pid, "VmHWM")
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@dataclass
+class Row:
+    """What was measured of one implementation."""
+
+    name: str
+    turns: list[float] = field(default_factory=list)
+    pairs: int = 0
+    peak_mb: float = 0.0
+    loaded_mb: float = 0.0
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.turns)
+
+
+def build() -> Path:
+    """Compiles our side with the flags of the release and returns the program."""
+    command = ["cargo", "build", "--release", "--bin", "chiasm-bench", "--message-format=json-render-diagnostics"]
+    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    for line in output.splitlines():
+        message = json.loads(line)
+        if message.get("target", {}).get("name") == "chiasm-bench" and message.get("executable"):
+            return Path(message["executable"])
+    raise SystemExit("error: cargo did not name the program it built")
+
+
+def relative(ours: float, theirs: float) -> float:
+    return abs(ours - theirs) / max(abs(theirs), 1e-2)
+
+
+def check(ours: Turn, theirs: Turn, who: str) -> dict[str, float]:
+    """Stops unless both sides computed the same; returns the largest relative differences."""
+    worst = {"loss": 0.0, "gradient_norm": 0.0}
+    for number, (a, b) in enumerate(zip(ours.steps, theirs.steps, strict=True)):
+        if a["losses"].keys() != b["losses"].keys():
+            raise SystemExit(f"error: chiasm has the losses {sorted(a['losses'])}, {who} {sorted(b['losses'])}")
+        pairs = [(name, a["losses"][name], b["losses"][name], "loss", LOSS_TOLERANCE) for name in a["losses"]]
+        pairs.append(("gradient norm", a["gradient_norm"], b["gradient_norm"], "gradient_norm", GRADIENT_TOLERANCE))
+        for name, x, y, kind, tolerance in pairs:
+            difference = relative(x, y)
+            if not difference <= tolerance:
+                raise SystemExit(
+                    f"error: the two sides do not compute the same: step {number}, {name}: chiasm {x}, {who} {y}\n"
+                    f"  relative difference {difference:.1e}, allowed {tolerance:.0e}; nothing was measured"
+                )
+            worst[kind] = max(worst[kind], difference)
+    return worst
+
+
+def quiet_turn(server: Server, patience: int) -> tuple[Turn, bool]:
+    """A turn that other programs did not disturb, if one of `patience` attempts is such."""
+    best: Turn | None = None
+    for _ in range(patience):
+        turn = server.turn()
+        if best is None or turn.foreign < best.foreign:
+            best = turn
+        if best.foreign <= FOREIGN_LIMIT:
+            return best, True
+    return best, False
+
+
+def twin(folder: str, threads: int, *options: str) -> list[str]:
+    return [sys.executable, str(HERE / "twin.py"), folder, "--threads", str(threads), *options]
+
+
+def faster_attention(folder: str, threads: int, patience: int) -> str:
+    """PyTorch has two ways to compute attention; returns the option of the faster one here."""
+    found = {}
+    for option in ("", "--plain-attention"):
+        server = Server("PyTorch", twin(folder, threads, *filter(None, [option])))
+        server.turn()
+        found[option] = min(quiet_turn(server, patience)[0].seconds for _ in range(3))
+        server.close()
+    return min(found, key=found.get)
+
+
+def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """One workload: export, check, time."""
+    common = ["--workload", str(workload.relative_to(ROOT)), "--threads", str(args.threads)]
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([program, "export", "--out", folder, *common], cwd=ROOT, check=True)
+        title = json.loads((Path(folder) / "workload.json").read_text())["title"]
+        note(f"{title}")
+        attention = faster_attention(folder, args.threads, args.patience)
+        options = [attention] if attention else []
+        variants = {
+            "chiasm": [str(program), "serve", *common],
+            "PyTorch, eager": twin(folder, args.threads, *options),
+            "PyTorch, eager, fused AdamW": twin(folder, args.threads, *options, "--fused-optimizer"),
+        }
+        if args.compile:
+            compiled = twin(folder, args.threads, *options, "--fused-optimizer", "--compile")
+            variants["PyTorch, compiled, fused AdamW"] = compiled
+        servers = [Server(name, command) for name, command in variants.items()]
+        first = [server.turn() for server in servers]
+        differences = [
+            check(first[0], turn, server.name) for server, turn in zip(servers[1:], first[1:], strict=True)
+        ]
+        for server in servers:
+            server.turn()  # Warm-up: caches of compiled kernels and of allocators.
+        rows = [Row(server.name) for server in servers]
+        disturbed, start_load = 0, os.getloadavg()[0]
+        for number in range(args.rounds):
+            # The order turns, so that nobody always follows the same neighbour.
+            for index in (i % len(servers) for i in range(number, number + len(servers))):
+                turn, quiet = quiet_turn(servers[index], args.patience)
+                disturbed += not quiet
+                rows[index].turns.append(turn.seconds)
+            note(f"  round {number + 1} of {args.rounds}: " + ", ".join(f"{row.turns[-1] * 1e3:.0f} ms" for row in rows))
+        for row, server in zip(rows, servers, strict=True):
+            row.pairs = server.about["batch_size"]
+            row.peak_mb, row.loaded_mb = server.peak_mb(), server.loaded_mb
+        version = servers[1].about["version"]
+        for server in servers:
+            server.close()
+    if disturbed:
+        note(f"  warning: {disturbed} turns were disturbed by other programs; measure again on a quiet machine")
+    best = min(rows[1:], key=lambda row: row.median)
+    by_round = [a / b for a, b in zip(rows[0].turns, best.turns, strict=True)]
+    return {
+        "workload": workload.stem,
+        "title": title,
+        "torch": version,
+        "attention": "plain" if attention else "scaled_dot_product_attention",
+        "rows": [
+            {
+                "name": row.name,
+                "step_ms": row.median * 1e3,
+                "step_ms_min": min(row.turns) * 1e3,
+                "step_ms_max": max(row.turns) * 1e3,
+                "pairs_per_second": row.pairs / row.median,
+                "peak_mb": row.peak_mb,
+                "loaded_mb": row.loaded_mb,
+                "turns_ms": [value * 1e3 for value in row.turns],
+            }
+            for row in rows
+        ],
+        "best_torch": best.name,
+        "time_ratio": rows[0].median / best.median,
+        "time_ratio_min": min(by_round),
+        "time_ratio_max": max(by_round),
+        "memory_ratio": rows[0].peak_mb / best.peak_mb,
+        "largest_difference": {key: max(d[key] for d in differences) for key in differences[0]},
+        "disturbed_turns": disturbed,
+        "turns": args.rounds * len(rows),
+        "load_before": start_load,
+        "load_after": os.getloadavg()[0],
+    }
+
+
+def machine() -> str:
+    """The machine in words."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores, {platform.system()}"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def table(result: dict[str, Any], threads: int) -> str:
+    """One workload as Markdown."""
+    lines = [
+        f"### {result['title']}",
+        "",
+        "| | step, ms: median (min..max) | pairs/s | peak memory, MB | of it before the first step, MB |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"| {row['name']} | {row['step_ms']:.0f} ({row['step_ms_min']:.0f}..{row['step_ms_max']:.0f}) "
+            f"| {row['pairs_per_second']:.0f} | {row['peak_mb']:.0f} | {row['loaded_mb']:.0f} |"
+        )
+    lines.append(
+        f"| **chiasm / best PyTorch** | **{result['time_ratio']:.2f}** "
+        f"({result['time_ratio_min']:.2f}..{result['time_ratio_max']:.2f}) | {1 / result['time_ratio']:.2f} "
+        f"| **{result['memory_ratio']:.2f}** | |"
+    )
+    worst = result["largest_difference"]
+    lines += [
+        "",
+        f"Best PyTorch: {result['best_torch'].removeprefix('PyTorch, ')}; version {result['torch']}, attention: "
+        f"`{result['attention']}`; {threads} threads each. Largest relative difference between the two sides: "
+        f"losses {worst['loss']:.0e}, gradient norm {worst['gradient_norm']:.0e}. "
+        f"{result['disturbed_turns']} of {result['turns']} turns were disturbed by other programs.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def write_page(path: Path, fragment: str) -> None:
+    """Puts the tables between the markers of a page; makes the page if there is none."""
+    text = path.read_text() if path.exists() else f"{PAGE}{START}\n{END}\n"
+    head, start, rest = text.partition(START)
+    _, end, tail = rest.partition(END)
+    if not start or not end:
+        raise SystemExit(f"error: {path} has no `{START}` and `{END}`")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{head}{START}\n{fragment}{END}{tail}")
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    known = sorted(path.stem for path in (HERE / "workloads").glob("*_step.toml"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", action="append", choices=known, help="default: all")
+    parser.add_argument("--threads", type=int, default=2, help="of each implementation (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each implementation (default: %(default)s)")
+    parser.add_argument("--patience", type=int, default=5, help="attempts at an undisturbed turn (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile; needs a C++ compiler")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this Markdown page")
+    args = parser.parse_args()
+    program = build()
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    results = [measure(program, HERE / "workloads" / f"{name}.toml", args) for name in args.workload or known]
+    day = time.strftime("%Y-%m-%d")
+    record = {"date": day, "revision": revision, "machine": machine(), "threads": args.threads, "results": results}
+    folder = HERE / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{time.strftime('%Y%m%d-%H%M%S')}.json").write_text(json.dumps(record, indent=2) + "\n")
+    fragment = f"Machine: {machine()}. Measured on {day}, revision `{revision}`.\n\n"
+    fragment += "\n".join(table(result, args.threads) for result in results)
+    print(fragment)
+    if args.write:
+        write_page(args.write, fragment)
+
+
+if __name__ == "__main__":
+    main()

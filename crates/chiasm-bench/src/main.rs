@@ -1,0 +1,61 @@
+//! Our side of the measurements in `benches/`: writes what a workload computes, and computes it on
+//! request. `benches/compare.py` drives it; nobody else needs to.
+
+mod export;
+mod serve;
+mod workload;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Any failure ends the measurement with its message.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// The workload, a file of `benches/workloads`; run from the root of the repository.
+    #[arg(long, global = true, default_value = "benches/workloads/quickstart_step.toml")]
+    workload: PathBuf,
+    /// Threads that compute.
+    #[arg(long, global = true, default_value_t = 2)]
+    threads: usize,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write start weights, settings and the exact inputs of every step.
+    Export {
+        /// Folder for them.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Answer requests on stdin, one line of JSON each: `steps N`.
+    Serve,
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(cli.threads)
+        .build_global()?;
+    let prepared = workload::prepare(&cli.workload)?;
+    match &cli.command {
+        Command::Export { out } => export::write(&prepared, out),
+        Command::Serve => serve::answer(prepared),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr().lock(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! A workload: a recipe and the batches that its steps see, from one small file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use chiasm_data::{
+    Dataset, HostBatch, Loader, LoaderConfig, Split, TextTokenizer, builtin, rng,
+};
+use chiasm_nn::ModelConfig;
+use chiasm_train::recipe::BUILTIN_EMOJI;
+use chiasm_train::trainer::{model_config, preprocess};
+use chiasm_train::{Recipe, Trainer};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Result;
+
+/// A file of `benches/workloads`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Workload {
+    /// Name in tables.
+    pub(crate) title: String,
+    /// Recipe file, relative to the root of the repository.
+    pub(crate) recipe: PathBuf,
+    /// What the steps see.
+    pub(crate) batches: Batches,
+}
+
+/// Where batches come from. Steps take them in turn.
+#[derive(Deserialize)]
+#[serde(tag = "source", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Batches {
+    /// The first batches of the recipe's own data.
+    Recipe {
+        /// Different batches.
+        count: u64,
+    },
+    /// Noise as pictures and words drawn evenly: sizes are exact and no data is needed.
+    Random {
+        /// Different batches.
+        count: u64,
+        /// Number of token ids.
+        vocab_size: usize,
+        /// Shortest and longest text in tokens, drawn evenly; texts of a batch are padded to the
+        /// longest of them.
+        text_len: [usize; 2],
+    },
+}
+
+/// Everything ready for the first step.
+pub(crate) struct Prepared {
+    /// The file.
+    pub(crate) workload: Workload,
+    /// Its recipe.
+    pub(crate) recipe: Recipe,
+    /// The recipe's model sizes with the tokenizer's vocabulary.
+    pub(crate) model_config: ModelConfig,
+    /// Tokenizer of the run.
+    pub(crate) tokenizer: Arc<TextTokenizer>,
+    /// A run at its beginning.
+    pub(crate) trainer: Trainer,
+    /// Batches in host memory: decoding and tokenising are no part of a step.
+    pub(crate) batches: Vec<HostBatch>,
+}
+
+/// Reads a workload and builds its run.
+pub(crate) fn prepare(path: &Path) -> Result<Prepared> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let workload: Workload =
+        toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let recipe = Recipe::from_file(&workload.recipe)?;
+    if recipe.data.source != BUILTIN_EMOJI || recipe.tokenizer.file.is_some() {
+        return Err("a workload's recipe uses the built-in data and trains its tokenizer".into());
+    }
+    if recipe.schedule.accumulate != 1 {
+        return Err("a workload's recipe has `schedule.accumulate` = 1".into());
+    }
+    // No generator is shared between the two sides, so nothing may be drawn inside the model.
+    if recipe.model.text.dropout != 0.0 || recipe.model.fusion.dropout != 0.0 {
+        return Err("a workload's recipe has no dropout".into());
+    }
+    let train = Arc::new(builtin::emoji()?.subset(Split::Train));
+    let tokenizer = TextTokenizer::train(
+        train
+            .samples
+            .iter()
+            .flat_map(|sample| sample.texts.iter().map(String::as_str)),
+        recipe.tokenizer.algorithm.into(),
+        recipe.tokenizer.vocab_size,
+    )?;
+    let tokenizer = Arc::new(match &workload.batches {
+        Batches::Recipe { .. } => tokenizer,
+        Batches::Random { vocab_size, .. } => filled_up(&tokenizer, *vocab_size)?,
+    });
+    let batches = match &workload.batches {
+        Batches::Recipe { count } => from_recipe(&recipe, &train, &tokenizer, *count)?,
+        Batches::Random { count, text_len, .. } => (0..*count)
+            .map(|step| random(&recipe, &tokenizer, step, *text_len))
+            .collect(),
+    };
+    Ok(Prepared {
+        model_config: model_config(&recipe, &tokenizer),
+        trainer: Trainer::new(recipe.clone(), train, Arc::clone(&tokenizer), &Device::flex())?,
+        workload,
+        recipe,
+        tokenizer,
+        batches,
+    })
+}
+
+fn from_recipe(
+    recipe: &Recipe,
+    train: &Arc<Dataset>,
+    tokenizer: &Arc<TextTokenizer>,
+    count: u64,
+) -> Result<Vec<HostBatch>> {
+    let loader = Loader::new(
+        Arc::clone(train),
+        Arc::clone(tokenizer),
+        LoaderConfig {
+            batch_size: recipe.schedule.batch_size,
+            seed: recipe.schedule.seed,
+            max_text_len: recipe.model.text.max_text_len,
+            preprocess: preprocess(recipe),
+            train: true,
+            cache_bytes: 0,
+        },
+    )?;
+    Ok((0..count)
+        .map(|step| loader.batch(step))
+        .collect::<std::result::Result<_, _>>()?)
+}
+
+fn random(recipe: &Recipe, tokenizer: &TextTokenizer, step: u64, text_len: [usize; 2]) -> HostBatch {
+    let size = recipe.schedule.batch_size;
+    let side = recipe.model.vision.image_size;
+    let special = tokenizer.special();
+    let vocab_size = tokenizer.vocab_size();
+    let mut rng = rng::stream(recipe.schedule.seed, "benchmark batch", &[step]);
+    let pixel_values = (0..size * 3 * side * side)
+        .map(|_| rng::uniform(&mut rng, -2.0, 2.0) as f32)
+        .collect();
+    let [shortest, longest] = text_len.map(|len| len.clamp(2, recipe.model.text.max_text_len));
+    let lengths: Vec<usize> = (0..size)
+        .map(|_| shortest + rng::below(&mut rng, longest.saturating_sub(shortest) + 1))
+        .collect();
+    let len = lengths.iter().max().copied().unwrap_or(shortest);
+    let (mut input_ids, mut attention_mask, mut word_ids) = (Vec::new(), Vec::new(), Vec::new());
+    for own in &lengths {
+        for column in 0..len {
+            let word = rng::below(&mut rng, vocab_size) as i64;
+            input_ids.push(match column {
+                0 => special.cls,
+                _ if column + 1 == *own => special.sep,
+                _ if column >= *own => special.pad,
+                _ => word,
+            });
+            attention_mask.push(i64::from(column < *own));
+        }
+        let word = |column: usize| {
+            let inner = column > 0 && column + 1 < *own;
+            inner.then(|| u32::try_from(column).unwrap_or(u32::MAX))
+        };
+        word_ids.push((0..*own).map(word).collect());
+    }
+    HostBatch {
+        step,
+        epoch: 0,
+        samples: (0..size).collect(),
+        ids: (0..size).map(|row| format!("noise-{row}")).collect(),
+        pixel_values,
+        image_size: side,
+        input_ids,
+        attention_mask,
+        text_len: len,
+        lengths,
+        word_ids,
+        pad_id: special.pad,
+    }
+}
+
+/// The tokenizer with made-up words up to a vocabulary of `size` ids.
+fn filled_up(tokenizer: &TextTokenizer, size: usize) -> Result<TextTokenizer> {
+    let mut file: Value = serde_json::from_str(&tokenizer.to_json()?)?;
+    let vocab = file
+        .pointer_mut("/model/vocab")
+        .and_then(Value::as_object_mut)
+        .ok_or("the tokenizer has no table of words")?;
+    for id in tokenizer.vocab_size()..size {
+        vocab.insert(format!("benchmark{id}"), json!(id));
+    }
+    Ok(TextTokenizer::from_bytes(file.to_string().as_bytes())?)
+}

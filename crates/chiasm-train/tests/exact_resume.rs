@@ -1,0 +1,161 @@
+//! The same seed gives the same bytes; a run that is stopped and resumed gives the bytes of one
+//! that was not.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use chiasm_data::{Dataset, Split, TextTokenizer, TokenizerKind, builtin};
+use chiasm_train::run::{RunDir, read_metrics};
+use chiasm_train::{Observer, Outcome, Recipe, StepRecord, Trainer, checkpoint};
+
+/// Every objective, dropout and augmentation on: everything random takes part.
+const RECIPE: &str = r#"
+name = "resume"
+[augment]
+crop = [0.7, 1.0]
+flip = 0.5
+[model]
+projection_size = 16
+init_std = 0.1
+[model.text]
+hidden_size = 16
+layers = 1
+num_heads = 2
+intermediate_size = 32
+max_text_len = 16
+dropout = 0.1
+[model.vision]
+image_size = 24
+patch_size = 6
+hidden_size = 16
+layers = 1
+num_heads = 2
+intermediate_size = 32
+[model.fusion]
+hidden_size = 16
+layers = 1
+num_heads = 2
+intermediate_size = 32
+dropout = 0.1
+[objectives]
+fused_share = 0.5
+[objectives.contrastive]
+[objectives.matching]
+[objectives.mlm]
+[objectives.global_completion]
+[schedule]
+steps = 6
+batch_size = 8
+accumulate = 2
+eval_every = 0
+save_every = 2
+keep = 9
+seed = 11
+"#;
+
+fn trainer(recipe: &str) -> Trainer {
+    let recipe = Recipe::from_toml(recipe, "test").unwrap();
+    let train: Dataset = builtin::emoji().unwrap().subset(Split::Train);
+    let texts = train.samples.iter().flat_map(|s| s.texts.iter().map(String::as_str));
+    let tokenizer = TextTokenizer::train(texts, TokenizerKind::WordPiece, 500).unwrap();
+    Trainer::new(recipe, Arc::new(train), Arc::new(tokenizer), &Device::flex()).unwrap()
+}
+
+/// Asks for a stop after some steps.
+struct StopAfter<'a> {
+    step: u64,
+    stop: &'a AtomicBool,
+}
+
+impl Observer for StopAfter<'_> {
+    fn step(&mut self, record: &StepRecord) {
+        if record.step >= self.step {
+            self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+fn run(dir: &Path, recipe: &str, stop_after: u64, resume: bool) -> Outcome {
+    let mut trainer = trainer(recipe);
+    let mut run = RunDir::open(dir, resume).unwrap();
+    if resume {
+        let (checkpoint, damaged) = checkpoint::latest(&run.checkpoints()).unwrap();
+        assert!(damaged.is_empty());
+        trainer.restore(&checkpoint).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    let mut observer = StopAfter { step: stop_after, stop: &stop };
+    trainer.run(&mut run, &mut observer, &stop).unwrap()
+}
+
+/// Hash of every file of the newest checkpoint.
+fn bytes(dir: &Path) -> Vec<(String, blake3::Hash)> {
+    let newest = checkpoint::list(&dir.join("checkpoints")).unwrap().remove(0);
+    let mut files: Vec<_> = std::fs::read_dir(newest)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, blake3::hash(&std::fs::read(path).unwrap()))
+        })
+        .collect();
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    files
+}
+
+#[test]
+fn same_seed_same_bytes_and_resumed_equals_uninterrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+
+    assert!(!run(&at("whole"), RECIPE, u64::MAX, false).interrupted);
+    let whole = bytes(&at("whole"));
+    assert!(whole.iter().any(|(name, _)| name == checkpoint::OPTIMIZER_FILE));
+
+    run(&at("again"), RECIPE, u64::MAX, false);
+    assert_eq!(bytes(&at("again")), whole, "two runs with one seed");
+
+    for stop_after in 1..6 {
+        let name = format!("stopped-{stop_after}");
+        assert!(run(&at(&name), RECIPE, stop_after, false).interrupted);
+        assert_ne!(bytes(&at(&name)), whole);
+        assert!(!run(&at(&name), RECIPE, u64::MAX, true).interrupted);
+        assert_eq!(bytes(&at(&name)), whole, "resumed after step {stop_after}");
+        let steps: Vec<u64> = read_metrics(&at(&name)).unwrap().iter().map(|l| l.step).collect();
+        assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    }
+
+    let other = RECIPE.replace("seed = 11", "seed = 12");
+    run(&at("other"), &other, u64::MAX, false);
+    assert_ne!(bytes(&at("other")), whole, "another seed");
+}
+
+#[test]
+fn a_run_is_not_resumed_with_another_recipe_nor_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), RECIPE, 1, false);
+    let error = RunDir::open(folder.path(), false).err().unwrap();
+    assert!(error.hint().unwrap().contains("--resume"));
+
+    let (checkpoint, _) = checkpoint::latest(&folder.path().join("checkpoints")).unwrap();
+    let mut other = trainer(&RECIPE.replace("seed = 11", "seed = 12"));
+    let error = other.restore(&checkpoint).err().unwrap();
+    assert!(error.to_string().contains("the recipe"), "{error}");
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_stops_the_run_and_names_the_samples() {
+    let mut trainer = trainer(&RECIPE.replace("init_std = 0.1", "init_std = 1e30"));
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = RunDir::open(folder.path(), false).unwrap();
+    struct Silent;
+    impl Observer for Silent {}
+    let error = trainer
+        .run(&mut run, &mut Silent, &AtomicBool::new(false))
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("step 1"), "{error}");
+    assert!(error.to_string().contains("samples: "), "{error}");
+}
