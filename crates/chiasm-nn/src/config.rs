@@ -212,8 +212,16 @@ impl ModelConfig {
         }
         for (key, heads, width) in [
             ("text.num_heads", self.text.num_heads, self.text.hidden_size),
-            ("vision.num_heads", self.vision.num_heads, self.vision.hidden_size),
-            ("fusion.num_heads", self.fusion.num_heads, self.fusion.hidden_size),
+            (
+                "vision.num_heads",
+                self.vision.num_heads,
+                self.vision.hidden_size,
+            ),
+            (
+                "fusion.num_heads",
+                self.fusion.num_heads,
+                self.fusion.hidden_size,
+            ),
         ] {
             if heads == 0 || !width.is_multiple_of(heads) {
                 return fail(key, heads, format!("must divide the width {width}"));
@@ -221,13 +229,25 @@ impl ModelConfig {
         }
         let (size, patch) = (self.vision.image_size, self.vision.patch_size);
         if patch == 0 || !size.is_multiple_of(patch) {
-            return fail("vision.patch_size", patch, format!("must divide `vision.image_size` = {size}"));
+            return fail(
+                "vision.patch_size",
+                patch,
+                format!("must divide `vision.image_size` = {size}"),
+            );
         }
         if self.text.max_text_len < 3 {
-            return fail("text.max_text_len", self.text.max_text_len, "must hold two special tokens and one word".to_owned());
+            return fail(
+                "text.max_text_len",
+                self.text.max_text_len,
+                "must hold two special tokens and one word".to_owned(),
+            );
         }
         if self.fusion.type_rows < 2 {
-            return fail("fusion.type_rows", self.fusion.type_rows, "must be at least 2: text and image".to_owned());
+            return fail(
+                "fusion.type_rows",
+                self.fusion.type_rows,
+                "must be at least 2: text and image".to_owned(),
+            );
         }
         if self.init_std.is_nan() || self.init_std <= 0.0 {
             return fail("init_std", 0, "must be above 0".to_owned());

@@ -89,7 +89,11 @@ impl FusionEncoder {
     /// Builds both stacks with fresh weights.
     #[must_use]
     pub fn new(init: &Init, config: &FusionConfig) -> Self {
-        let stack = || (0..config.layers).map(|_| FusionLayer::new(init, config)).collect();
+        let stack = || {
+            (0..config.layers)
+                .map(|_| FusionLayer::new(init, config))
+                .collect()
+        };
         Self {
             text_layers: stack(),
             image_layers: stack(),

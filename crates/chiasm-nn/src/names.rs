@@ -105,7 +105,9 @@ fn vision_names(module: &str, leaf: &str) -> Vec<String> {
         ("norm_pre", leaf) => format!("ln_pre.{leaf}"),
         ("norm_post", leaf) => format!("ln_post.{leaf}"),
         (module, leaf) => {
-            let block = module.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+            let block = module
+                .strip_prefix("blocks.")
+                .and_then(|rest| rest.split_once('.'));
             let Some((index, part)) = block else {
                 return Vec::new();
             };
@@ -127,10 +129,7 @@ fn vision_names(module: &str, leaf: &str) -> Vec<String> {
 /// Turns a state dict with published names into one with ours, for the parameters in `wanted`
 /// (our names and shapes). Tensors that no wanted parameter uses stay in `published_state`.
 #[must_use]
-pub fn from_published(
-    wanted: &StateDict,
-    published_state: &mut StateDict,
-) -> StateDict {
+pub fn from_published(wanted: &StateDict, published_state: &mut StateDict) -> StateDict {
     let mut ours = StateDict::new();
     for (name, parameter) in wanted {
         let sources = published(name);

@@ -85,7 +85,9 @@ impl TextEncoder {
             positions: Embedding::new(init, rows, width),
             types: Embedding::new(init, 1, width),
             norm: LayerNorm::new(init, width, config.layer_norm_eps),
-            layers: (0..config.layers).map(|_| TextLayer::new(init, config)).collect(),
+            layers: (0..config.layers)
+                .map(|_| TextLayer::new(init, config))
+                .collect(),
             dropout: dropout_layer(config.dropout),
             position_offset: config.position_offset,
         }
@@ -117,8 +119,8 @@ impl TextEncoder {
     #[must_use]
     pub fn forward(&self, input: &TextInput) -> Tensor<3> {
         let bias = KeyBias::from_mask(input.attention_mask.clone());
-        self.layers
-            .iter()
-            .fold(self.embed(input), |hidden, layer| layer.forward(hidden, &bias))
+        self.layers.iter().fold(self.embed(input), |hidden, layer| {
+            layer.forward(hidden, &bias)
+        })
     }
 }

@@ -75,7 +75,9 @@ impl VisionEncoder {
             class_token: init.normal([width]),
             positions: init.normal([1 + config.num_patches(), width]),
             norm_pre: LayerNorm::new(init, width, config.layer_norm_eps),
-            blocks: (0..config.layers).map(|_| VisionBlock::new(init, config)).collect(),
+            blocks: (0..config.layers)
+                .map(|_| VisionBlock::new(init, config))
+                .collect(),
             norm_post: LayerNorm::new(init, width, config.layer_norm_eps),
             patch_size: patch,
         }

@@ -110,7 +110,9 @@ impl ParamPath {
     /// True when file and memory layouts are transposes of each other.
     #[must_use]
     pub fn is_transposed(&self) -> bool {
-        self.containers.last().is_some_and(|last| last == "Struct:Linear")
+        self.containers
+            .last()
+            .is_some_and(|last| last == "Struct:Linear")
             && self.names.last().is_some_and(|last| last == "weight")
     }
 }
@@ -118,7 +120,11 @@ impl ParamPath {
 /// A tensor on the host in PyTorch's layout.
 #[must_use]
 pub fn to_host<const D: usize>(tensor: Tensor<D>, transposed: bool) -> HostTensor {
-    let tensor = if transposed { tensor.transpose() } else { tensor };
+    let tensor = if transposed {
+        tensor.transpose()
+    } else {
+        tensor
+    };
     let shape = tensor.dims().to_vec();
     let data = tensor.into_data().convert_dtype(DType::F32);
     HostTensor {
@@ -193,7 +199,11 @@ pub fn load_state_dict<M: Module>(
             let data = TensorData::new(host.values, expected);
             let tensor = Tensor::<D>::from_data(data, &current.device().without_autodiff());
             self.report.matched.push(name);
-            Some(if transposed { tensor.transpose() } else { tensor })
+            Some(if transposed {
+                tensor.transpose()
+            } else {
+                tensor
+            })
         }
     }
     impl ModuleMapper for Fill<'_> {
@@ -235,7 +245,11 @@ pub fn replace_value<const D: usize>(
         let (autodiff, tracked) = (old.is_autodiff(), old.is_require_grad());
         // Contiguous, because a transposed view would be copied by every later product.
         let shape = value.dims();
-        let value = if autodiff { Tensor::from_inner(value.reshape(shape)) } else { value };
+        let value = if autodiff {
+            Tensor::from_inner(value.reshape(shape))
+        } else {
+            value
+        };
         if tracked { value.require_grad() } else { value }
     })
 }
@@ -251,7 +265,11 @@ pub fn to_safetensors(
     let bytes: BTreeMap<&str, Vec<u8>> = state
         .iter()
         .map(|(name, tensor)| {
-            let bytes = tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let bytes = tensor
+                .values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
             (name.as_str(), bytes)
         })
         .collect();
@@ -271,8 +289,8 @@ pub fn to_safetensors(
 /// # Errors
 /// A damaged file, or a tensor that is not a float.
 pub fn from_safetensors(bytes: &[u8]) -> Result<StateDict, WeightError> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|error| WeightError::Format(error.to_string()))?;
+    let file =
+        SafeTensors::deserialize(bytes).map_err(|error| WeightError::Format(error.to_string()))?;
     let mut state = StateDict::new();
     for (name, view) in file.tensors() {
         let data = view.data();
@@ -285,10 +303,12 @@ pub fn from_safetensors(bytes: &[u8]) -> Result<StateDict, WeightError> {
                 .chunks_exact(2)
                 .map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16))
                 .collect(),
-            Dtype::F16 => TensorData::from_bytes_vec(data.to_vec(), view.shape().to_vec(), DType::F16)
-                .convert_dtype(DType::F32)
-                .try_into_vec::<f32>()
-                .unwrap_or_default(),
+            Dtype::F16 => {
+                TensorData::from_bytes_vec(data.to_vec(), view.shape().to_vec(), DType::F16)
+                    .convert_dtype(DType::F32)
+                    .try_into_vec::<f32>()
+                    .unwrap_or_default()
+            }
             other => {
                 return Err(WeightError::Type {
                     name,
@@ -296,7 +316,13 @@ pub fn from_safetensors(bytes: &[u8]) -> Result<StateDict, WeightError> {
                 });
             }
         };
-        state.insert(name, HostTensor { shape: view.shape().to_vec(), values });
+        state.insert(
+            name,
+            HostTensor {
+                shape: view.shape().to_vec(),
+                values,
+            },
+        );
     }
     Ok(state)
 }

@@ -9,7 +9,9 @@ use common::{floats, load_model, text_input, values};
 
 #[test]
 fn parity_scl_model_image() {
-    let Some(case) = Case::open("scl/model_image") else { return };
+    let Some(case) = Case::open("scl/model_image") else {
+        return;
+    };
     let device = Device::flex();
     let model = load_model(&case, &device);
     let check = |name: &str, found: Vec<f32>| {
@@ -27,7 +29,9 @@ fn parity_scl_model_image() {
     let text_tokens = model.encode_text(&text);
     check("text.transformed", values(text_tokens.clone()));
 
-    let patches = model.vision.embed_patches(floats(case.tensor("inputs.image"), &device));
+    let patches = model
+        .vision
+        .embed_patches(floats(case.tensor("inputs.image"), &device));
     let mut hidden = model.vision.prepend_class(patches.clone());
     check("vision.embed", values(hidden.clone()));
     hidden = model.vision.norm_pre.forward(hidden);
@@ -36,14 +40,24 @@ fn parity_scl_model_image() {
         hidden = block.forward(hidden);
         check(&format!("vision.block{index}"), values(hidden.clone()));
     }
-    check("vision.ln_post", values(model.vision.encode(patches.clone())));
+    check(
+        "vision.ln_post",
+        values(model.vision.encode(patches.clone())),
+    );
     let image_tokens = model.encode_patches(patches);
     check("vision.transformed", values(image_tokens.clone()));
 
     check("itc.text", values(model.project_text(text_tokens.clone())));
-    check("itc.image", values(model.project_image(image_tokens.clone())));
+    check(
+        "itc.image",
+        values(model.project_image(image_tokens.clone())),
+    );
 
-    for (index, layer) in model.fuse_all(text_tokens.clone(), image_tokens.clone(), &bias).into_iter().enumerate() {
+    for (index, layer) in model
+        .fuse_all(text_tokens.clone(), image_tokens.clone(), &bias)
+        .into_iter()
+        .enumerate()
+    {
         check(&format!("fusion.text{index}"), values(layer.text));
         check(&format!("fusion.image{index}"), values(layer.image));
     }

@@ -139,7 +139,10 @@ impl ObjectivesConfig {
             (self.matching.is_some(), Objective::Matching),
             (self.mlm.is_some(), Objective::Mlm),
             (self.contrastive.is_some(), Objective::Contrastive),
-            (self.global_completion.is_some(), Objective::GlobalCompletion),
+            (
+                self.global_completion.is_some(),
+                Objective::GlobalCompletion,
+            ),
         ]
         .into_iter()
         .filter_map(|(on, objective)| on.then_some(objective))

@@ -71,8 +71,12 @@ pub fn forward(model: &VisionLanguageModel, plan: &ForwardPlan, input: &StepInpu
     };
     // Passes over the same image view have the same shapes: one call for all of them.
     for view in [ImageView::Complete, ImageView::Dropped] {
-        let passes: Vec<FusionPass> =
-            plan.fusions.iter().copied().filter(|pass| pass.image == view).collect();
+        let passes: Vec<FusionPass> = plan
+            .fusions
+            .iter()
+            .copied()
+            .filter(|pass| pass.image == view)
+            .collect();
         fuse(model, &passes, input, &mut features);
     }
     features
@@ -91,7 +95,10 @@ fn encode_images(
     if plan.images.contains(&ImageView::Complete) {
         encoded.insert(ImageView::Complete, model.encode_patches(patches.clone()));
     }
-    if let (true, Some(kept)) = (plan.images.contains(&ImageView::Dropped), &input.kept_patches) {
+    if let (true, Some(kept)) = (
+        plan.images.contains(&ImageView::Dropped),
+        &input.kept_patches,
+    ) {
         let own = patches.narrow(0, 0, input.fused_size);
         let kept = select_patches(own, kept.clone());
         encoded.insert(ImageView::Dropped, model.encode_patches(kept));
@@ -113,9 +120,18 @@ fn encode_texts(
         return BTreeMap::new();
     }
     let stacked = TextInput {
-        input_ids: Tensor::cat(views.iter().map(|(_, text)| text.input_ids.clone()).collect(), 0),
+        input_ids: Tensor::cat(
+            views
+                .iter()
+                .map(|(_, text)| text.input_ids.clone())
+                .collect(),
+            0,
+        ),
         attention_mask: Tensor::cat(
-            views.iter().map(|(_, text)| text.attention_mask.clone()).collect(),
+            views
+                .iter()
+                .map(|(_, text)| text.attention_mask.clone())
+                .collect(),
             0,
         ),
     };

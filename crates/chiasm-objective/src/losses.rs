@@ -10,8 +10,8 @@ use crate::forward::{Features, StepInput, forward};
 use crate::matching::cross_entropy;
 use crate::mlm::mlm_loss;
 use crate::plan::{
-    ForwardPlan, ImageView, MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MATCHING_PASS, MLM_PASS, Objective,
-    TextView,
+    ForwardPlan, ImageView, MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MATCHING_PASS, MLM_PASS,
+    Objective, TextView,
 };
 
 /// One named loss.
@@ -54,14 +54,16 @@ impl Losses {
 
 /// Losses of a step, every encoder pass run once.
 #[must_use]
-pub fn shared(
-    model: &VisionLanguageModel,
-    config: &ObjectivesConfig,
-    input: &StepInput,
-) -> Losses {
+pub fn shared(model: &VisionLanguageModel, config: &ObjectivesConfig, input: &StepInput) -> Losses {
     let objectives = config.enabled();
     let plan = ForwardPlan::for_objectives(&objectives);
-    terms(model, config, &objectives, input, &forward(model, &plan, input))
+    terms(
+        model,
+        config,
+        &objectives,
+        input,
+        &forward(model, &plan, input),
+    )
 }
 
 /// The same losses with one set of passes an objective, as the published code runs them: the

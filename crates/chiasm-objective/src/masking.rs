@@ -184,7 +184,9 @@ pub fn completion_text_draw(
         }
         let wanted = (config.text_mask * content.len() as f64).floor() as usize + 1;
         let chosen: Vec<usize> = if config.with_replacement {
-            (0..wanted).filter_map(|_| pick(&content, &mut rng)).collect()
+            (0..wanted)
+                .filter_map(|_| pick(&content, &mut rng))
+                .collect()
         } else {
             let wanted = wanted.min(content.len());
             partial_shuffle(&mut content, wanted, &mut rng);
@@ -217,7 +219,11 @@ pub fn patch_draw(batch: usize, patches: usize, drop: f64, key: DrawKey<'_>) -> 
         partial_shuffle(&mut order, kept, &mut rng);
         order.truncate(kept);
         order.sort_unstable();
-        flat.extend(order.into_iter().map(|patch| (row * patches + patch) as i64));
+        flat.extend(
+            order
+                .into_iter()
+                .map(|patch| (row * patches + patch) as i64),
+        );
     }
     flat
 }
@@ -253,7 +259,8 @@ pub fn matching_draw(text: TextRows<'_>, key: DrawKey<'_>) -> MatchingDraw {
         let Some(other) = pick(&others, &mut rng) else {
             continue;
         };
-        if let (Some(partner), Some(label)) = (draw.partner.get_mut(row), draw.labels.get_mut(row)) {
+        if let (Some(partner), Some(label)) = (draw.partner.get_mut(row), draw.labels.get_mut(row))
+        {
             *partner = other as i64;
             *label = 0;
         }
@@ -322,10 +329,14 @@ pub fn step_input(
             .global_completion
             .as_ref()
             .map(|completion| view(completion_text_draw(fused, vocabulary, completion, key))),
-        kept_patches: config
-            .global_completion
-            .as_ref()
-            .map(|completion| vector(patch_draw(fused_size, images.patches, completion.image_drop, key))),
+        kept_patches: config.global_completion.as_ref().map(|completion| {
+            vector(patch_draw(
+                fused_size,
+                images.patches,
+                completion.image_drop,
+                key,
+            ))
+        }),
         matching: config.matching.as_ref().map(|_| {
             let draw = matching_draw(fused, key);
             (vector(draw.partner), vector(draw.labels))
@@ -385,8 +396,19 @@ mod tests {
     /// Contract 7 of `specs/scl.md`.
     #[test]
     fn kept_patches_follow_the_float_rule() {
-        for (side, kept) in [(224, 39), (256, 51), (288, 64), (320, 79), (384, 115), (576, 259)] {
-            assert_eq!(kept_patches((side / 16) * (side / 16), 0.8), kept, "at {side}");
+        for (side, kept) in [
+            (224, 39),
+            (256, 51),
+            (288, 64),
+            (320, 79),
+            (384, 115),
+            (576, 259),
+        ] {
+            assert_eq!(
+                kept_patches((side / 16) * (side / 16), 0.8),
+                kept,
+                "at {side}"
+            );
         }
     }
 

@@ -151,8 +151,14 @@ mod tests {
     #[test]
     fn shared_plan_runs_every_distinct_input_once() {
         let plan = ForwardPlan::for_objectives(&ALL);
-        assert_eq!((plan.images.len(), plan.texts.len(), plan.fusions.len()), (2, 3, 4));
-        let unshared: Vec<_> = ALL.iter().map(|o| ForwardPlan::for_objectives(&[*o])).collect();
+        assert_eq!(
+            (plan.images.len(), plan.texts.len(), plan.fusions.len()),
+            (2, 3, 4)
+        );
+        let unshared: Vec<_> = ALL
+            .iter()
+            .map(|o| ForwardPlan::for_objectives(&[*o]))
+            .collect();
         assert_eq!(unshared.iter().map(|p| p.images.len()).sum::<usize>(), 5);
         assert_eq!(unshared.iter().map(|p| p.texts.len()).sum::<usize>(), 5);
         assert_eq!(unshared.iter().map(|p| p.fusions.len()).sum::<usize>(), 4);

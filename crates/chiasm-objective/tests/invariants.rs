@@ -20,15 +20,24 @@ fn nce_of(similarity: Tensor<2>, temperature: f64) -> f64 {
 }
 
 fn near(found: f64, expected: f64) {
-    assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{found} instead of {expected}");
+    assert!(
+        (found - expected).abs() <= 1e-5 * expected.abs().max(1.0),
+        "{found} instead of {expected}"
+    );
 }
 
 #[test]
 fn nce_closed_forms() {
     let device = Device::flex();
     for temperature in [0.03, 0.07, 1.0] {
-        near(nce_of(Tensor::full([4, 4], 0.3, &device), temperature), 2.772_588_7); // N1
-        near(nce_of(Tensor::full([8, 8], 0.3, &device), temperature), 4.158_883_1);
+        near(
+            nce_of(Tensor::full([4, 4], 0.3, &device), temperature),
+            2.772_588_7,
+        ); // N1
+        near(
+            nce_of(Tensor::full([8, 8], 0.3, &device), temperature),
+            4.158_883_1,
+        );
     }
     near(nce_of(Tensor::eye(4, &device), 1.0), 1.487_336_8); // N2
     near(nce_of(Tensor::eye(8, &device), 1.0), 2.548_017_7); // N3
@@ -37,7 +46,10 @@ fn nce_closed_forms() {
     near(nce_of(shifted.clone(), 1.0), 3.487_336_8); // N5
     near(nce_of(shifted.clone(), 0.07), 28.571_432);
     near(nce_of(shifted, 0.03), 66.666_667);
-    near(nce_of(matrix(&[&[0.9, 0.1], &[0.3, 0.8]], &device), 1.0), 0.842_925_8); // N6
+    near(
+        nce_of(matrix(&[&[0.9, 0.1], &[0.3, 0.8]], &device), 1.0),
+        0.842_925_8,
+    ); // N6
 }
 
 #[test]
@@ -51,7 +63,10 @@ fn nce_at_the_edges() {
     let none: Tensor<2> = Tensor::zeros([0, 0], &device);
     assert_eq!(scalar(nce(none, constant_temperature(0.03, &device))), 0.0); // N9
     // N8: a constant added to all similarities, and the transpose, change nothing.
-    let similarity = matrix(&[&[0.9, 0.1, -0.4], &[0.3, 0.8, 0.0], &[0.2, 0.5, 0.6]], &device);
+    let similarity = matrix(
+        &[&[0.9, 0.1, -0.4], &[0.3, 0.8, 0.0], &[0.2, 0.5, 0.6]],
+        &device,
+    );
     let value = nce_of(similarity.clone(), 0.07);
     near(nce_of(similarity.clone() + 0.5, 0.07), value);
     near(nce_of(similarity.transpose(), 0.07), value);
@@ -64,15 +79,28 @@ fn contrast_is_free_of_scale_and_finite_at_zero() {
     let image = matrix(&[&[0.3, 1.0], &[-2.0, 1.0]], &device);
     let temperature = || constant_temperature(0.07, &device);
     let value = scalar(contrastive_loss(text.clone(), image.clone(), temperature()));
-    near(scalar(contrastive_loss(text * 7.0, image.clone(), temperature())), value); // N10
+    near(
+        scalar(contrastive_loss(text * 7.0, image.clone(), temperature())),
+        value,
+    ); // N10
     let zeros = matrix(&[&[0.0, 0.0], &[0.0, 1.0]], &device).require_grad();
     let loss = contrastive_loss(zeros.clone(), image, temperature());
     assert!(scalar(loss.clone()).is_finite());
     let gradient = zeros.grad(&loss.backward()).unwrap();
-    assert!(gradient.into_data().try_into_vec::<f32>().unwrap().iter().all(|g| g.is_finite()));
+    assert!(
+        gradient
+            .into_data()
+            .try_into_vec::<f32>()
+            .unwrap()
+            .iter()
+            .all(|g| g.is_finite())
+    );
     // M3: identical features of four samples.
     let same: Tensor<2> = Tensor::full([4, 3], 0.5, &device);
-    near(scalar(contrastive_loss(same.clone(), same, temperature())), 1.386_294_3);
+    near(
+        scalar(contrastive_loss(same.clone(), same, temperature())),
+        1.386_294_3,
+    );
 }
 
 /// S1 and S14: values and gradients of the worked example; the targets get none.
@@ -90,7 +118,12 @@ fn completion_worked_example() {
         near(scalar(loss.clone()), expected);
         let found = loss.backward();
         assert!(complete.grad(&found).is_none(), "targets are detached");
-        let found = recovered.grad(&found).unwrap().into_data().try_into_vec::<f32>().unwrap();
+        let found = recovered
+            .grad(&found)
+            .unwrap()
+            .into_data()
+            .try_into_vec::<f32>()
+            .unwrap();
         for (found, expected) in found.iter().zip(gradients) {
             if !expected.is_nan() {
                 near(f64::from(*found), f64::from(expected));
@@ -106,10 +139,25 @@ fn cross_entropy_of_zero_logits() {
         let shape = [values.len()];
         Tensor::<1, Int>::from_data(TensorData::new(values, shape), &device)
     };
-    near(scalar(cross_entropy(Tensor::zeros([3, 2], &device), labels(vec![0, 1, 1]))), 0.693_147_2);
     near(
-        scalar(cross_entropy(Tensor::zeros([2, 50_265], &device), labels(vec![7, 50_264]))),
+        scalar(cross_entropy(
+            Tensor::zeros([3, 2], &device),
+            labels(vec![0, 1, 1]),
+        )),
+        0.693_147_2,
+    );
+    near(
+        scalar(cross_entropy(
+            Tensor::zeros([2, 50_265], &device),
+            labels(vec![7, 50_264]),
+        )),
         10.825_064,
     ); // M1
-    assert_eq!(scalar(cross_entropy(Tensor::zeros([0, 5], &device), labels(vec![]))), 0.0);
+    assert_eq!(
+        scalar(cross_entropy(
+            Tensor::zeros([0, 5], &device),
+            labels(vec![])
+        )),
+        0.0
+    );
 }

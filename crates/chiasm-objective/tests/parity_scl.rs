@@ -40,19 +40,28 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
     let own: Tensor<4> = floats(case.tensor("inputs.image"), device);
     let batch = own.dims()[0] as i64;
     let pixel_values = if has("false_image") {
-        Tensor::cat(vec![own, floats(case.tensor("inputs.false_image"), device)], 0)
+        Tensor::cat(
+            vec![own, floats(case.tensor("inputs.false_image"), device)],
+            0,
+        )
     } else {
         own
     };
-    let clean = if has("text_ids") { "text_ids" } else { "text_ids_mlm" };
+    let clean = if has("text_ids") {
+        "text_ids"
+    } else {
+        "text_ids_mlm"
+    };
     StepInput {
         pixel_values,
         clean: text_input(case, clean, device),
         fused_size: batch as usize,
         mlm: has("text_labels_mlm").then(|| {
             let labels = case.tensor("inputs.text_labels_mlm").i64s();
-            let chosen: Vec<i64> =
-                (0..labels.len()).filter(|i| labels[*i] >= 0).map(|i| i as i64).collect();
+            let chosen: Vec<i64> = (0..labels.len())
+                .filter(|i| labels[*i] >= 0)
+                .map(|i| i as i64)
+                .collect();
             let targets = MlmTargets {
                 labels: vector(chosen.iter().map(|i| labels[*i as usize]).collect()),
                 positions: vector(chosen),
@@ -64,19 +73,31 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
             let kept = case.tensor("inputs.drop_keep_indices");
             let side = case.size("image_size") / case.size("patch");
             let flat = kept.i64s().into_iter().enumerate();
-            vector(flat.map(|(i, p)| (i / kept.shape[1] * side * side) as i64 + p).collect())
+            vector(
+                flat.map(|(i, p)| (i / kept.shape[1] * side * side) as i64 + p)
+                    .collect(),
+            )
         }),
         matching: has("itm_labels").then(|| {
             let labels = case.tensor("inputs.itm_labels").i64s();
-            let partner =
-                labels.iter().enumerate().map(|(row, own)| row as i64 + (1 - own) * batch).collect();
-            (vector(partner), ints(case.tensor("inputs.itm_labels"), device))
+            let partner = labels
+                .iter()
+                .enumerate()
+                .map(|(row, own)| row as i64 + (1 - own) * batch)
+                .collect();
+            (
+                vector(partner),
+                ints(case.tensor("inputs.itm_labels"), device),
+            )
         }),
     }
 }
 
 /// Gradients under their published names.
-fn published_gradients(model: &VisionLanguageModel, gradients: &Gradients) -> BTreeMap<String, Vec<f32>> {
+fn published_gradients(
+    model: &VisionLanguageModel,
+    gradients: &Gradients,
+) -> BTreeMap<String, Vec<f32>> {
     struct Collect<'a> {
         path: ParamPath,
         gradients: &'a Gradients,
@@ -90,12 +111,19 @@ fn published_gradients(model: &VisionLanguageModel, gradients: &Gradients) -> BT
             self.path.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let Some(gradient) = param.val().grad(self.gradients) else { return };
+            let Some(gradient) = param.val().grad(self.gradients) else {
+                return;
+            };
             let host = to_host(gradient, self.path.is_transposed());
-            self.found.extend(names::to_published(&self.path.name(), &host));
+            self.found
+                .extend(names::to_published(&self.path.name(), &host));
         }
     }
-    let mut visitor = Collect { path: ParamPath::default(), gradients, found: BTreeMap::new() };
+    let mut visitor = Collect {
+        path: ParamPath::default(),
+        gradients,
+        found: BTreeMap::new(),
+    };
     model.visit(&mut visitor);
     visitor.found
 }
@@ -134,23 +162,37 @@ fn check(name: &str, enabled: &[&str], expected: &[(&str, &str)]) -> Option<Chec
                 }
                 ours => losses.get(ours).unwrap(),
             };
-            case.assert_loss(ours, scalar(&found), case.tensor(&format!("expected.{theirs}")));
+            case.assert_loss(
+                ours,
+                scalar(&found),
+                case.tensor(&format!("expected.{theirs}")),
+            );
         }
         let found = published_gradients(&model, &total(&losses).backward());
         let mut compared = 0;
         for (parameter, expected) in case.with_prefix("grads.") {
-            let gradient = found.get(parameter).unwrap_or_else(|| panic!("no gradient for {parameter}"));
+            let gradient = found
+                .get(parameter)
+                .unwrap_or_else(|| panic!("no gradient for {parameter}"));
             case.assert_gradient(parameter, gradient, expected);
             compared += 1;
         }
         assert!(compared > 0, "the case has gradients");
     }
-    Some(Checked { case, device, model, input, config })
+    Some(Checked {
+        case,
+        device,
+        model,
+        input,
+        config,
+    })
 }
 
 #[test]
 fn parity_scl_nce_primitive() {
-    let Some(case) = Case::open("scl/nce_primitive") else { return };
+    let Some(case) = Case::open("scl/nce_primitive") else {
+        return;
+    };
     let device = Device::flex().autodiff();
     let mut count = 0;
     while case.tensors.contains_key(&format!("inputs.{count}.sim")) {
@@ -164,7 +206,11 @@ fn parity_scl_nce_primitive() {
         let loss = nce(similarity.clone(), temperature.clone());
         case.assert_loss("loss", scalar(&loss), golden("expected.#.loss"));
         let gradients = loss.backward();
-        case.assert_gradient("sim", &values(similarity.grad(&gradients).unwrap()), golden("grads.#.sim"));
+        case.assert_gradient(
+            "sim",
+            &values(similarity.grad(&gradients).unwrap()),
+            golden("grads.#.sim"),
+        );
         case.assert_gradient(
             "temperature",
             &values(temperature.grad(&gradients).unwrap()),
@@ -182,24 +228,44 @@ fn parity_scl_loss_itc() {
 
 #[test]
 fn parity_scl_loss_itm() {
-    let Some(done) = check("scl/loss_itm", &["matching"], &[("matching", "loss")]) else { return };
+    let Some(done) = check("scl/loss_itm", &["matching"], &[("matching", "loss")]) else {
+        return;
+    };
     let plan = ForwardPlan::for_objectives(&done.config.enabled());
     let features = forward::forward(&done.model, &plan, &done.input);
-    let logits = done.model.match_head.forward(done.model.pooled(&features.fused[&MATCHING_PASS]));
-    done.case.assert_activations("logits", &values(logits), done.case.tensor("expected.logits"));
+    let logits = done
+        .model
+        .match_head
+        .forward(done.model.pooled(&features.fused[&MATCHING_PASS]));
+    done.case.assert_activations(
+        "logits",
+        &values(logits),
+        done.case.tensor("expected.logits"),
+    );
 }
 
 #[test]
 fn parity_scl_loss_mlm() {
-    let Some(done) = check("scl/loss_mlm", &["mlm"], &[("mlm", "loss")]) else { return };
+    let Some(done) = check("scl/loss_mlm", &["mlm"], &[("mlm", "loss")]) else {
+        return;
+    };
     // The head runs on chosen positions only; run it on all of them to compare every logit.
     let (text, _) = done.input.mlm.clone().expect("MLM input");
     let bias = chiasm_nn::attention::KeyBias::from_mask(text.attention_mask.clone());
-    let image = done.model.encode_images(floats(done.case.tensor("inputs.image"), &done.device));
+    let image = done
+        .model
+        .encode_images(floats(done.case.tensor("inputs.image"), &done.device));
     let fused = done.model.fuse(done.model.encode_text(&text), image, &bias);
     let [batch, len, width] = fused.text.dims();
-    let logits = done.model.mlm_head.forward(fused.text.reshape([batch * len, width]));
-    done.case.assert_activations("logits", &values(logits), done.case.tensor("expected.logits"));
+    let logits = done
+        .model
+        .mlm_head
+        .forward(fused.text.reshape([batch * len, width]));
+    done.case.assert_activations(
+        "logits",
+        &values(logits),
+        done.case.tensor("expected.logits"),
+    );
 }
 
 #[test]
@@ -219,7 +285,10 @@ fn parity_scl_loss_scl() {
     let features = forward::forward(&done.model, &plan, &done.input);
     for (name, pass) in [("passV", MASKED_IMAGE_PASS), ("passL", MASKED_TEXT_PASS)] {
         let fused = &features.fused[&pass];
-        for (part, found) in [("text_cls", fused.text_global()), ("image_cls", fused.image_global())] {
+        for (part, found) in [
+            ("text_cls", fused.text_global()),
+            ("image_cls", fused.image_global()),
+        ] {
             let name = format!("expected.{name}.{part}");
             assert_close(
                 &name,
@@ -270,13 +339,22 @@ fn shared_equals_unshared(done: &Checked) {
     let unshared = losses::unshared(&done.model, &done.config, &done.input);
     for (one, other) in shared.terms.iter().zip(&unshared.terms) {
         let (a, b) = (scalar(&one.value), scalar(&other.value));
-        assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{}: {a} and {b}", one.name);
+        assert!(
+            (a - b).abs() <= 1e-5 * b.abs().max(1.0),
+            "{}: {a} and {b}",
+            one.name
+        );
     }
     let ours = published_gradients(&done.model, &total(&shared).backward());
     let theirs = published_gradients(&done.model, &total(&unshared).backward());
-    assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+    assert_eq!(
+        ours.keys().collect::<Vec<_>>(),
+        theirs.keys().collect::<Vec<_>>()
+    );
     for (name, gradient) in &ours {
-        let largest = theirs[name].iter().fold(0.0f32, |max, value| max.max(value.abs()));
+        let largest = theirs[name]
+            .iter()
+            .fold(0.0f32, |max, value| max.max(value.abs()));
         // Key biases have no effect, so their gradient is rounding noise around zero.
         let allowed = (1e-5 * largest).max(1e-6);
         for (a, b) in gradient.iter().zip(&theirs[name]) {

@@ -144,12 +144,15 @@ fn write_set(
             .map(|(name, bytes)| (name.clone(), FileEntry::of(bytes)))
             .collect(),
     };
-    let manifest = serde_json::to_vec_pretty(&manifest).map_err(|error| TrainError::Checkpoint {
-        path: path.clone(),
-        reason: error.to_string(),
-    })?;
+    let manifest =
+        serde_json::to_vec_pretty(&manifest).map_err(|error| TrainError::Checkpoint {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
     let mut step_at = |what: &str, at: &Path, act: &mut dyn FnMut() -> io::Result<()>| {
-        before(what).and_then(|()| act()).map_err(TrainError::io(at))
+        before(what)
+            .and_then(|()| act())
+            .map_err(TrainError::io(at))
     };
     step_at("create folder", &partial, &mut || {
         if partial.exists() {
@@ -169,7 +172,11 @@ fn write_set(
     step_at("sync folder", &partial, &mut || sync_dir(&partial))?;
     // A set of the same step can only be there when a damaged one is replaced after a resume.
     step_at("remove replaced set", &path, &mut || {
-        if path.exists() { fs::remove_dir_all(&path) } else { Ok(()) }
+        if path.exists() {
+            fs::remove_dir_all(&path)
+        } else {
+            Ok(())
+        }
     })?;
     step_at("rename", &path, &mut || fs::rename(&partial, &path))?;
     step_at("sync parent", dir, &mut || sync_dir(dir))?;
@@ -177,7 +184,11 @@ fn write_set(
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    if cfg!(unix) {
+        File::open(path)?.sync_all()
+    } else {
+        Ok(())
+    }
 }
 
 /// Sets in `dir`, newest first, verified or not.
@@ -193,7 +204,9 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(TrainError::io(dir))?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         if name.is_some_and(|name| name.starts_with("step-")) {
             found.push(path);
         }
@@ -212,9 +225,8 @@ pub fn load(path: &Path) -> Result<Checkpoint, TrainError> {
         path: path.to_owned(),
         reason,
     };
-    let read = |name: &str| {
-        fs::read(path.join(name)).map_err(|error| broken(format!("{name}: {error}")))
-    };
+    let read =
+        |name: &str| fs::read(path.join(name)).map_err(|error| broken(format!("{name}: {error}")));
     let manifest: Manifest = serde_json::from_slice(&read(MANIFEST_FILE)?)
         .map_err(|error| broken(format!("{MANIFEST_FILE}: {error}")))?;
     if manifest.format != FORMAT {
@@ -230,7 +242,9 @@ pub fn load(path: &Path) -> Result<Checkpoint, TrainError> {
         }
         let bytes = read(name)?;
         if FileEntry::of(&bytes) != *entry {
-            return Err(broken(format!("{name} is damaged: its hash differs from the manifest")));
+            return Err(broken(format!(
+                "{name} is damaged: its hash differs from the manifest"
+            )));
         }
         files.insert(name.clone(), bytes);
     }
@@ -279,7 +293,11 @@ mod tests {
             let mut steps = 0;
             let result = write_set(dir.path(), 2, &files("new"), &mut |_| {
                 steps += 1;
-                if steps > at { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
+                if steps > at {
+                    Err(io::Error::from(io::ErrorKind::StorageFull))
+                } else {
+                    Ok(())
+                }
             });
             let (found, damaged) = latest(dir.path()).unwrap();
             assert!(damaged.is_empty());
@@ -301,7 +319,12 @@ mod tests {
     fn a_damaged_set_falls_back_to_the_older_one_and_says_so() {
         let dir = tempfile::tempdir().unwrap();
         save(dir.path(), 1, &files("old"), 5).unwrap();
-        for (step, damage) in [(2u64, "shortened"), (3, "changed"), (4, "gone"), (5, "no manifest")] {
+        for (step, damage) in [
+            (2u64, "shortened"),
+            (3, "changed"),
+            (4, "gone"),
+            (5, "no manifest"),
+        ] {
             let path = save(dir.path(), step, &files("newer"), 9).unwrap();
             match damage {
                 "shortened" => fs::write(path.join("a"), "new").unwrap(),

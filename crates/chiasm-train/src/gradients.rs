@@ -27,7 +27,8 @@ pub fn collect<M: Module>(module: &M, gradients: &mut Gradients) -> GradientMap 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = param.val().grad_remove(self.gradients) {
                 let count = gradient.dims().iter().product::<usize>();
-                self.found.insert(self.path.name(), gradient.reshape([count]));
+                self.found
+                    .insert(self.path.name(), gradient.reshape([count]));
             }
         }
     }

@@ -92,7 +92,11 @@ impl OptimizerConfig {
                 .iter()
                 .find(|group| fits(&group.contains))
                 .map_or(1.0, |group| group.multiplier),
-            weight_decay: if fits(&self.no_decay) { 0.0 } else { self.weight_decay },
+            weight_decay: if fits(&self.no_decay) {
+                0.0
+            } else {
+                self.weight_decay
+            },
         }
     }
 }
@@ -139,7 +143,13 @@ impl Optimizer {
     ///
     /// `rate` is the scheduled rate of this parameter's group.
     #[must_use]
-    pub fn update(&mut self, name: &str, value: Tensor<1>, gradient: Tensor<1>, rate: f64) -> Tensor<1> {
+    pub fn update(
+        &mut self,
+        name: &str,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        rate: f64,
+    ) -> Tensor<1> {
         let [beta1, beta2] = self.config.betas;
         let eps = self.config.eps;
         let decay = self.config.rule(name).weight_decay;
@@ -226,7 +236,10 @@ impl Optimizer {
         let mut state = StateDict::new();
         for (name, moments) in &self.moments {
             state.insert(format!("mean.{name}"), to_host(moments.mean.clone(), false));
-            state.insert(format!("square.{name}"), to_host(moments.square.clone(), false));
+            state.insert(
+                format!("square.{name}"),
+                to_host(moments.square.clone(), false),
+            );
         }
         (state, self.steps)
     }

@@ -364,7 +364,9 @@ mod tests {
 
     #[test]
     fn resolved_recipe_reads_back_as_itself() {
-        let recipe = Recipe::from_toml("[objectives.mlm]\n[augment]\ncrop = [0.8, 1.0]\n", "r.toml").unwrap();
+        let recipe =
+            Recipe::from_toml("[objectives.mlm]\n[augment]\ncrop = [0.8, 1.0]\n", "r.toml")
+                .unwrap();
         let again = Recipe::from_toml(&recipe.to_toml().unwrap(), "again").unwrap();
         assert_eq!(recipe, again);
     }

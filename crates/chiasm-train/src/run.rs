@@ -18,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint;
 use crate::error::TrainError;
 use crate::tensorboard::EventWriter;
 
@@ -46,7 +47,8 @@ impl RunDir {
     /// # Errors
     /// If the folder holds a run and `resume` is false, or cannot be written.
     pub fn open(root: &Path, resume: bool) -> Result<Self, TrainError> {
-        if !resume && root.join("checkpoints").exists() {
+        // A run that died before its first checkpoint has nothing to lose.
+        if !resume && !checkpoint::list(&root.join("checkpoints"))?.is_empty() {
             return Err(TrainError::RunExists {
                 path: root.to_owned(),
             });
@@ -58,7 +60,11 @@ impl RunDir {
             // A new run starts new files even where an earlier attempt died before its first
             // checkpoint.
             options.create(true);
-            if resume { options.append(true) } else { options.write(true).truncate(true) };
+            if resume {
+                options.append(true)
+            } else {
+                options.write(true).truncate(true)
+            };
             options.open(&path).map_err(TrainError::io(&path))
         };
         let events_dir = root.join("tensorboard");
@@ -90,7 +96,8 @@ impl RunDir {
     /// # Errors
     /// If it cannot be written.
     pub fn log(&mut self, message: &str) -> Result<(), TrainError> {
-        writeln!(self.log, "{:.3} {message}", now()).map_err(TrainError::io(self.root.join("log.txt")))
+        writeln!(self.log, "{:.3} {message}", now())
+            .map_err(TrainError::io(self.root.join("log.txt")))
     }
 
     /// Adds values to `metrics.jsonl` and to the event files.

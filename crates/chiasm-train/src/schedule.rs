@@ -82,7 +82,10 @@ mod tests {
         let at = |step| schedule.factor(step, 15_000);
         let found = [0, 750, 1500, 8250, 15_000].map(at);
         for (found, expected) in found.into_iter().zip([0.0, 0.5, 1.0, 0.5, 0.0]) {
-            assert!((found - expected).abs() < 1e-12, "{found} instead of {expected}");
+            assert!(
+                (found - expected).abs() < 1e-12,
+                "{found} instead of {expected}"
+            );
         }
     }
 

@@ -68,10 +68,7 @@ pub trait Observer {
     ///
     /// # Errors
     /// What stopped the measurement; the run stops too.
-    fn evaluate(
-        &mut self,
-        _model: &VisionLanguageModel,
-    ) -> Result<BTreeMap<String, f64>, String> {
+    fn evaluate(&mut self, _model: &VisionLanguageModel) -> Result<BTreeMap<String, f64>, String> {
         Ok(BTreeMap::new())
     }
 }
@@ -118,7 +115,9 @@ fn vocabulary(tokenizer: &TextTokenizer, recipe: &Recipe) -> Result<Vocabulary, 
         size,
         // Only read by the two objectives checked above.
         mask_id: special.mask.unwrap_or(special.pad),
-        special_ids: (0..size as i64).filter(|id| tokenizer.is_special(*id)).collect(),
+        special_ids: (0..size as i64)
+            .filter(|id| tokenizer.is_special(*id))
+            .collect(),
     })
 }
 
@@ -191,17 +190,25 @@ impl Trainer {
     /// If it does not, or cannot be read.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let state: RunState = checkpoint.json(checkpoint::STATE_FILE)?;
-        let mismatch = |what: &str| TrainError::ResumeMismatch {
+        let mismatch = |what: String| TrainError::ResumeMismatch {
             path: checkpoint.path.clone(),
-            what: what.to_owned(),
+            what,
         };
         if state.data_fingerprint != self.data_fingerprint {
-            return Err(mismatch("the training data"));
+            return Err(mismatch("the training data".to_owned()));
         }
         let text = checkpoint.text(checkpoint::RECIPE_FILE)?;
         let origin = checkpoint.path.display().to_string();
         if Recipe::from_toml(text, &origin)? != self.recipe {
-            return Err(mismatch("the recipe"));
+            let now = self.recipe.to_toml()?;
+            let changed: Vec<&str> = now
+                .lines()
+                .filter(|line| !text.lines().any(|l| l == *line))
+                .collect();
+            return Err(mismatch(format!(
+                "the recipe now says `{}`",
+                changed.join("`, `")
+            )));
         }
         let weights = |name: &str| {
             from_safetensors(checkpoint.file(name)?).map_err(|source| TrainError::Weights {
@@ -359,11 +366,7 @@ impl Trainer {
         )
     }
 
-    fn evaluate(
-        &self,
-        run: &mut RunDir,
-        observer: &mut dyn Observer,
-    ) -> Result<(), TrainError> {
+    fn evaluate(&self, run: &mut RunDir, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let values = observer
             .evaluate(&self.evaluation_model())
             .map_err(TrainError::Evaluation)?;
@@ -396,7 +399,8 @@ impl Trainer {
             reason,
         };
         let tensors = |name: &str, state| {
-            to_safetensors(&state, BTreeMap::new()).map_err(|error| refused(name, error.to_string()))
+            to_safetensors(&state, BTreeMap::new())
+                .map_err(|error| refused(name, error.to_string()))
         };
         let json = |name: &str, value: serde_json::Result<String>| {
             value
@@ -415,16 +419,28 @@ impl Trainer {
             .map_err(|error| refused(checkpoint::TOKENIZER_FILE, error.to_string()))?;
         let preprocess = preprocess(&self.recipe).to_hf_json();
         let entries = [
-            (checkpoint::MODEL_FILE, tensors(checkpoint::MODEL_FILE, state_dict(&self.model))?),
-            (checkpoint::OPTIMIZER_FILE, tensors(checkpoint::OPTIMIZER_FILE, moments)?),
+            (
+                checkpoint::MODEL_FILE,
+                tensors(checkpoint::MODEL_FILE, state_dict(&self.model))?,
+            ),
+            (
+                checkpoint::OPTIMIZER_FILE,
+                tensors(checkpoint::OPTIMIZER_FILE, moments)?,
+            ),
             (
                 checkpoint::CONFIG_FILE,
-                json(checkpoint::CONFIG_FILE, serde_json::to_string_pretty(&self.model_config))?,
+                json(
+                    checkpoint::CONFIG_FILE,
+                    serde_json::to_string_pretty(&self.model_config),
+                )?,
             ),
             (checkpoint::TOKENIZER_FILE, tokenizer.into_bytes()),
             (
                 checkpoint::PREPROCESSOR_FILE,
-                json(checkpoint::PREPROCESSOR_FILE, serde_json::to_string_pretty(&preprocess))?,
+                json(
+                    checkpoint::PREPROCESSOR_FILE,
+                    serde_json::to_string_pretty(&preprocess),
+                )?,
             ),
             (checkpoint::RECIPE_FILE, self.recipe.to_toml()?.into_bytes()),
             (
@@ -474,7 +490,9 @@ impl TrainedModel {
             reason,
         };
         let config: ModelConfig = checkpoint.json(checkpoint::CONFIG_FILE)?;
-        config.validate().map_err(|error| unusable(error.to_string()))?;
+        config
+            .validate()
+            .map_err(|error| unusable(error.to_string()))?;
         let tokenizer = TextTokenizer::from_bytes(checkpoint.file(checkpoint::TOKENIZER_FILE)?)
             .map_err(|error| unusable(error.to_string()))?;
         let preprocess = Preprocess::from_hf_json(checkpoint.text(checkpoint::PREPROCESSOR_FILE)?)

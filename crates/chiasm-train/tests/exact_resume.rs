@@ -58,9 +58,18 @@ seed = 11
 fn trainer(recipe: &str) -> Trainer {
     let recipe = Recipe::from_toml(recipe, "test").unwrap();
     let train: Dataset = builtin::emoji().unwrap().subset(Split::Train);
-    let texts = train.samples.iter().flat_map(|s| s.texts.iter().map(String::as_str));
+    let texts = train
+        .samples
+        .iter()
+        .flat_map(|s| s.texts.iter().map(String::as_str));
     let tokenizer = TextTokenizer::train(texts, TokenizerKind::WordPiece, 500).unwrap();
-    Trainer::new(recipe, Arc::new(train), Arc::new(tokenizer), &Device::flex()).unwrap()
+    Trainer::new(
+        recipe,
+        Arc::new(train),
+        Arc::new(tokenizer),
+        &Device::flex(),
+    )
+    .unwrap()
 }
 
 /// Asks for a stop after some steps.
@@ -86,13 +95,18 @@ fn run(dir: &Path, recipe: &str, stop_after: u64, resume: bool) -> Outcome {
         trainer.restore(&checkpoint).unwrap();
     }
     let stop = AtomicBool::new(false);
-    let mut observer = StopAfter { step: stop_after, stop: &stop };
+    let mut observer = StopAfter {
+        step: stop_after,
+        stop: &stop,
+    };
     trainer.run(&mut run, &mut observer, &stop).unwrap()
 }
 
 /// Hash of every file of the newest checkpoint.
 fn bytes(dir: &Path) -> Vec<(String, blake3::Hash)> {
-    let newest = checkpoint::list(&dir.join("checkpoints")).unwrap().remove(0);
+    let newest = checkpoint::list(&dir.join("checkpoints"))
+        .unwrap()
+        .remove(0);
     let mut files: Vec<_> = std::fs::read_dir(newest)
         .unwrap()
         .map(|entry| {
@@ -112,7 +126,11 @@ fn same_seed_same_bytes_and_resumed_equals_uninterrupted() {
 
     assert!(!run(&at("whole"), RECIPE, u64::MAX, false).interrupted);
     let whole = bytes(&at("whole"));
-    assert!(whole.iter().any(|(name, _)| name == checkpoint::OPTIMIZER_FILE));
+    assert!(
+        whole
+            .iter()
+            .any(|(name, _)| name == checkpoint::OPTIMIZER_FILE)
+    );
 
     run(&at("again"), RECIPE, u64::MAX, false);
     assert_eq!(bytes(&at("again")), whole, "two runs with one seed");
@@ -123,7 +141,11 @@ fn same_seed_same_bytes_and_resumed_equals_uninterrupted() {
         assert_ne!(bytes(&at(&name)), whole);
         assert!(!run(&at(&name), RECIPE, u64::MAX, true).interrupted);
         assert_eq!(bytes(&at(&name)), whole, "resumed after step {stop_after}");
-        let steps: Vec<u64> = read_metrics(&at(&name)).unwrap().iter().map(|l| l.step).collect();
+        let steps: Vec<u64> = read_metrics(&at(&name))
+            .unwrap()
+            .iter()
+            .map(|l| l.step)
+            .collect();
         assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
     }
 

@@ -10,21 +10,39 @@ use chiasm_train::schedule::Schedule;
 use serde_json::Value;
 
 fn number(value: &Value, key: &str) -> f64 {
-    value[key].as_f64().unwrap_or_else(|| panic!("hyper_parameters.{key}"))
+    value[key]
+        .as_f64()
+        .unwrap_or_else(|| panic!("hyper_parameters.{key}"))
 }
 
 fn strings(value: &Value) -> Vec<String> {
-    value.as_array().expect("list").iter().map(|s| s.as_str().expect("string").to_owned()).collect()
+    value
+        .as_array()
+        .expect("list")
+        .iter()
+        .map(|s| s.as_str().expect("string").to_owned())
+        .collect()
 }
 
 fn flat(golden: &Golden, device: &Device) -> Tensor<1> {
-    Tensor::from_data(TensorData::new(golden.f32s(), [golden.values.len()]), device)
+    Tensor::from_data(
+        TensorData::new(golden.f32s(), [golden.values.len()]),
+        device,
+    )
 }
 
 /// Replays a recorded trajectory: the rate of step k is `schedule`'s, checked against the record.
-fn replay(case: &Case, config: OptimizerConfig, schedule: &Schedule, total: u64, clip_norm: Option<f64>) {
+fn replay(
+    case: &Case,
+    config: OptimizerConfig,
+    schedule: &Schedule,
+    total: u64,
+    clip_norm: Option<f64>,
+) {
     let device = Device::flex();
-    let rates = case.json["learning_rates_used_per_step"].as_array().expect("rates");
+    let rates = case.json["learning_rates_used_per_step"]
+        .as_array()
+        .expect("rates");
     let base = config.learning_rate;
     let mut optimizer = Optimizer::new(config);
     let mut parameters: BTreeMap<String, Tensor<1>> = case
@@ -34,27 +52,48 @@ fn replay(case: &Case, config: OptimizerConfig, schedule: &Schedule, total: u64,
     assert!(!parameters.is_empty(), "the case has start values");
     for (step, used) in rates.iter().enumerate() {
         let factor = schedule.factor(step as u64, total);
-        let allowed: Vec<f64> = used.as_array().expect("rates").iter().map(|r| r.as_f64().unwrap()).collect();
+        let allowed: Vec<f64> = used
+            .as_array()
+            .expect("rates")
+            .iter()
+            .map(|r| r.as_f64().unwrap())
+            .collect();
         let mut gradients: GradientMap = parameters
             .keys()
-            .map(|name| (name.clone(), flat(case.tensor(&format!("inputs.grad{step}.{name}")), &device)))
+            .map(|name| {
+                (
+                    name.clone(),
+                    flat(case.tensor(&format!("inputs.grad{step}.{name}")), &device),
+                )
+            })
             .collect();
         if let Some(limit) = clip_norm {
             let norm = global_norm(&gradients);
-            let recorded = case.json["gradient_norms_before_clipping"][step].as_f64().expect("norm");
-            assert!((norm - recorded).abs() < 1e-5 * recorded, "norm {norm} instead of {recorded}");
+            let recorded = case.json["gradient_norms_before_clipping"][step]
+                .as_f64()
+                .expect("norm");
+            assert!(
+                (norm - recorded).abs() < 1e-5 * recorded,
+                "norm {norm} instead of {recorded}"
+            );
             gradients = clip(gradients, norm, limit);
         }
         optimizer.begin_step();
         for (name, value) in &mut parameters {
             let rate = base * factor * optimizer.config().rule(name).multiplier;
             assert!(
-                allowed.iter().any(|r| (r - rate).abs() <= 1e-9 * r.abs().max(1e-12)),
+                allowed
+                    .iter()
+                    .any(|r| (r - rate).abs() <= 1e-9 * r.abs().max(1e-12)),
                 "step {step}, {name}: rate {rate} is none of {allowed:?}"
             );
             let gradient = gradients.remove(name).expect("gradient");
             *value = optimizer.update(name, value.clone(), gradient, rate);
-            let found = value.clone().into_data().try_into_vec::<f32>().expect("f32");
+            let found = value
+                .clone()
+                .into_data()
+                .try_into_vec::<f32>()
+                .expect("f32");
             assert_close(
                 &format!("step {step}, {name}"),
                 &found,
@@ -68,7 +107,10 @@ fn replay(case: &Case, config: OptimizerConfig, schedule: &Schedule, total: u64,
 
 fn betas(hyper: &Value) -> [f64; 2] {
     if hyper["betas"].is_array() {
-        [hyper["betas"][0].as_f64().unwrap(), hyper["betas"][1].as_f64().unwrap()]
+        [
+            hyper["betas"][0].as_f64().unwrap(),
+            hyper["betas"][1].as_f64().unwrap(),
+        ]
     } else {
         [number(hyper, "b1"), number(hyper, "b2")]
     }
@@ -76,7 +118,9 @@ fn betas(hyper: &Value) -> [f64; 2] {
 
 #[test]
 fn parity_optim_adamw_torch_two_lr() {
-    let Some(case) = Case::open("optim/adamw_torch_two_lr") else { return };
+    let Some(case) = Case::open("optim/adamw_torch_two_lr") else {
+        return;
+    };
     let hyper = &case.json["hyper_parameters"];
     let config = OptimizerConfig {
         form: AdamForm::Adamw,
@@ -95,7 +139,9 @@ fn parity_optim_adamw_torch_two_lr() {
 
 #[test]
 fn parity_optim_adamw_warmup_linear() {
-    let Some(case) = Case::open("optim/adamw_warmup_linear") else { return };
+    let Some(case) = Case::open("optim/adamw_warmup_linear") else {
+        return;
+    };
     let hyper = &case.json["hyper_parameters"];
     let config = OptimizerConfig {
         form: AdamForm::AdamwHf,
@@ -110,13 +156,17 @@ fn parity_optim_adamw_warmup_linear() {
         }],
     };
     let total = number(hyper, "total_steps");
-    let schedule = Schedule::WarmupLinear { warmup: number(hyper, "warmup_steps") / total };
+    let schedule = Schedule::WarmupLinear {
+        warmup: number(hyper, "warmup_steps") / total,
+    };
     replay(&case, config, &schedule, total as u64, None);
 }
 
 #[test]
 fn parity_optim_bert_adam() {
-    let Some(case) = Case::open("optim/bert_adam") else { return };
+    let Some(case) = Case::open("optim/bert_adam") else {
+        return;
+    };
     let hyper = &case.json["hyper_parameters"];
     let config = OptimizerConfig {
         form: AdamForm::BertAdam,
@@ -127,13 +177,23 @@ fn parity_optim_bert_adam() {
         no_decay: Vec::new(),
         groups: Vec::new(),
     };
-    let schedule = Schedule::WarmupLinear { warmup: number(hyper, "warmup") };
-    replay(&case, config, &schedule, number(hyper, "t_total") as u64, Some(number(hyper, "clip_norm")));
+    let schedule = Schedule::WarmupLinear {
+        warmup: number(hyper, "warmup"),
+    };
+    replay(
+        &case,
+        config,
+        &schedule,
+        number(hyper, "t_total") as u64,
+        Some(number(hyper, "clip_norm")),
+    );
 }
 
 #[test]
 fn parity_optim_warmup_adam() {
-    let Some(case) = Case::open("optim/warmup_adam") else { return };
+    let Some(case) = Case::open("optim/warmup_adam") else {
+        return;
+    };
     let hyper = &case.json["hyper_parameters"];
     let config = OptimizerConfig {
         form: AdamForm::Adamw,
@@ -150,22 +210,38 @@ fn parity_optim_warmup_adam() {
         decay_epochs: Vec::new(),
         factor: 1.0,
     };
-    replay(&case, config, &schedule, 1, Some(number(hyper, "clip_norm")));
+    replay(
+        &case,
+        config,
+        &schedule,
+        1,
+        Some(number(hyper, "clip_norm")),
+    );
 }
 
 #[test]
 fn parity_optim_schedules() {
-    let Some(case) = Case::open("optim/schedules") else { return };
+    let Some(case) = Case::open("optim/schedules") else {
+        return;
+    };
     let rel = case.tolerance("rel");
     let expected = &case.json["expected"];
     let same = |what: &str, found: f64, want: f64| {
-        assert!((found - want).abs() <= rel * want.abs() + 1e-18, "{what}: {found} instead of {want}");
+        assert!(
+            (found - want).abs() <= rel * want.abs() + 1e-18,
+            "{what}: {found} instead of {want}"
+        );
     };
 
     // The description gives the run: 100 steps an epoch, warm-up over 3 epochs (rows 0 to 2 are a
     // quarter, a half, three quarters of row 3), decay at the start of epochs 6 and 9.
     let rows: Vec<Vec<f64>> = serde_json::from_value(expected["vqa_finetune"].clone()).unwrap();
-    let schedule = Schedule::StepWarmup { epoch_steps: 100, warmup_epochs: 3, decay_epochs: vec![6, 9], factor: 0.1 };
+    let schedule = Schedule::StepWarmup {
+        epoch_steps: 100,
+        warmup_epochs: 3,
+        decay_epochs: vec![6, 9],
+        factor: 0.1,
+    };
     let peak = rows.iter().flatten().copied().fold(0.0, f64::max);
     for (epoch, row) in rows.iter().enumerate() {
         for (step, want) in [1u64, 50, 100].into_iter().zip(row) {
@@ -174,11 +250,16 @@ fn parity_optim_schedules() {
         }
     }
 
-    let rows: Vec<(u64, f64)> = serde_json::from_value(expected["pretrain_bert_adam"].clone()).unwrap();
+    let rows: Vec<(u64, f64)> =
+        serde_json::from_value(expected["pretrain_bert_adam"].clone()).unwrap();
     let schedule = Schedule::WarmupLinear { warmup: 2.0 / 50.0 };
     let peak = rows.iter().map(|row| row.1).fold(0.0, f64::max);
     for (epoch, want) in rows {
-        same(&format!("epoch {epoch}"), peak * schedule.factor(epoch * 100, 50 * 100), want);
+        same(
+            &format!("epoch {epoch}"),
+            peak * schedule.factor(epoch * 100, 50 * 100),
+            want,
+        );
     }
 
     let rows: Vec<(u64, f64)> = serde_json::from_value(expected["scl_relative"].clone()).unwrap();
@@ -191,22 +272,45 @@ fn parity_optim_schedules() {
 /// The published grouping, expressed as our rules and matched on published names.
 #[test]
 fn parity_optim_scl_parameter_groups() {
-    let Some(case) = Case::open("optim/scl_parameter_groups") else { return };
+    let Some(case) = Case::open("optim/scl_parameter_groups") else {
+        return;
+    };
     let hyper = &case.json["hyper_parameters"];
-    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+    let list = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<String>>()
+    };
     let config = OptimizerConfig {
         learning_rate: number(hyper, "learning_rate"),
         weight_decay: number(hyper, "weight_decay"),
         no_decay: list(&[
-            "bias", "LayerNorm.weight", "LayerNorm.bias", "norm.weight", "norm.bias", "norm1.weight",
-            "norm1.bias", "norm2.weight", "norm2.bias",
+            "bias",
+            "LayerNorm.weight",
+            "LayerNorm.bias",
+            "norm.weight",
+            "norm.bias",
+            "norm1.weight",
+            "norm1.bias",
+            "norm2.weight",
+            "norm2.bias",
         ]),
         groups: vec![
             GroupConfig {
-                contains: list(&["vqa_classifier", "nlvr2_classifier", "snli_classifier", "mlm_score", "itm_score"]),
+                contains: list(&[
+                    "vqa_classifier",
+                    "nlvr2_classifier",
+                    "snli_classifier",
+                    "mlm_score",
+                    "itm_score",
+                ]),
                 multiplier: number(hyper, "lr_mult_head"),
             },
-            GroupConfig { contains: list(&["cross_modal"]), multiplier: number(hyper, "lr_mult_cross_modal") },
+            GroupConfig {
+                contains: list(&["cross_modal"]),
+                multiplier: number(hyper, "lr_mult_cross_modal"),
+            },
         ],
         ..OptimizerConfig::default()
     };
@@ -217,7 +321,14 @@ fn parity_optim_scl_parameter_groups() {
         let (rate, decay) = (number(&entry, "lr"), number(&entry, "weight_decay"));
         let rule = config.rule(&name);
         let found = config.learning_rate * rule.multiplier;
-        assert!((found - rate).abs() <= case.tolerance("rel") * rate, "{name}: rate {found} instead of {rate}");
-        assert!((rule.weight_decay - decay).abs() < 1e-12, "{name}: decay {}", rule.weight_decay);
+        assert!(
+            (found - rate).abs() <= case.tolerance("rel") * rate,
+            "{name}: rate {found} instead of {rate}"
+        );
+        assert!(
+            (rule.weight_decay - decay).abs() < 1e-12,
+            "{name}: decay {}",
+            rule.weight_decay
+        );
     }
 }

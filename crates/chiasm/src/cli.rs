@@ -7,7 +7,12 @@ use clap_complete::Shell;
 
 /// Align pictures and text: train, evaluate and search vision-language models.
 #[derive(Debug, Parser)]
-#[command(name = "chiasm", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "chiasm",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -25,7 +30,13 @@ pub(crate) struct Global {
     pub(crate) threads: Option<usize>,
     /// Where to compute: `cpu`, or `cuda`, `rocm`, `vulkan`, `metal` when built in; `cuda:1` for
     /// the second GPU
-    #[arg(long, global = true, env = "CHIASM_DEVICE", default_value = "cpu", value_name = "DEVICE")]
+    #[arg(
+        long,
+        global = true,
+        env = "CHIASM_DEVICE",
+        default_value = "cpu",
+        value_name = "DEVICE"
+    )]
     pub(crate) device: String,
     /// Print results as JSON on stdout
     #[arg(long, global = true)]
@@ -146,7 +157,8 @@ pub(crate) struct EvalArgs {
     /// Candidates of each query that the fusion encoder re-ranks; 0 = none [default: the recipe's]
     #[arg(long, value_name = "N")]
     pub(crate) shortlist: Option<usize>,
-    /// Predictions file [default: RUN/predictions-SPLIT.safetensors]
+    /// Predictions file [default: RUN/predictions-SPLIT.safetensors, with the data's name where
+    /// `--data` is given]
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,
 }

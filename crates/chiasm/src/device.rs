@@ -22,12 +22,17 @@ const BUILT_IN: &[&str] = &[
 pub(crate) fn open(global: &Global) -> Result<Device, CliError> {
     if let Some(threads) = global.threads {
         if threads == 0 {
-            return Err(CliError::new("`--threads` is 0", "give at least 1".to_owned()));
+            return Err(CliError::new(
+                "`--threads` is 0",
+                "give at least 1".to_owned(),
+            ));
         }
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()
-            .map_err(|error| CliError::new(format!("cannot start {threads} threads: {error}"), None))?;
+            .map_err(|error| {
+                CliError::new(format!("cannot start {threads} threads: {error}"), None)
+            })?;
     }
     let (kind, index) = match global.device.split_once(':') {
         Some((kind, index)) => (kind, index.parse::<usize>().ok()),
@@ -35,7 +40,10 @@ pub(crate) fn open(global: &Global) -> Result<Device, CliError> {
     };
     let Some(index) = index else {
         return Err(CliError::new(
-            format!("`--device {}` has no whole number after the colon", global.device),
+            format!(
+                "`--device {}` has no whole number after the colon",
+                global.device
+            ),
             "write `cuda:1` for the second GPU".to_owned(),
         ));
     };

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use chiasm_data::{Dataset, Limits, OpenOptions, Quarantine, Split, builtin, check, enforce_rate, readers};
 use chiasm_data::check::Summary;
+use chiasm_data::{
+    Dataset, Limits, OpenOptions, Quarantine, Split, builtin, check, enforce_rate, readers,
+};
 use chiasm_train::recipe::{BUILTIN_EMOJI, DataConfig};
 
 use crate::cli::{SourceArgs, SplitArg};

@@ -10,7 +10,12 @@ use chiasm_nn::{
 use chiasm_testkit::{Case, Golden};
 
 /// Heads of downstream tasks, which the pre-training model does not have.
-const OTHER_HEADS: [&str; 4] = ["nlvr2_classifier.", "vqa_classifier.", "rank_output.", "vision_transformer.visual.visual_mask_token"];
+const OTHER_HEADS: [&str; 4] = [
+    "nlvr2_classifier.",
+    "vqa_classifier.",
+    "rank_output.",
+    "vision_transformer.visual.visual_mask_token",
+];
 
 /// Sizes from the case and, where the case does not state them, from its weights.
 pub(crate) fn model_config(case: &Case) -> ModelConfig {
@@ -24,7 +29,8 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
             num_heads: case.size("heads"),
             intermediate_size: rows("text_transformer.encoder.layer.0.intermediate.dense.weight"),
             max_text_len: case.size("text_len"),
-            position_offset: rows("text_transformer.embeddings.position_embeddings.weight") - case.size("text_len"),
+            position_offset: rows("text_transformer.embeddings.position_embeddings.weight")
+                - case.size("text_len"),
             layer_norm_eps: 1e-5,
             dropout: 0.0,
         },
@@ -34,7 +40,9 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
             hidden_size: hidden,
             layers: case.size("vision_layers"),
             num_heads: case.size("vision_heads"),
-            intermediate_size: rows("vision_transformer.visual.transformer.resblocks.0.mlp.c_fc.weight"),
+            intermediate_size: rows(
+                "vision_transformer.visual.transformer.resblocks.0.mlp.c_fc.weight",
+            ),
             activation: Activation::QuickGelu,
             layer_norm_eps: 1e-5,
         },
@@ -59,14 +67,26 @@ pub(crate) fn load_model(case: &Case, device: &Device) -> VisionLanguageModel {
     let mut published: StateDict = case
         .with_prefix("weights.")
         .map(|(name, tensor)| {
-            (name.to_owned(), HostTensor { shape: tensor.shape.clone(), values: tensor.f32s() })
+            (
+                name.to_owned(),
+                HostTensor {
+                    shape: tensor.shape.clone(),
+                    values: tensor.f32s(),
+                },
+            )
         })
         .collect();
     let ours = names::from_published(&state_dict(&model), &mut published);
     published.retain(|name, _| !OTHER_HEADS.iter().any(|head| name.starts_with(head)));
-    assert!(published.is_empty(), "weights nobody wanted: {:?}", published.keys());
+    assert!(
+        published.is_empty(),
+        "weights nobody wanted: {:?}",
+        published.keys()
+    );
     let (model, report) = load_state_dict(model, ours).expect("shapes agree");
-    report.require_complete().expect("every parameter is in the case");
+    report
+        .require_complete()
+        .expect("every parameter is in the case");
     model
 }
 

@@ -65,7 +65,10 @@ fn table(report: &Report<'_>, checked: &Checked) -> String {
     let summary = report.summary;
     let mut lines = vec![
         format!("source      {}", report.source),
-        format!("usable      {} of {} samples, {} texts", report.usable, report.total, summary.texts),
+        format!(
+            "usable      {} of {} samples, {} texts",
+            report.usable, report.total, summary.texts
+        ),
     ];
     for (split, [images, texts]) in &report.splits {
         lines.push(format!("  {split:<9} {images} images, {texts} texts"));
@@ -81,7 +84,10 @@ fn table(report: &Report<'_>, checked: &Checked) -> String {
         format!("tiny        {} images", summary.tiny_images),
     ]);
     if let Some(file) = &report.quarantine_file {
-        lines.push(format!("unusable    {} samples, listed in {file}", report.quarantined));
+        lines.push(format!(
+            "unusable    {} samples, listed in {file}",
+            report.quarantined
+        ));
         for entry in checked.quarantine.entries.iter().take(5) {
             let place = [entry.path.as_str(), entry.location.as_str()];
             let place: Vec<&str> = place.into_iter().filter(|part| !part.is_empty()).collect();

@@ -24,7 +24,10 @@ pub(crate) const BATCH_SIZE: usize = 64;
 pub(crate) fn load_run(run: &Path, device: &Device) -> Result<TrainedModel, CliError> {
     let (checkpoint, damaged) = checkpoint::latest(&run.join("checkpoints"))?;
     for message in damaged {
-        note(&format!("warning: {message}; using {}", checkpoint.path.display()));
+        note(&format!(
+            "warning: {message}; using {}",
+            checkpoint.path.display()
+        ));
     }
     Ok(TrainedModel::load(&checkpoint, device)?)
 }
@@ -82,9 +85,10 @@ pub(crate) fn predict(
 pub(crate) fn identity(trained: &TrainedModel, run: &Path) -> ModelIdentity {
     ModelIdentity {
         name: trained.recipe.name.clone(),
-        run: run
-            .file_name()
-            .map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned()),
+        run: run.file_name().map_or_else(
+            || run.display().to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        ),
         step: Some(trained.state.step),
     }
 }
@@ -101,12 +105,14 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
         &subset,
         &split,
         identity(&trained, &args.run),
-        args.shortlist.unwrap_or(trained.recipe.evaluation.shortlist),
+        args.shortlist
+            .unwrap_or(trained.recipe.evaluation.shortlist),
     )?;
-    let path = args
-        .predictions
-        .clone()
-        .unwrap_or_else(|| predictions_path(&args.run, &split));
+    let path = args.predictions.clone().unwrap_or_else(|| match args.data {
+        // Figures on other data do not replace those on the run's own.
+        Some(_) => predictions_path(&args.run, &format!("{split}-{}", subset.name)),
+        None => predictions_path(&args.run, &split),
+    });
     let report = write_and_score(&predictions, &path)?;
     if global.json {
         output::json(&report)
@@ -117,9 +123,14 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     }
 }
 
-/// Where a run's predictions for a split go.
-pub(crate) fn predictions_path(run: &Path, split: &str) -> PathBuf {
-    run.join(format!("predictions-{split}.safetensors"))
+/// Where a run's predictions go; characters that no file name should hold become dashes.
+pub(crate) fn predictions_path(run: &Path, what: &str) -> PathBuf {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    let what: String = what
+        .chars()
+        .map(|c| if plain(c) { c } else { '-' })
+        .collect();
+    run.join(format!("predictions-{what}.safetensors"))
 }
 
 /// Writes predictions and scores what was written: the figures are those of the file.

@@ -14,20 +14,22 @@ pub(crate) fn completions(shell: Shell) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The page of `chiasm`, then one section for every command.
+/// The page of `chiasm`, then one for every command and the commands below it.
 pub(crate) fn man() -> Result<(), CliError> {
-    let mut page = Vec::new();
     let mut command = Cli::command();
     command.build();
-    let mut render = |command: clap::Command| {
-        clap_mangen::Man::new(command)
-            .render(&mut page)
-            .map_err(|error| CliError::new(format!("cannot write the manual page: {error}"), None))
-    };
-    render(command.clone())?;
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        render(sub.clone())?;
-    }
+    let mut page = Vec::new();
+    render(&command, &mut page)?;
     output::result(&String::from_utf8_lossy(&page));
     Ok(())
+}
+
+fn render(command: &clap::Command, page: &mut Vec<u8>) -> Result<(), CliError> {
+    clap_mangen::Man::new(command.clone())
+        .render(page)
+        .map_err(|error| CliError::new(format!("cannot write the manual page: {error}"), None))?;
+    command
+        .get_subcommands()
+        .filter(|sub| sub.get_name() != "help")
+        .try_for_each(|sub| render(sub, page))
 }

@@ -34,8 +34,8 @@ pub(crate) struct Job {
     pub(crate) out: PathBuf,
     /// Go on from its newest checkpoint.
     pub(crate) resume: bool,
-    /// How a reader repeats it.
-    pub(crate) command: String,
+    /// What to type to go on after an interruption.
+    pub(crate) resume_command: String,
     /// Free searches shown in the report and on stdout.
     pub(crate) searches: Vec<String>,
 }
@@ -45,24 +45,43 @@ pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliE
     args.source.apply(args.data.as_deref(), &mut recipe.data);
     override_schedule(&mut recipe, args.seed, args.steps);
     let out = args.out.clone().unwrap_or_else(|| {
-        let name = if recipe.name.is_empty() { "run" } else { &recipe.name };
+        let name = if recipe.name.is_empty() {
+            "run"
+        } else {
+            &recipe.name
+        };
         Path::new("runs").join(name)
     });
-    let mut command = format!("chiasm pretrain {}", args.recipe);
-    if let Some(data) = &args.data {
-        command.push_str(&format!(" --data {data}"));
-    }
-    command.push_str(&format!(" --seed {}", recipe.schedule.seed));
+    let resume_command = match args.resume {
+        true => command_line(),
+        false => format!("{} --resume", command_line()),
+    };
     train(
         Job {
             recipe,
             out,
             resume: args.resume,
-            command,
+            resume_command,
             searches: Vec::new(),
         },
         global,
     )
+}
+
+/// What was typed, ready to be typed again.
+pub(crate) fn command_line() -> String {
+    let quoted = std::env::args().skip(1).map(|word| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+".contains(c);
+        if !word.is_empty() && word.chars().all(plain) {
+            word
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    std::iter::once("chiasm".to_owned())
+        .chain(quoted)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Puts what was typed over the recipe's schedule.
@@ -107,7 +126,8 @@ pub(crate) fn train(job: Job, global: &Global) -> Result<ExitCode, CliError> {
         note(&format!("resuming at step {}", trainer.steps_done()));
         run.log(&format!("resumed from {}", checkpoint.path.display()))?;
     }
-    let environment = environment(global, &job.command);
+    let command = command_line();
+    let environment = environment(global, &command);
     let environment_json = serde_json::to_string_pretty(&environment)
         .map_err(|error| CliError::new(format!("cannot write JSON: {error}"), None))?;
     run.write("recipe.toml", &recipe.to_toml()?)?;
@@ -134,12 +154,20 @@ pub(crate) fn train(job: Job, global: &Global) -> Result<ExitCode, CliError> {
     drop(trainer);
     if outcome.interrupted {
         note(&format!(
-            "stopped at step {} of {} and saved; run the same command with `--resume` to go on",
-            outcome.step, recipe.schedule.steps
+            "stopped at step {} of {} and saved; go on with: {}",
+            outcome.step, recipe.schedule.steps, job.resume_command
         ));
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    finish(&job, &dataset, &device, global, &outcome, &environment, started)?;
+    let facts = Facts {
+        command: &command,
+        outcome: &outcome,
+        environment: &environment,
+        device: &global.device,
+        threads: rayon::current_num_threads(),
+        started,
+    };
+    finish(&job, &dataset, &device, global, &facts)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -149,9 +177,7 @@ fn finish(
     dataset: &Dataset,
     device: &Device,
     global: &Global,
-    outcome: &Outcome,
-    environment: &BTreeMap<String, String>,
-    started: Instant,
+    facts: &Facts<'_>,
 ) -> Result<(), CliError> {
     let trained = eval::load_run(&job.out, device)?;
     // The report's figures come from held-out pictures; a set without them says so.
@@ -163,14 +189,6 @@ fn finish(
         note("no `test` or `val` samples: nothing to evaluate");
         return Ok(());
     };
-    let facts = Facts {
-        command: &job.command,
-        outcome,
-        environment,
-        device: &global.device,
-        threads: rayon::current_num_threads(),
-        started,
-    };
     let summary = report::write(
         &job.out,
         &trained,
@@ -179,7 +197,7 @@ fn finish(
         &subset,
         &split,
         &job.searches,
-        &facts,
+        facts,
     )?;
     if global.json {
         output::json(&summary.score)?;
@@ -189,7 +207,7 @@ fn finish(
     note(&format!(
         "\nreport: {}\ntook {}",
         summary.html.display(),
-        duration(started.elapsed().as_secs_f64())
+        duration(facts.started.elapsed().as_secs_f64())
     ));
     Ok(())
 }
@@ -212,13 +230,22 @@ fn tokenizer(recipe: &Recipe, train_set: &Dataset) -> Result<TextTokenizer, CliE
 }
 
 fn environment(global: &Global, command: &str) -> BTreeMap<String, String> {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        });
     [
         ("chiasm", Some(env!("CARGO_PKG_VERSION").to_owned())),
-        ("system", Some(format!("{} {}", std::env::consts::OS, std::env::consts::ARCH))),
+        (
+            "system",
+            Some(format!(
+                "{} {}",
+                std::env::consts::OS,
+                std::env::consts::ARCH
+            )),
+        ),
         ("cpu", cpu),
         ("threads", Some(rayon::current_num_threads().to_string())),
         ("device", Some(global.device.clone())),
@@ -265,6 +292,10 @@ impl Observer for Watcher<'_> {
             terms.join(" ")
         );
         self.progress.set(record.step, &message);
+    }
+
+    fn saved(&mut self, path: &Path) {
+        self.progress.line(&format!("saved {}", path.display()));
     }
 
     fn evaluate(&mut self, model: &VisionLanguageModel) -> Result<BTreeMap<String, f64>, String> {

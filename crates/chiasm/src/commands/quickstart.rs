@@ -10,25 +10,32 @@ use crate::error::CliError;
 use crate::output::note;
 
 /// Words that are looked for among held-out drawings.
-const SEARCHES: [&str; 3] = ["red heart", "woman with dark skin tone", "clock"];
+const SEARCHES: [&str; 3] = ["red heart", "woman with dark skin tone", "flag"];
 
 pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> Result<ExitCode, CliError> {
     let mut recipe = recipe::find("quickstart")?;
     override_schedule(&mut recipe, args.seed, args.steps);
     let out = args.out.clone().unwrap_or_else(free_name);
+    // `pretrain` goes on with what `quickstart` began: it is the same recipe.
+    let resume_command = format!(
+        "chiasm pretrain quickstart --seed {} --steps {} --out {} --resume",
+        recipe.schedule.seed,
+        recipe.schedule.steps,
+        out.display()
+    );
     let code = pretrain::train(
         Job {
-            command: format!("chiasm quickstart --seed {}", recipe.schedule.seed),
             recipe,
             out: out.clone(),
             resume: false,
+            resume_command,
             searches: SEARCHES.map(str::to_owned).to_vec(),
         },
         global,
     )?;
     if code == ExitCode::SUCCESS {
         note(&format!(
-            "\nnext:\n  chiasm search {} \"your words\"\n  chiasm pretrain quickstart --data YOUR.csv",
+            "\nnext:\n  chiasm search {} \"your words\"\n  chiasm pretrain quickstart --data YOUR.csv --out runs/mine",
             out.display()
         ));
     }

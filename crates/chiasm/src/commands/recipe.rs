@@ -10,9 +10,18 @@ use crate::output;
 
 /// Recipes inside the binary, by name.
 const BUILT_IN: &[(&str, &str)] = &[
-    ("quickstart", include_str!("../../../../recipes/quickstart.toml")),
-    ("flickr8k-tiny", include_str!("../../../../recipes/flickr8k-tiny.toml")),
-    ("scl-base", include_str!("../../../../recipes/scl-base.toml")),
+    (
+        "quickstart",
+        include_str!("../../../../recipes/quickstart.toml"),
+    ),
+    (
+        "flickr8k-tiny",
+        include_str!("../../../../recipes/flickr8k-tiny.toml"),
+    ),
+    (
+        "scl-base",
+        include_str!("../../../../recipes/scl-base.toml"),
+    ),
 ];
 
 /// A recipe by file or built-in name.

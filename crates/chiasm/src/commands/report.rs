@@ -95,7 +95,7 @@ pub(crate) fn write(
         ResultRow::measured(RowKind::Dual, "trained, dual encoder", &score.dual),
     ];
     let mut notes = vec![format!(
-        "Split `{split}`: {} pictures, {} texts, none seen in training. A tie counts as a miss.",
+        "Split \"{split}\": {} pictures, {} texts, none seen in training. A tie counts as a miss.",
         score.images, score.texts
     )];
     if let Some(reranked) = &score.reranked {
@@ -224,7 +224,10 @@ fn picture(dataset: &Dataset, index: usize) -> Option<Vec<u8>> {
     match small {
         Ok(png) => Some(png),
         Err(error) => {
-            note(&format!("warning: {} is not shown in the report: {error}", sample.id));
+            note(&format!(
+                "warning: {} is not shown in the report: {error}",
+                sample.id
+            ));
             None
         }
     }
