@@ -121,7 +121,10 @@ impl Checkpoint {
 /// # Errors
 /// Any failure of the file system; older sets are then untouched.
 pub fn save(dir: &Path, step: u64, files: &Files, keep: usize) -> Result<PathBuf, TrainError> {
-    let path = write_set(dir, step, files, &mut |_| Ok(()))?;
+    let path = write_set(dir, step, files, &mut |_| Ok(())).inspect_err(|_| {
+        // On a full disk the half-written set is what fills it; the first error is the one to tell.
+        let _ = fs::remove_dir_all(partial_path(dir, step));
+    })?;
     for old in list(dir)?.into_iter().skip(keep.max(1)) {
         fs::remove_dir_all(&old).map_err(TrainError::io(&old))?;
     }
@@ -135,8 +138,7 @@ fn write_set(
     files: &Files,
     before: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<PathBuf, TrainError> {
-    let name = format!("step-{step:08}");
-    let (partial, path) = (dir.join(format!(".{name}.partial")), dir.join(&name));
+    let (partial, path) = (partial_path(dir, step), dir.join(set_name(step)));
     let manifest = Manifest {
         format: FORMAT,
         files: files
@@ -181,6 +183,14 @@ fn write_set(
     step_at("rename", &path, &mut || fs::rename(&partial, &path))?;
     step_at("sync parent", dir, &mut || sync_dir(dir))?;
     Ok(path)
+}
+
+fn set_name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+fn partial_path(dir: &Path, step: u64) -> PathBuf {
+    dir.join(format!(".{}.partial", set_name(step)))
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {

@@ -13,7 +13,7 @@ use chiasm_eval::metrics::{TieRule, retrieval::evaluate};
 use chiasm_eval::tasks::retrieval::Embedder;
 use chiasm_nn::VisionLanguageModel;
 use chiasm_train::run::RunDir;
-use chiasm_train::trainer::{Outcome, preprocess};
+use chiasm_train::trainer::preprocess;
 use chiasm_train::{Observer, Recipe, StepRecord, Trainer, checkpoint};
 
 use crate::cli::{Global, PretrainArgs};
