@@ -27,6 +27,8 @@ LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 # A turn during which other programs had more than this share of the machine's cores is repeated.
 FOREIGN_LIMIT = 0.03
+# The machine idles when it did so for this long.
+QUIET_SECONDS = 0.5
 TICKS = os.sysconf("SC_CLK_TCK")
 
 PAGE = """# Performance
@@ -125,6 +127,11 @@ class Row:
     def median(self) -> float:
         return statistics.median(self.turns)
 
+    @property
+    def step_mb(self) -> float:
+        """What the steps added to the loaded program, its libraries, weights and batches."""
+        return self.peak_mb - self.loaded_mb
+
 
 def build() -> Path:
     """Compiles our side with the flags of the release and returns the program."""
@@ -160,28 +167,37 @@ def check(ours: Turn, theirs: Turn, who: str) -> dict[str, float]:
     return worst
 
 
-def quiet_turn(server: Server, patience: int) -> tuple[Turn, bool]:
-    """A turn that other programs did not disturb, if one of `patience` attempts is such."""
+def wait_for_quiet(deadline: float) -> None:
+    """Returns once the machine idles, or at the deadline."""
+    while time.monotonic() < deadline:
+        before = busy_seconds()
+        time.sleep(QUIET_SECONDS)
+        if busy_seconds() - before <= FOREIGN_LIMIT * QUIET_SECONDS * (os.cpu_count() or 1):
+            return
+
+
+def quiet_turn(server: Server, patience: float) -> tuple[Turn, bool]:
+    """A turn that other programs did not disturb; after `patience` seconds the least disturbed one."""
     best: Turn | None = None
-    for _ in range(patience):
+    deadline = time.monotonic() + patience
+    while best is None or (best.foreign > FOREIGN_LIMIT and time.monotonic() < deadline):
+        wait_for_quiet(deadline)
         turn = server.turn()
         if best is None or turn.foreign < best.foreign:
             best = turn
-        if best.foreign <= FOREIGN_LIMIT:
-            return best, True
-    return best, False
+    return best, best.foreign <= FOREIGN_LIMIT
 
 
 def twin(folder: str, threads: int, *options: str) -> list[str]:
     return [sys.executable, str(HERE / "twin.py"), folder, "--threads", str(threads), *options]
 
 
-def faster_attention(folder: str, threads: int, patience: int) -> str:
+def faster_attention(folder: str, threads: int, patience: float) -> str:
     """PyTorch has two ways to compute attention; returns the option of the faster one here."""
     found = {}
     for option in ("", "--plain-attention"):
         server = Server("PyTorch", twin(folder, threads, *filter(None, [option])))
-        server.turn()
+        quiet_turn(server, patience)
         found[option] = min(quiet_turn(server, patience)[0].seconds for _ in range(3))
         server.close()
     return min(found, key=found.get)
@@ -205,12 +221,12 @@ def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str
             compiled = twin(folder, args.threads, *options, "--fused-optimizer", "--compile")
             variants["PyTorch, compiled, fused AdamW"] = compiled
         servers = [Server(name, command) for name, command in variants.items()]
-        first = [server.turn() for server in servers]
+        first = [quiet_turn(server, args.patience)[0] for server in servers]
         differences = [
             check(first[0], turn, server.name) for server, turn in zip(servers[1:], first[1:], strict=True)
         ]
         for server in servers:
-            server.turn()  # Warm-up: caches of compiled kernels and of allocators.
+            quiet_turn(server, args.patience)  # Warm-up: caches of compiled kernels and of allocators.
         rows = [Row(server.name) for server in servers]
         disturbed, start_load = 0, os.getloadavg()[0]
         for number in range(args.rounds):
@@ -243,7 +259,7 @@ def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str
                 "step_ms_max": max(row.turns) * 1e3,
                 "pairs_per_second": row.pairs / row.median,
                 "peak_mb": row.peak_mb,
-                "loaded_mb": row.loaded_mb,
+                "step_mb": row.step_mb,
                 "turns_ms": [value * 1e3 for value in row.turns],
             }
             for row in rows
@@ -253,6 +269,7 @@ def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str
         "time_ratio_min": min(by_round),
         "time_ratio_max": max(by_round),
         "memory_ratio": rows[0].peak_mb / best.peak_mb,
+        "step_memory_ratio": rows[0].step_mb / best.step_mb,
         "largest_difference": {key: max(d[key] for d in differences) for key in differences[0]},
         "disturbed_turns": disturbed,
         "turns": args.rounds * len(rows),
@@ -274,18 +291,18 @@ def table(result: dict[str, Any], threads: int) -> str:
     lines = [
         f"### {result['title']}",
         "",
-        "| | step, ms: median (min..max) | pairs/s | peak memory, MB | of it before the first step, MB |",
+        "| | step, ms: median (min..max) | pairs/s | peak memory, MB | of it added by steps, MB |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for row in result["rows"]:
         lines.append(
             f"| {row['name']} | {row['step_ms']:.0f} ({row['step_ms_min']:.0f}..{row['step_ms_max']:.0f}) "
-            f"| {row['pairs_per_second']:.0f} | {row['peak_mb']:.0f} | {row['loaded_mb']:.0f} |"
+            f"| {row['pairs_per_second']:.0f} | {row['peak_mb']:.0f} | {row['step_mb']:.0f} |"
         )
     lines.append(
         f"| **chiasm / best PyTorch** | **{result['time_ratio']:.2f}** "
         f"({result['time_ratio_min']:.2f}..{result['time_ratio_max']:.2f}) | {1 / result['time_ratio']:.2f} "
-        f"| **{result['memory_ratio']:.2f}** | |"
+        f"| **{result['memory_ratio']:.2f}** | {result['step_memory_ratio']:.2f} |"
     )
     worst = result["largest_difference"]
     lines += [
@@ -320,7 +337,9 @@ def main() -> None:
     parser.add_argument("--workload", action="append", choices=known, help="default: all")
     parser.add_argument("--threads", type=int, default=2, help="of each implementation (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each implementation (default: %(default)s)")
-    parser.add_argument("--patience", type=int, default=5, help="attempts at an undisturbed turn (default: %(default)s)")
+    parser.add_argument(
+        "--patience", type=float, default=120, help="seconds to wait for an undisturbed turn (default: %(default)s)"
+    )
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile; needs a C++ compiler")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this Markdown page")
     args = parser.parse_args()

@@ -194,3 +194,48 @@ fn filled_up(tokenizer: &TextTokenizer, size: usize) -> Result<TextTokenizer> {
     }
     Ok(TextTokenizer::from_bytes(file.to_string().as_bytes())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_workload_of_the_repository_is_readable() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut found = 0;
+        for entry in std::fs::read_dir(root.join("benches/workloads")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().ends_with("_step.toml") {
+                let workload: Workload =
+                    toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+                Recipe::from_file(&root.join(&workload.recipe)).unwrap();
+                found += 1;
+            }
+        }
+        assert!(found >= 2);
+    }
+
+    #[test]
+    fn random_texts_are_framed_and_padded() {
+        let mut recipe = Recipe::default();
+        recipe.schedule.batch_size = 5;
+        recipe.model.vision.image_size = 16;
+        let words = ["red heart", "blue heart"];
+        let small = TextTokenizer::train(words, recipe.tokenizer.algorithm.into(), 100).unwrap();
+        let tokenizer = filled_up(&small, 200).unwrap();
+        assert_eq!(tokenizer.vocab_size(), 200);
+        let special = tokenizer.special();
+        let batch = random(&recipe, &tokenizer, 0, [3, 9]);
+        assert_eq!(batch.pixel_values.len(), 5 * 3 * 16 * 16);
+        assert_eq!(batch.text_len, *batch.lengths.iter().max().unwrap());
+        for (row, own) in batch.lengths.iter().enumerate() {
+            let ids = &batch.input_ids[row * batch.text_len..(row + 1) * batch.text_len];
+            let mask = &batch.attention_mask[row * batch.text_len..(row + 1) * batch.text_len];
+            assert!((3..=9).contains(own));
+            assert_eq!((ids[0], ids[own - 1]), (special.cls, special.sep));
+            assert!(ids[*own..].iter().all(|id| *id == special.pad));
+            assert_eq!(mask.iter().sum::<i64>() as usize, *own);
+            assert_eq!(batch.word_ids[row].len(), *own);
+        }
+    }
+}
