@@ -1,4 +1,10 @@
 //! Every stage of the model against the reference (`fixtures/scl/model_image`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap here is the failed test"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! Numeric invariants of `specs/scl.md` section 10 for the losses.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap here is the failed test"
+)]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use chiasm_objective::completion::completion_loss;
@@ -109,7 +115,7 @@ fn completion_worked_example() {
     for (temperature, expected, gradients) in [
         (1.0, 1.018_556_3, [0.0, -0.090_185_2, 0.209_653_5, 0.0]),
         (0.07, 2.912_986_8, [f32::NAN; 4]),
-        (0.03, 6.667_938_5, [0.0, -6.658_193_2, 11.096_988_7, 0.0]),
+        (0.03, 6.667_938_5, [0.0, -6.658_193, 11.096_989, 0.0]),
     ] {
         let device = Device::flex().autodiff();
         let recovered = matrix(&[&[2.0, 0.0], &[0.0, 3.0]], &device).require_grad();
@@ -144,7 +150,7 @@ fn cross_entropy_of_zero_logits() {
             Tensor::zeros([3, 2], &device),
             labels(vec![0, 1, 1]),
         )),
-        0.693_147_2,
+        std::f64::consts::LN_2,
     );
     near(
         scalar(cross_entropy(

@@ -1,4 +1,10 @@
 //! Every objective against the reference: values and gradients (`fixtures/scl`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap here is the failed test"
+)]
 
 #[path = "../../chiasm-nn/tests/common/mod.rs"]
 mod common;

@@ -212,7 +212,7 @@ mod tests {
     fn checksums_are_masked_crc32c() {
         // The check value of CRC-32C for "123456789" is 0xe3069283.
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
-        let by_hand = (0xe306_9283_u32 >> 15 | 0xe306_9283_u32 << 17).wrapping_add(MASK_DELTA);
+        let by_hand = 0xe306_9283_u32.rotate_right(15).wrapping_add(MASK_DELTA);
         assert_eq!(masked_crc(b"123456789"), by_hand);
     }
 

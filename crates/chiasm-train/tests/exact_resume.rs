@@ -1,5 +1,11 @@
 //! The same seed gives the same bytes; a run that is stopped and resumed gives the bytes of one
 //! that was not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap here is the failed test"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

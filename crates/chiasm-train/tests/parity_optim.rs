@@ -1,4 +1,10 @@
 //! Optimisers, schedules and parameter groups against the references (`fixtures/optim`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap here is the failed test"
+)]
 
 use std::collections::BTreeMap;
 

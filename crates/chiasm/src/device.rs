@@ -18,6 +18,9 @@ const BUILT_IN: &[&str] = &[
     "metal",
 ];
 
+/// GPU kinds that can be built in.
+const GPU_KINDS: [&str; 4] = ["cuda", "rocm", "vulkan", "metal"];
+
 /// Sets the number of threads and opens the device.
 pub(crate) fn open(global: &Global) -> Result<Device, CliError> {
     if let Some(threads) = global.threads {
@@ -57,7 +60,7 @@ pub(crate) fn open(global: &Global) -> Result<Device, CliError> {
         "vulkan" => Ok(Device::vulkan(burn::tensor::DeviceKind::DiscreteGpu(index))),
         #[cfg(feature = "metal")]
         "metal" => Ok(Device::metal(burn::tensor::DeviceKind::DefaultDevice)),
-        "cuda" | "rocm" | "vulkan" | "metal" => Err(CliError::new(
+        kind if GPU_KINDS.contains(&kind) => Err(CliError::new(
             format!("this binary was built without `{kind}`"),
             format!("build it with `cargo build --release --features {kind}`"),
         )),

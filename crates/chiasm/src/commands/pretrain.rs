@@ -57,7 +57,7 @@ pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliE
         false => format!("{} --resume", command_line()),
     };
     train(
-        Job {
+        &Job {
             recipe,
             out,
             resume: args.resume,
@@ -95,7 +95,7 @@ pub(crate) fn override_schedule(recipe: &mut Recipe, seed: Option<u64>, steps: O
 }
 
 /// Trains, evaluates, reports.
-pub(crate) fn train(job: Job, global: &Global) -> Result<ExitCode, CliError> {
+pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
     let started = Instant::now();
     let recipe = &job.recipe;
     recipe.validate(&recipe.name)?;
@@ -167,7 +167,7 @@ pub(crate) fn train(job: Job, global: &Global) -> Result<ExitCode, CliError> {
         threads: rayon::current_num_threads(),
         started,
     };
-    finish(&job, &dataset, &device, global, &facts)?;
+    finish(job, &dataset, &device, global, &facts)?;
     Ok(ExitCode::SUCCESS)
 }
 

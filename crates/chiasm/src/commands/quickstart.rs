@@ -24,7 +24,7 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> Result<ExitCode, Cl
         out.display()
     );
     let code = pretrain::train(
-        Job {
+        &Job {
             recipe,
             out: out.clone(),
             resume: false,

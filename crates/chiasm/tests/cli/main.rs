@@ -1,4 +1,10 @@
 //! The binary, run as a person runs it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap here is the failed test"
+)]
 
 mod bad_input;
 mod common;
