@@ -4,20 +4,12 @@
 //! case: an expectation must not be skipped in silence.
 
 // The lint configuration knows test functions, not the helpers of integration tests.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::print_stderr
-)]
-
-mod common;
+#![allow(clippy::expect_used, clippy::print_stdout)]
 
 use chiasm_data::resample::{Filter, Window, resize};
 use chiasm_data::transform::{center_crop, crop, normalise, short_side_size};
 use chiasm_data::{AlphaRule, Limits, Preprocess, Resize, Rgb, decode_rgb};
-use common::Case;
+use chiasm_testkit::{Case, assert_close};
 
 /// A way from a decoded picture to a smaller one.
 type Shaper = Box<dyn Fn(&Rgb) -> Rgb>;
@@ -57,56 +49,33 @@ impl Setup {
 }
 
 fn picture(case: &Case, name: &str) -> Rgb {
-    let (shape, data) = case.u8(name);
-    Rgb::new(shape[1], shape[0], data).expect("height x width x 3")
+    let golden = case.tensor(&format!("expected.{name}"));
+    Rgb::new(golden.shape[1], golden.shape[0], golden.u8s()).expect("height x width x 3")
+}
+
+/// Differences of every 8-bit value.
+fn gaps<'a>(ours: &'a Rgb, theirs: &'a Rgb, what: &str) -> impl Iterator<Item = f64> + 'a {
+    let size = |image: &Rgb| (image.width, image.height);
+    assert_eq!(size(ours), size(theirs), "{what}: size");
+    let pairs = ours.data.iter().zip(&theirs.data);
+    pairs.map(|(a, b)| f64::from(a.abs_diff(*b)))
 }
 
 fn largest_gap(ours: &Rgb, theirs: &Rgb, what: &str) -> f64 {
-    assert_eq!(
-        (ours.width, ours.height),
-        (theirs.width, theirs.height),
-        "{what}: size"
-    );
-    ours.data
-        .iter()
-        .zip(&theirs.data)
-        .map(|(a, b)| f64::from(a.abs_diff(*b)))
-        .fold(0.0, f64::max)
+    gaps(ours, theirs, what).fold(0.0, f64::max)
 }
 
 fn mean_gap(ours: &Rgb, theirs: &Rgb, what: &str) -> f64 {
-    assert_eq!(
-        (ours.width, ours.height),
-        (theirs.width, theirs.height),
-        "{what}: size"
-    );
-    let total: f64 = ours
-        .data
-        .iter()
-        .zip(&theirs.data)
-        .map(|(a, b)| f64::from(a.abs_diff(*b)))
-        .sum();
-    total / ours.data.len() as f64
-}
-
-fn check_floats(ours: &[f32], theirs: &[f32], allowed: f64, what: &str) {
-    assert_eq!(ours.len(), theirs.len(), "{what}: length");
-    let gap = ours
-        .iter()
-        .zip(theirs)
-        .map(|(a, b)| f64::from((a - b).abs()))
-        .fold(0.0, f64::max);
-    assert!(gap <= allowed, "{what}: off by {gap}, allowed {allowed}");
+    gaps(ours, theirs, what).sum::<f64>() / ours.data.len() as f64
 }
 
 fn run(case: &Case) {
     let setup = Setup::read(case);
-    let bytes = std::fs::read(
-        case.folder
-            .join(case.json["source_file"].as_str().expect("source_file")),
-    )
-    .expect("source");
-    let names = case.expected_names();
+    let bytes = case.file(case.json["source_file"].as_str().expect("source_file"));
+    let names: Vec<String> = case
+        .with_prefix("expected.")
+        .map(|(name, _)| name.to_owned())
+        .collect();
     assert!(!names.is_empty());
     let mut covered: Vec<String> = Vec::new();
     variant(
@@ -244,27 +213,25 @@ fn variant(
     for (name, pixels, rule) in normalised {
         let name = format!("{prefix}{name}");
         if has(&name) {
-            let (shape, theirs) = case.f32(&name);
-            assert_eq!(shape, [3, size, size], "{name}");
+            let theirs = case.tensor(&format!("expected.{name}"));
+            assert_eq!(theirs.shape, [3, size, size], "{name}");
             let from = picture(case, &format!("{prefix}{pixels}"));
-            check_floats(
-                &normalise(&from, setup.mean, setup.std),
-                &theirs,
-                exact,
-                &name,
-            );
-            check_floats(
+            let ours = normalise(&from, setup.mean, setup.std);
+            assert_close(&name, &ours, theirs, exact, 0.0);
+            let what = format!("{name}, whole way");
+            assert_close(
+                &what,
                 &setup.preprocess(rule).eval(base),
-                &theirs,
+                theirs,
                 whole,
-                &format!("{name}, whole way"),
+                0.0,
             );
         }
     }
 }
 
 fn named(case: &str) {
-    if let Some(case) = common::group("image").and_then(|group| Case::open(&group.join(case))) {
+    if let Some(case) = Case::open(&format!("image/{case}")) {
         run(&case);
     }
 }
@@ -293,18 +260,8 @@ cases! {
 /// Every case that the folder holds, those without a test of their own included.
 #[test]
 fn parity_image_all_cases() {
-    let Some(group) = common::group("image") else {
-        return;
-    };
-    let mut folders: Vec<_> = std::fs::read_dir(&group)
-        .expect("fixture folder")
-        .map(|entry| entry.expect("fixture folder").path())
-        .filter(|path| path.join("case.json").is_file())
-        .collect();
-    folders.sort();
-    assert!(!folders.is_empty(), "no case in {}", group.display());
-    for folder in folders {
+    for folder in chiasm_testkit::cases("image").into_iter().flatten() {
         println!("case {}", folder.display());
-        run(&Case::open(&folder).expect("case opens"));
+        run(&Case::at(&folder));
     }
 }

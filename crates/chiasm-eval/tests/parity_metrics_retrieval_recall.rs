@@ -1,31 +1,14 @@
 //! Retrieval ranks, recalls and medians against the golden cases (`fixtures/metrics/retrieval_recall`).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a failed unwrap here is the failed test"
-)]
+#![allow(clippy::panic, reason = "a panic here is the failed test")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use chiasm_eval::metrics::{Direction, ScoreMatrix, TieRule, retrieval};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-struct Header {
-    tolerance: Tolerance,
-    cases: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Tolerance {
-    abs: f64,
-}
-
-#[derive(Deserialize)]
-struct Case {
+struct Table {
     name: String,
     scores: Vec<Vec<f32>>,
     image_of_text: Vec<usize>,
@@ -44,13 +27,6 @@ struct Expected {
     mean_rank: f64,
 }
 
-fn fixtures() -> PathBuf {
-    std::env::var_os("CHIASM_FIXTURES").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
-        PathBuf::from,
-    )
-}
-
 fn tie_rule(name: &str) -> TieRule {
     match name {
         "optimistic" => TieRule::Optimistic,
@@ -62,16 +38,14 @@ fn tie_rule(name: &str) -> TieRule {
 
 #[test]
 fn parity_metrics_retrieval_recall() {
-    let folder = fixtures().join("metrics/retrieval_recall");
-    if !folder.is_dir() {
-        eprintln!("skipped: no {} (set CHIASM_FIXTURES)", folder.display());
+    let Some(golden) = chiasm_testkit::Case::open("metrics/retrieval_recall") else {
         return;
-    }
-    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
-    let header: Header = serde_json::from_slice(&read("case.json")).unwrap();
-    let cases: Vec<Case> = serde_json::from_slice(&read("cases.json")).unwrap();
+    };
+    let tolerance = golden.tolerance("abs");
+    let listed: Vec<String> = serde_json::from_value(golden.json["cases"].clone()).unwrap();
+    let cases: Vec<Table> = serde_json::from_slice(&golden.file("cases.json")).unwrap();
     let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-    assert_eq!(names, header.cases, "cases.json holds what case.json lists");
+    assert_eq!(names, listed, "cases.json holds what case.json lists");
 
     for case in &cases {
         let (images, texts) = (case.scores.len(), case.image_of_text.len());
@@ -97,7 +71,7 @@ fn parity_metrics_retrieval_recall() {
                     ("mean_rank", side.mean_rank, expected.mean_rank),
                 ] {
                     assert!(
-                        (value - wanted).abs() <= header.tolerance.abs,
+                        (value - wanted).abs() <= tolerance,
                         "{at} / {what}: {value} for {wanted}"
                     );
                 }
@@ -115,7 +89,7 @@ fn parity_metrics_retrieval_recall() {
                         other => panic!("recall at `{other}` is not known"),
                     };
                     assert!(
-                        (value - wanted).abs() <= header.tolerance.abs,
+                        (value - wanted).abs() <= tolerance,
                         "{at} / {key}: {value} for {wanted}"
                     );
                 }

@@ -1,7 +1,12 @@
 //! What tests share: where fixtures and data lie, how a case is read, how numbers are compared.
 //!
 //! Only ever a dev-dependency. Panics are the way a test fails, so they are allowed here.
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,12 +65,42 @@ impl Golden {
         self.values.iter().map(|value| *value as i64).collect()
     }
 
+    /// Values as u8; every one must be a whole number that fits.
+    #[must_use]
+    pub fn u8s(&self) -> Vec<u8> {
+        let narrow = |value: &f64| {
+            let narrowed = *value as u8;
+            assert!(f64::from(narrowed) == *value, "{value} is no u8");
+            narrowed
+        };
+        self.values.iter().map(narrow).collect()
+    }
+
     /// The only value.
     #[must_use]
     pub fn scalar(&self) -> f64 {
         assert_eq!(self.values.len(), 1, "not a scalar");
         self.values[0]
     }
+}
+
+/// The case folders of a group in alphabetical order, or `None` (with a message) when the fixtures are
+/// absent. A group without a case fails.
+#[must_use]
+pub fn cases(group: &str) -> Option<Vec<PathBuf>> {
+    let folder = fixtures_dir().join(group);
+    if !available(&folder) {
+        return None;
+    }
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry of the fixtures").path())
+        .filter(|path| path.join("case.json").is_file())
+        .collect();
+    assert!(!found.is_empty(), "no case in {}", folder.display());
+    found.sort();
+    Some(found)
 }
 
 /// One fixture case: its description and its tensors.
@@ -82,25 +117,41 @@ impl Case {
     /// Opens `group/case`, or `None` (with a message) when the fixtures are absent.
     #[must_use]
     pub fn open(name: &str) -> Option<Self> {
-        let root = fixtures_dir();
-        let dir = root.join(name);
-        if !available(&dir) {
-            return None;
-        }
+        let dir = fixtures_dir().join(name);
+        available(&dir).then(|| Self::at(&dir))
+    }
+
+    /// Reads the case in the folder `dir`, which must be there.
+    #[must_use]
+    pub fn at(dir: &Path) -> Self {
         let json: Value = serde_json::from_slice(&read(&dir.join("case.json"))).expect("case.json");
         let mut tensors = BTreeMap::new();
         if let Some(sources) = json["weights_from"].as_array() {
             for source in sources {
-                let other = root.join(source.as_str().expect("weights_from"));
+                let other = fixtures_dir().join(source.as_str().expect("weights_from"));
                 let loaded = read_tensors(&other.join("tensors.safetensors"));
-                tensors.extend(loaded.into_iter().filter(|(name, _)| name.starts_with("weights.")));
+                tensors.extend(
+                    loaded
+                        .into_iter()
+                        .filter(|(name, _)| name.starts_with("weights.")),
+                );
             }
         }
         let own = dir.join("tensors.safetensors");
         if own.exists() {
             tensors.extend(read_tensors(&own));
         }
-        Some(Self { dir, json, tensors })
+        Self {
+            dir: dir.to_owned(),
+            json,
+            tensors,
+        }
+    }
+
+    /// Content of a file of the case that must be there.
+    #[must_use]
+    pub fn file(&self, name: &str) -> Vec<u8> {
+        read(&self.dir.join(name))
     }
 
     /// A tensor that must be there.
@@ -112,7 +163,10 @@ impl Case {
     }
 
     /// Tensors whose name starts with `prefix`, the prefix removed.
-    pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Golden)> {
+    pub fn with_prefix<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Golden)> {
         self.tensors
             .iter()
             .filter_map(move |(name, tensor)| name.strip_prefix(prefix).map(|rest| (rest, tensor)))
@@ -129,10 +183,12 @@ impl Case {
     /// A fraction of `config`.
     #[must_use]
     pub fn ratio(&self, key: &str) -> f64 {
-        self.json["config"][key].as_f64().unwrap_or_else(|| panic!("config.{key}"))
+        self.json["config"][key]
+            .as_f64()
+            .unwrap_or_else(|| panic!("config.{key}"))
     }
 
-    /// A tolerance, 0 when the case does not name it.
+    /// A tolerance; 0 when the case says `exact` or does not name it.
     #[must_use]
     pub fn tolerance(&self, key: &str) -> f64 {
         self.json["tolerance"][key].as_f64().unwrap_or(0.0)
@@ -140,7 +196,13 @@ impl Case {
 
     /// Activations: within the absolute tolerance of the case.
     pub fn assert_activations(&self, what: &str, found: &[f32], expected: &Golden) {
-        assert_close(what, found, expected, self.tolerance("activations_abs"), 0.0);
+        assert_close(
+            what,
+            found,
+            expected,
+            self.tolerance("activations_abs"),
+            0.0,
+        );
     }
 
     /// A loss: within the case's tolerance.
@@ -155,15 +217,24 @@ impl Case {
 
     /// A gradient: the relative part is taken of the tensor's largest entry.
     pub fn assert_gradient(&self, what: &str, found: &[f32], expected: &Golden) {
-        let largest = expected.values.iter().fold(0.0f64, |max, value| max.max(value.abs()));
-        let allowed = self.tolerance("grad_abs").max(self.tolerance("grad_rel") * largest);
+        let largest = expected
+            .values
+            .iter()
+            .fold(0.0f64, |max, value| max.max(value.abs()));
+        let allowed = self
+            .tolerance("grad_abs")
+            .max(self.tolerance("grad_rel") * largest);
         assert_close(what, found, expected, allowed, 0.0);
     }
 }
 
 /// Every entry within `abs` or `rel` of the expected one.
 pub fn assert_close(what: &str, found: &[f32], expected: &Golden, abs: f64, rel: f64) {
-    assert_eq!(found.len(), expected.values.len(), "{what}: number of values");
+    assert_eq!(
+        found.len(),
+        expected.values.len(),
+        "{what}: number of values"
+    );
     for (index, (found, want)) in found.iter().zip(&expected.values).enumerate() {
         let difference = (f64::from(*found) - want).abs();
         assert!(
