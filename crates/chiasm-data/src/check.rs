@@ -4,13 +4,14 @@
 //! Owns the quarantine list, its file, and the rule that stops a run with too many entries.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::atomic::write_atomically;
 use crate::dataset::{Dataset, Sample};
 use crate::decode::{Limits, decode_rgb};
 use crate::error::DataError;
@@ -29,7 +30,7 @@ pub struct QuarantineEntry {
     pub id: String,
     /// The picture, or the table when the row itself cannot be read.
     pub path: String,
-    /// Row or line, for example `row 17`; empty when it does not apply.
+    /// Line, row or image, for example `line 17`; empty when it does not apply.
     pub location: String,
     /// Why it cannot be used.
     pub reason: String,
@@ -69,17 +70,19 @@ impl Quarantine {
         });
     }
 
-    /// Writes one JSON object a line. The file is replaced; an empty list gives an empty file, so
-    /// that a list of an earlier run is never taken for this one's.
+    /// Writes one JSON object a line, whole or not at all. The file is replaced; an empty list gives
+    /// an empty file, so that a list of an earlier run is never taken for this one's.
     pub fn write_jsonl(&self, path: impl AsRef<Path>) -> Result<(), DataError> {
         let path = path.as_ref();
-        let io = |source| DataError::io(path, source);
-        let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(io)?);
-        for entry in &self.entries {
-            serde_json::to_writer(&mut file, entry).map_err(|error| io(error.into()))?;
-            file.write_all(b"\n").map_err(io)?;
-        }
-        file.flush().map_err(io)
+        write_atomically(path, |partial| {
+            let mut file = BufWriter::new(std::fs::File::create(partial)?);
+            for entry in &self.entries {
+                serde_json::to_writer(&mut file, entry)?;
+                file.write_all(b"\n")?;
+            }
+            file.flush()
+        })
+        .map_err(|source: io::Error| DataError::io(path, source))
     }
 }
 
@@ -159,11 +162,8 @@ pub fn check(dataset: &Dataset, limits: &Limits, progress: &(dyn Fn(usize) + Syn
                     .path()
                     .or(sample.origin.file.as_deref())
                     .unwrap_or(Path::new(""));
-                let location = sample
-                    .origin
-                    .row
-                    .map(|row| format!("row {row}"))
-                    .unwrap_or_default();
+                let place = sample.origin.place;
+                let location = place.map(|place| place.to_string()).unwrap_or_default();
                 quarantine.push(&sample.id, path, location, reason);
             }
         }

@@ -164,19 +164,55 @@ impl ImageSource {
     }
 }
 
-/// File and row a sample came from, for messages.
+/// What the number of a [`Place`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Lines of a text file, blank ones included, as editors count them.
+    Line,
+    /// Records of a file that has no lines to speak of: Parquet, a JSON array.
+    Row,
+    /// Pictures of a folder or of a list of pictures.
+    Image,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Line => "line",
+            Self::Row => "row",
+            Self::Image => "image",
+        })
+    }
+}
+
+/// A place in a source, written `line 17`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What is counted.
+    pub unit: Unit,
+    /// Which one, from 1.
+    pub number: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.unit, self.number)
+    }
+}
+
+/// Where a sample was named, for messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The file that named the sample; `None` for built-in data.
+    /// The file or folder that named the sample; `None` for built-in data.
     pub file: Option<PathBuf>,
-    /// Row or record number in that file, counted from 1 as editors do.
-    pub row: Option<u64>,
+    /// Where in it.
+    pub place: Option<Place>,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.file, self.row) {
-            (Some(file), Some(row)) => write!(f, "{}, row {row}", file.display()),
+        match (&self.file, self.place) {
+            (Some(file), Some(place)) => write!(f, "{}, {place}", file.display()),
             (Some(file), None) => write!(f, "{}", file.display()),
             (None, _) => f.write_str("built in"),
         }

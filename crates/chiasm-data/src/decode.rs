@@ -77,6 +77,19 @@ impl Rgb {
             data,
         })
     }
+
+    /// A picture for tests, in which neighbours differ.
+    #[cfg(test)]
+    pub(crate) fn pattern(width: usize, height: usize) -> Self {
+        let data = (0..width * height * 3)
+            .map(|i| (i * 53 % 256) as u8)
+            .collect();
+        Self {
+            width,
+            height,
+            data,
+        }
+    }
 }
 
 /// Why a picture cannot be decoded.
@@ -337,6 +350,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const FORMATS: [ImageFormat; 5] = [
+        ImageFormat::Png,
+        ImageFormat::Bmp,
+        ImageFormat::WebP,
+        ImageFormat::Gif,
+        ImageFormat::Jpeg,
+    ];
+
     fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
         image.write_to(&mut bytes, format).unwrap();
@@ -352,13 +373,7 @@ mod tests {
     #[test]
     fn formats_are_told_by_content() {
         let picture = gradient(40, 30);
-        for format in [
-            ImageFormat::Png,
-            ImageFormat::Bmp,
-            ImageFormat::WebP,
-            ImageFormat::Gif,
-            ImageFormat::Jpeg,
-        ] {
+        for format in FORMATS {
             let rgb = decode_rgb(&encode(&picture, format), &Limits::default(), true).unwrap();
             assert_eq!(
                 (rgb.width, rgb.height, rgb.data.len()),
@@ -377,13 +392,7 @@ mod tests {
     #[test]
     fn truncation_is_an_error_in_every_format() {
         let picture = gradient(160, 120);
-        for format in [
-            ImageFormat::Png,
-            ImageFormat::Bmp,
-            ImageFormat::WebP,
-            ImageFormat::Gif,
-            ImageFormat::Jpeg,
-        ] {
+        for format in FORMATS {
             let bytes = encode(&picture, format);
             for share in [2, 3, 5, 9] {
                 let cut = &bytes[..bytes.len() * share / 10];

@@ -25,6 +25,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod atomic;
 pub mod builtin;
 pub mod check;
 pub mod dataset;
@@ -40,7 +41,7 @@ pub mod tokenizer;
 pub mod transform;
 
 pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
-pub use dataset::{Dataset, ImageSource, Origin, Sample, Split, SplitCount};
+pub use dataset::{Dataset, ImageSource, Origin, Place, Sample, Split, SplitCount, Unit};
 pub use decode::{AlphaRule, DecodeError, Limits, Rgb, decode, decode_rgb};
 pub use error::DataError;
 pub use loader::{HostBatch, Loader, LoaderConfig, Prefetch, encode_texts, eval_images};

@@ -205,17 +205,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn picture(width: usize, height: usize) -> Rgb {
-        let data = (0..width * height * 3)
-            .map(|i| (i * 37 % 251) as u8)
-            .collect();
-        Rgb {
-            width,
-            height,
-            data,
-        }
-    }
-
     #[test]
     fn flat_stays_flat() {
         let flat = Rgb {
@@ -237,7 +226,7 @@ mod tests {
 
     #[test]
     fn extreme_sizes_are_cheap_through_a_window() {
-        let line = picture(30_000, 1);
+        let line = Rgb::pattern(30_000, 1);
         let out = resample(
             &line,
             6_720_000,
@@ -261,7 +250,7 @@ mod tests {
             out_width in 1usize..50, out_height in 1usize..50,
             x in 0usize..50, y in 0usize..50, w in 1usize..50, h in 1usize..50,
         ) {
-            let source = picture(width, height);
+            let source = Rgb::pattern(width, height);
             let (x, y) = (x % out_width, y % out_height);
             let window = Window { x, y, width: w.min(out_width - x), height: h.min(out_height - y) };
             let whole = resize(&source, out_width, out_height, Filter::Bicubic);

@@ -17,7 +17,12 @@ pub fn thumbnail(bytes: &[u8], side: usize) -> Result<Vec<u8>, DecodeError> {
     let longer = picture.width.max(picture.height).max(1);
     let picture = if longer > side {
         let scaled = |length: usize| (length * side / longer).max(1);
-        resize(&picture, scaled(picture.width), scaled(picture.height), Filter::Bicubic)
+        resize(
+            &picture,
+            scaled(picture.width),
+            scaled(picture.height),
+            Filter::Bicubic,
+        )
     } else {
         picture
     };
@@ -38,7 +43,12 @@ mod tests {
         let sample = crate::builtin::emoji().unwrap().samples.remove(0);
         let bytes = sample.image.read().unwrap();
         for (side, expected) in [(32, 32), (500, 72)] {
-            let small = crate::decode::decode_rgb(&thumbnail(&bytes, side).unwrap(), &Limits::default(), true).unwrap();
+            let small = crate::decode::decode_rgb(
+                &thumbnail(&bytes, side).unwrap(),
+                &Limits::default(),
+                true,
+            )
+            .unwrap();
             assert_eq!((small.width, small.height), (expected, expected));
         }
         assert!(thumbnail(b"not a picture", 32).is_err());

@@ -331,10 +331,11 @@ impl TextTokenizer {
             .map_err(|error| unreadable(&error))
     }
 
-    /// Writes `tokenizer.json`.
+    /// Writes `tokenizer.json`, whole or not at all.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), DataError> {
         let path = path.as_ref();
-        std::fs::write(path, self.to_json()?).map_err(|source| DataError::io(path, source))
+        crate::atomic::write_bytes(path, self.to_json()?.as_bytes())
+            .map_err(|source| DataError::io(path, source))
     }
 }
 

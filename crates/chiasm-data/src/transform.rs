@@ -469,17 +469,6 @@ mod tests {
     use super::*;
     use crate::rng::stream;
 
-    fn picture(width: usize, height: usize) -> Rgb {
-        let data = (0..width * height * 3)
-            .map(|i| (i * 53 % 256) as u8)
-            .collect();
-        Rgb {
-            width,
-            height,
-            data,
-        }
-    }
-
     #[test]
     fn offsets_round_half_to_even() {
         let offsets: Vec<usize> = [32, 33, 34, 35, 36, 37, 51]
@@ -499,7 +488,7 @@ mod tests {
                 for (width, height) in
                     [(1, 1), (3, 900), (900, 3), (16, 16), (100, 70), (20_000, 1)]
                 {
-                    let image = picture(width, height);
+                    let image = Rgb::pattern(width, height);
                     assert_eq!(preprocess.eval(&image).len(), 3 * 16 * 16);
                     let mut rng = stream(0, "augment", &[0, 0]);
                     let train = preprocess.train(&image, &mut rng);
@@ -517,7 +506,7 @@ mod tests {
             flip: 0.5,
             ..Preprocess::new(16)
         };
-        let image = picture(90, 60);
+        let image = Rgb::pattern(90, 60);
         let draw = |sample| preprocess.train(&image, &mut stream(3, "augment", &[1, sample]));
         assert_eq!(draw(4), draw(4));
         assert_ne!(draw(4), draw(5));
@@ -529,7 +518,7 @@ mod tests {
             flip: 1.0,
             ..Preprocess::new(8)
         };
-        let image = picture(8, 8);
+        let image = Rgb::pattern(8, 8);
         let plain = preprocess.eval(&image);
         let flipped = preprocess.train(&image, &mut stream(0, "augment", &[]));
         for row in 0..3 * 8 {

@@ -1,13 +1,7 @@
 //! Every reader on good, hostile and arbitrary input, through the public entry point.
 
 // The lint configuration knows test functions, not the helpers of integration tests.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::print_stderr
-)]
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +25,12 @@ fn read(name: &str, content: impl AsRef<[u8]>) -> Result<Opened, DataError> {
         &write(folder.path(), name, content),
         &OpenOptions::default(),
     )
+}
+
+/// The places of all rows that were set aside.
+fn locations(opened: &Opened) -> Vec<&str> {
+    let entries = opened.quarantine.entries.iter();
+    entries.map(|entry| entry.location.as_str()).collect()
 }
 
 fn png(width: u32, height: u32) -> Vec<u8> {
@@ -62,7 +62,11 @@ fn csv_merges_rows_and_keeps_splits() {
     assert_eq!(samples[0].texts, ["one", "three"]);
     assert_eq!(samples[1].texts, ["two, with comma"]);
     assert!(samples[1].image.path().unwrap().ends_with("b.png"));
-    assert_eq!(samples[1].origin.row, Some(3));
+    assert_eq!(
+        samples[1].origin.place.unwrap().to_string(),
+        "line 3",
+        "the first of its lines"
+    );
 }
 
 #[test]
@@ -121,6 +125,72 @@ fn bad_rows_are_set_aside_with_line_and_reason() {
     assert_eq!(told.len(), 8);
     let just_fits = format!("image,text\na.png,{}\n", "y".repeat(MAX_TEXT_CHARS));
     assert_eq!(read("t.csv", just_fits).unwrap().quarantine.len(), 0);
+}
+
+/// Lines as an editor counts them, whatever ends them and however much is read ahead.
+#[test]
+fn csv_lines_are_counted_with_every_line_end() {
+    for end in ["\n", "\r\n", "\r"] {
+        for prefix in ["", "\u{FEFF}"] {
+            let mut lines = vec![
+                format!("{prefix}image,text"), // line 1
+                "a.png,fine".to_owned(),
+                "b.png,".to_owned(), // line 3: empty text
+                String::new(),
+                String::new(),
+                "c.png,".to_owned(), // line 6: empty text
+                "\"d.png\",\"two".to_owned(),
+                String::new(),
+                "parts\"".to_owned(),
+                "e.png".to_owned(), // line 10: short
+            ];
+            lines.extend((0..4000).map(|index| format!("more{index}.png,text")));
+            lines.push("last.png,".to_owned()); // line 4011, without a line end
+            let opened = read("t.csv", lines.join(end)).unwrap();
+            assert_eq!(
+                locations(&opened),
+                ["line 3", "line 6", "line 10", "line 4011"],
+                "{end:?} {prefix:?}"
+            );
+            let samples = &opened.dataset.samples;
+            let places = [1, 2, 4001].map(|index| samples[index].origin.place.unwrap().number);
+            assert_eq!(places, [7, 11, 4010], "{end:?} {prefix:?}");
+        }
+    }
+}
+
+/// The reader and the check name the same place of the same table alike.
+#[test]
+fn reader_and_check_count_alike() {
+    let array = r#"[{"image":"a.png","text":"x"},{"image":"b.png","text":" "}]"#;
+    for (name, table, places) in [
+        (
+            "t.csv",
+            "image,text\r\na.png,x\r\nb.png, \r\n",
+            ["line 2", "line 3"],
+        ),
+        (
+            "t.jsonl",
+            "\n{\"image\":\"a.png\",\"text\":\"x\"}\n{\"image\":\"b.png\",\"text\":\" \"}\n",
+            ["line 2", "line 3"],
+        ),
+        ("t.json", array, ["row 1", "row 2"]),
+    ] {
+        let opened = read(name, table).unwrap();
+        let report = check(&opened.dataset, &Limits::default(), &|_| {});
+        assert_eq!(
+            [
+                report.quarantine.entries[0].location.as_str(),
+                opened.quarantine.entries[0].location.as_str()
+            ],
+            places
+        );
+        let origin = opened.dataset.samples[0].origin.to_string();
+        assert!(
+            origin.ends_with(&format!("{name}, {}", places[0])),
+            "{origin}"
+        );
+    }
 }
 
 #[test]
@@ -194,13 +264,7 @@ fn json_lines_and_arrays() {
     let lines = "{\"image\":\"a.png\",\"captions\":[\"one\",\"two\"]}\n\nnot json\n{\"image\":\"b.png\",\"captions\":\"three\"}\n[]\n{\"image\":3,\"captions\":\"x\"}\n";
     let opened = read("t.jsonl", lines).unwrap();
     assert_eq!(opened.dataset.pairs(), [(0, 0), (0, 1), (1, 0)]);
-    let places: Vec<&str> = opened
-        .quarantine
-        .entries
-        .iter()
-        .map(|entry| entry.location.as_str())
-        .collect();
-    assert_eq!(places, ["line 3", "line 5", "line 6"]);
+    assert_eq!(locations(&opened), ["line 3", "line 5", "line 6"]);
     let array = r#" [{"Image":"a.png","Text":"one","split":"dev"},{"Image":"b.png","Text":"two"}]"#;
     let opened = read("t.json", array).unwrap();
     assert_eq!(opened.dataset.samples[0].split, Split::Val);
@@ -428,9 +492,8 @@ mod tables {
 
 #[test]
 fn flickr8k_opens_with_its_published_splits() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/flickr8k");
-    if !folder.is_dir() {
-        eprintln!("skipped: Flickr8k missing");
+    let folder = chiasm_testkit::shared_dir().join("data/flickr8k");
+    if !chiasm_testkit::available(&folder) {
         return;
     }
     let opened = open(&folder, &OpenOptions::default()).unwrap();

@@ -14,7 +14,6 @@
 //! # Ok::<(), chiasm_eval::metrics::RetrievalError>(())
 //! ```
 
-mod atomic;
 pub mod metrics;
 pub mod predictions;
 pub mod report;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{MAX_TEXT_CHARS, OpenOptions, Opened, name_of};
 use crate::check::Quarantine;
-use crate::dataset::{Dataset, ImageSource, Origin, Sample, Split};
+use crate::dataset::{Dataset, ImageSource, Origin, Place, Sample, Split, Unit};
 use crate::decode::MAX_FILE_BYTES;
 use crate::error::DataError;
 
@@ -25,7 +25,7 @@ pub(super) enum Picture {
 
 /// One row, read but not judged.
 pub(super) struct RawRow {
-    /// Row or line number, from 1.
+    /// Its place in units of the collector, from 1.
     pub(super) number: u64,
     pub(super) picture: Picture,
     pub(super) texts: Vec<String>,
@@ -36,15 +36,15 @@ pub(super) struct RawRow {
 pub(super) struct Collector {
     file: PathBuf,
     root: PathBuf,
-    /// What a number counts: `line` or `row`.
-    unit: &'static str,
+    /// What a number counts.
+    unit: Unit,
     samples: Vec<Sample>,
     index: HashMap<String, usize>,
     quarantine: Quarantine,
 }
 
 impl Collector {
-    pub(super) fn new(file: &Path, options: &OpenOptions, unit: &'static str) -> Self {
+    pub(super) fn new(file: &Path, options: &OpenOptions, unit: Unit) -> Self {
         let beside = file.parent().unwrap_or(Path::new(""));
         Self {
             file: file.to_owned(),
@@ -61,8 +61,9 @@ impl Collector {
 
     /// Refuses a row as a whole.
     pub(super) fn refuse(&mut self, number: u64, id: &str, reason: impl Into<String>) {
-        let location = format!("{} {number}", self.unit);
-        self.quarantine.push(id, &self.file, location, reason);
+        let place = self.place(number);
+        self.quarantine
+            .push(id, &self.file, place.to_string(), reason);
     }
 
     /// Refuses something that is no row of the table, for example a picture without text.
@@ -112,6 +113,7 @@ impl Collector {
             }
             return;
         }
+        let place = self.place(number);
         self.index.insert(id.clone(), self.samples.len());
         self.samples.push(Sample {
             split: split.unwrap_or_else(|| Split::by_hash(&id)),
@@ -120,7 +122,7 @@ impl Collector {
             texts: usable,
             origin: Origin {
                 file: Some(self.file.clone()),
-                row: Some(number),
+                place: Some(place),
             },
         });
     }
@@ -146,6 +148,13 @@ impl Collector {
             dataset,
             quarantine: self.quarantine,
         })
+    }
+
+    fn place(&self, number: u64) -> Place {
+        Place {
+            unit: self.unit,
+            number,
+        }
     }
 
     fn locate(&self, picture: Picture) -> Result<(String, ImageSource), String> {

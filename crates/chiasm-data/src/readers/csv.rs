@@ -3,7 +3,8 @@
 //! The delimiter of a `.tsv` is the tab; that of a `.csv` is the one of `,` `;` tab `|` that its
 //! header has most of, since spreadsheets of half the world export semicolons under that name.
 
-use std::io::{BufRead, BufReader};
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use csv::{ByteRecord, ReaderBuilder};
@@ -11,6 +12,7 @@ use csv::{ByteRecord, ReaderBuilder};
 use super::collect::{Collector, Picture, RawRow};
 use super::columns::Columns;
 use super::{OpenOptions, Opened, parse_split};
+use crate::dataset::Unit;
 use crate::error::DataError;
 
 /// Bytes of the header that are looked at for the delimiter.
@@ -29,12 +31,12 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataErr
     let mut reader = ReaderBuilder::new()
         .delimiter(delimiter)
         .flexible(true)
-        .from_reader(buffered);
+        .from_reader(LineStarts::new(buffered));
     let header = reader
         .byte_headers()
         .map_err(|error| failed(path, &error))?
         .clone();
-    let mut collector = Collector::new(path, options, "line");
+    let mut collector = Collector::new(path, options, Unit::Line);
     if header.iter().all(<[u8]>::is_empty) {
         return collector.finish();
     }
@@ -59,7 +61,8 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataErr
             Ok(false) => break,
             Err(error) => return Err(failed(path, &error)),
         }
-        let line = record.position().map_or(0, csv::Position::line);
+        let start = record.position().map_or(0, csv::Position::byte);
+        let line = reader.get_mut().line_from(start);
         match row(&record, line, columns, names.len()) {
             Ok(row) => collector.add(row),
             Err(reason) => collector.refuse(line, "", reason),
@@ -84,6 +87,71 @@ fn row(record: &ByteRecord, number: u64, columns: Columns, width: usize) -> Resu
             .map(|column| cell(column).and_then(parse_split))
             .transpose()?,
     })
+}
+
+/// Reads through, and remembers on which line each byte that begins a line stands.
+///
+/// The parser's own count is of line feeds before the place where it left the record before: one too
+/// low behind CR LF, whose second half it has not seen then, too low behind blank lines, and always 1
+/// where lines end with CR alone.
+struct LineStarts<R> {
+    inner: R,
+    /// Bytes read so far.
+    bytes: u64,
+    /// Line of the next byte, from 1.
+    line: u64,
+    /// Whether the byte before was a carriage return: a line feed then ends no second line.
+    after_return: bool,
+    /// Whether the line has no byte yet.
+    blank: bool,
+    /// Offset of the first byte and line number, of lines that are not blank and were read ahead.
+    starts: VecDeque<(u64, u64)>,
+}
+
+impl<R> LineStarts<R> {
+    fn new(inner: R) -> Self {
+        Self {
+            inner,
+            bytes: 0,
+            line: 1,
+            after_return: false,
+            blank: true,
+            starts: VecDeque::new(),
+        }
+    }
+
+    /// The first line that is not blank and begins at byte `start` or later; for rising `start` only.
+    fn line_from(&mut self, start: u64) -> u64 {
+        while self.starts.front().is_some_and(|(byte, _)| *byte < start) {
+            self.starts.pop_front();
+        }
+        self.starts.front().map_or(self.line, |(_, line)| *line)
+    }
+}
+
+impl<R: Read> Read for LineStarts<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        for byte in buffer.iter().take(count) {
+            match byte {
+                b'\n' if self.after_return => self.after_return = false,
+                b'\n' | b'\r' => {
+                    self.line += 1;
+                    self.blank = true;
+                    self.after_return = *byte == b'\r';
+                }
+                _ => {
+                    if self.blank {
+                        self.starts.push_back((self.bytes, self.line));
+                    }
+                    self.blank = false;
+                    self.after_return = false;
+                }
+            }
+            self.bytes += 1;
+        }
+        Ok(count)
+    }
 }
 
 /// The most frequent candidate of the first line, outside quotes.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::{Collector, Picture, RawRow};
 use super::{OpenOptions, Opened};
-use crate::dataset::{Split, read_capped};
+use crate::dataset::{Split, Unit, read_capped};
 use crate::error::DataError;
 
 const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
@@ -35,7 +35,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, DataError> {
         .map(|picture| named_split(path, picture))
         .collect();
     let options = OpenOptions::default();
-    let mut collector = Collector::new(path, &options, "picture");
+    let mut collector = Collector::new(path, &options, Unit::Image);
     for (index, picture) in pictures.iter().enumerate() {
         let id = id_of(path, picture);
         match texts_of(picture) {

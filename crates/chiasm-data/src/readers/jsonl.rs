@@ -11,11 +11,12 @@ use serde_json::{Map, Value};
 use super::collect::{Collector, Picture, RawRow};
 use super::columns::Columns;
 use super::{OpenOptions, Opened, parse_split};
+use crate::dataset::Unit;
 use crate::error::DataError;
 
 pub(super) fn open_lines(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
-    let mut rows = Rows::new(path, options, "line");
+    let mut rows = Rows::new(path, options, Unit::Line);
     for (number, line) in (1..).zip(BufReader::new(file).split(b'\n')) {
         let line = line.map_err(|source| DataError::io(path, source))?;
         let line = line.trim_ascii();
@@ -53,7 +54,7 @@ pub(super) fn open_array(
         location: format!("line {}", error.line()),
         message: error.to_string(),
     })?;
-    let mut rows = Rows::new(path, options, "row");
+    let mut rows = Rows::new(path, options, Unit::Row);
     for (number, value) in (1..).zip(values) {
         rows.add(number, value)?;
     }
@@ -75,7 +76,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(path: &'a Path, options: &'a OpenOptions, unit: &'static str) -> Self {
+    fn new(path: &'a Path, options: &'a OpenOptions, unit: Unit) -> Self {
         Self {
             path,
             options,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::collect::{Collector, Picture, RawRow};
 use super::{OpenOptions, Opened, parse_split};
+use crate::dataset::Unit;
 use crate::error::DataError;
 
 #[derive(Deserialize)]
@@ -69,7 +70,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], options: &OpenOptions) -> Result<
         message: error.to_string(),
     })?;
     let folders = folders(path, options);
-    let mut collector = Collector::new(path, options, "image");
+    let mut collector = Collector::new(path, options, Unit::Image);
     for (number, entry) in (1..).zip(file.images) {
         match row(entry, number, &folders) {
             Ok(row) => collector.add(row),

@@ -15,6 +15,7 @@ use parquet::schema::types::Type;
 use super::collect::{Collector, Picture, RawRow};
 use super::columns::Columns;
 use super::{OpenOptions, Opened, parse_split};
+use crate::dataset::Unit;
 use crate::error::DataError;
 
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
@@ -49,7 +50,7 @@ fn read(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
         name(columns.text),
         columns.split.map(name),
     );
-    let mut collector = Collector::new(path, options, "row");
+    let mut collector = Collector::new(path, options, Unit::Row);
     for (number, row) in (1u64..).zip(reader.get_row_iter(Some(projection)).map_err(failed)?) {
         // An unreadable page leaves nothing to go on with: the rows after it have no known place.
         let row =

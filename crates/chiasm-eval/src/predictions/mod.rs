@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::{fs, io};
 
+use chiasm_data::atomic::write_atomically;
 use safetensors::tensor::SafeTensorError;
 use safetensors::{SafeTensors, serialize_to_file};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,6 @@ use serde::{Deserialize, Serialize};
 pub use error::PredictionsError;
 use tensors::{Header, IMAGE_OF_TEXT, Reader, SCORES, Tensor, rerank_names};
 
-use crate::atomic::write_atomically;
 use crate::metrics::rerank::check;
 use crate::metrics::scores::Pairing;
 use crate::metrics::{Direction, Reranked, RetrievalError, ScoreMatrix};
@@ -147,12 +147,19 @@ impl Predictions {
         write_atomically(path, |partial| {
             // safetensors replaces the file by one that only its owner may read; a new file has the rights that the
             // user's settings give.
-            let rights = fs::File::create(partial)?.metadata()?.permissions();
+            let created = fs::File::create(partial)?.metadata()?;
+            if !created.is_file() {
+                // It would also replace a device or a pipe by a file.
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "something other than a regular file is there",
+                ));
+            }
             serialize_to_file(tensors, Some(metadata), partial).map_err(|error| match error {
                 SafeTensorError::IoError(error) => error,
                 other => io::Error::other(other),
             })?;
-            fs::set_permissions(partial, rights)
+            fs::set_permissions(partial, created.permissions())
         })
         .map_err(|source| PredictionsError::Io {
             path: path.to_owned(),

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use chiasm_data::atomic::write_bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::atomic::write_bytes;
 use crate::metrics::{ChanceLevel, DirectionMetrics, RetrievalMetrics};
 
 /// Name of the page inside the report's folder.

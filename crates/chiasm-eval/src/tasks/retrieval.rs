@@ -89,7 +89,9 @@ impl Embedder<'_> {
         for chunk in indices.chunks(self.batch_size.max(1)) {
             let pixels = eval_images(dataset, chunk, self.preprocess)?;
             let pixels = TensorData::new(pixels, [chunk.len(), 3, side, side]);
-            let encoded = self.model.encode_images(Tensor::from_data(pixels, self.device));
+            let encoded = self
+                .model
+                .encode_images(Tensor::from_data(pixels, self.device));
             embeds.push(normalize(self.model.project_image(encoded.clone())));
             if keep_tokens {
                 tokens.push(encoded);
@@ -224,7 +226,14 @@ pub fn run(
         .matmul(encoded_texts.embeds.clone().transpose());
     let scores = ScoreMatrix::new(host(table)?, samples.len(), texts.len())?;
     let reranked = if fuse {
-        Some(rerank_both(embedder, job, &scores, &encoded_images, &encoded_texts, progress)?)
+        Some(rerank_both(
+            embedder,
+            job,
+            &scores,
+            &encoded_images,
+            &encoded_texts,
+            progress,
+        )?)
     } else {
         None
     };
@@ -240,7 +249,9 @@ pub fn run(
             text_ids: pairs
                 .iter()
                 .filter_map(|(sample, text)| {
-                    samples.get(*sample).map(|sample| format!("{}#{text}", sample.id))
+                    samples
+                        .get(*sample)
+                        .map(|sample| format!("{}#{text}", sample.id))
                 })
                 .collect(),
             texts: texts.iter().map(|text| (*text).to_owned()).collect(),
@@ -284,7 +295,9 @@ fn rerank_both(
         .iter()
         .zip(values)
         .map(|(&(image, text), log_odds)| {
-            let similarity = scores.get(image as usize, text as usize).unwrap_or(f32::NAN);
+            let similarity = scores
+                .get(image as usize, text as usize)
+                .unwrap_or(f32::NAN);
             ((image, text), log_odds + similarity * sharpness)
         })
         .collect();
@@ -294,7 +307,11 @@ fn rerank_both(
             .map(|(query, list)| {
                 list.iter()
                     .map(|other| {
-                        let pair = if image_first { (query, *other) } else { (*other, query) };
+                        let pair = if image_first {
+                            (query, *other)
+                        } else {
+                            (*other, query)
+                        };
                         known.get(&pair).copied().unwrap_or(f32::NEG_INFINITY)
                     })
                     .collect()
