@@ -11,8 +11,10 @@ pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod tensorboard;
+pub mod trained;
 pub mod trainer;
 
 pub use error::TrainError;
 pub use recipe::Recipe;
+pub use trained::TrainedModel;
 pub use trainer::{Observer, Outcome, StepRecord, Trainer};

@@ -16,6 +16,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use chiasm_data::atomic;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint;
@@ -88,7 +89,7 @@ impl RunDir {
     /// If it cannot be written.
     pub fn write(&self, name: &str, content: &str) -> Result<(), TrainError> {
         let path = self.root.join(name);
-        fs::write(&path, content).map_err(TrainError::io(&path))
+        atomic::write_bytes(&path, content.as_bytes()).map_err(TrainError::io(&path))
     }
 
     /// Adds a line to the log.

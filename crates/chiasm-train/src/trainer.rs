@@ -15,9 +15,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 use chiasm_data::{Dataset, HostBatch, Loader, LoaderConfig, Preprocess, Resize, TextTokenizer};
 use chiasm_nn::layers::Init;
-use chiasm_nn::weights::{
-    ParamPath, from_safetensors, load_state_dict, replace_value, state_dict, to_safetensors,
-};
+use chiasm_nn::weights::{ParamPath, from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::losses;
 use chiasm_objective::masking::{DrawKey, ImageRows, TextRows, Vocabulary, step_input};
@@ -29,6 +27,7 @@ use crate::gradients::{self, GradientMap};
 use crate::optimizer::Optimizer;
 use crate::recipe::{Recipe, ResizeRule};
 use crate::run::{MetricLine, RunDir};
+use crate::trained::load_weights;
 
 /// Bounds of the learned temperature; outside them the published form can reach zero or below.
 const TEMPERATURE_RANGE: (f32, f32) = (0.001, 0.5);
@@ -461,75 +460,6 @@ impl Trainer {
             samples: batches.iter().flat_map(|batch| batch.ids.clone()).collect(),
         }
     }
-}
-
-/// A trained model read back from a checkpoint, ready for inference.
-pub struct TrainedModel {
-    /// The model, without gradients.
-    pub model: VisionLanguageModel,
-    /// Its sizes.
-    pub config: ModelConfig,
-    /// Its tokenizer.
-    pub tokenizer: TextTokenizer,
-    /// How its pictures are prepared.
-    pub preprocess: Preprocess,
-    /// The recipe it was trained with.
-    pub recipe: Recipe,
-    /// Where its training stood.
-    pub state: RunState,
-}
-
-impl TrainedModel {
-    /// Reads a verified checkpoint.
-    ///
-    /// # Errors
-    /// If a part is missing or does not fit.
-    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self, TrainError> {
-        let unusable = |reason: String| TrainError::Checkpoint {
-            path: checkpoint.path.clone(),
-            reason,
-        };
-        let config: ModelConfig = checkpoint.json(checkpoint::CONFIG_FILE)?;
-        config
-            .validate()
-            .map_err(|error| unusable(error.to_string()))?;
-        let tokenizer = TextTokenizer::from_bytes(checkpoint.file(checkpoint::TOKENIZER_FILE)?)
-            .map_err(|error| unusable(error.to_string()))?;
-        let preprocess = Preprocess::from_hf_json(checkpoint.text(checkpoint::PREPROCESSOR_FILE)?)
-            .map_err(|error| unusable(error.to_string()))?;
-        let origin = checkpoint.path.display().to_string();
-        let recipe = Recipe::from_toml(checkpoint.text(checkpoint::RECIPE_FILE)?, &origin)?;
-        let fresh = VisionLanguageModel::new(&Init::new(0, config.init_std, device), &config);
-        Ok(Self {
-            model: load_weights(fresh, checkpoint)?.valid(),
-            tokenizer,
-            preprocess,
-            recipe,
-            state: checkpoint.json(checkpoint::STATE_FILE)?,
-            config,
-        })
-    }
-
-    /// The same sizes with the weights that the run began with: the yardstick of a report.
-    #[must_use]
-    pub fn untrained(&self, device: &Device) -> VisionLanguageModel {
-        let init = Init::new(self.recipe.schedule.seed, self.config.init_std, device);
-        VisionLanguageModel::new(&init, &self.config)
-    }
-}
-
-fn load_weights(
-    model: VisionLanguageModel,
-    checkpoint: &Checkpoint,
-) -> Result<VisionLanguageModel, TrainError> {
-    let wrap = |source| TrainError::Weights {
-        path: checkpoint.path.join(checkpoint::MODEL_FILE),
-        source,
-    };
-    let state = from_safetensors(checkpoint.file(checkpoint::MODEL_FILE)?).map_err(wrap)?;
-    let (model, report) = load_state_dict(model, state).map_err(wrap)?;
-    report.require_complete().map_err(wrap)?;
-    Ok(model)
 }
 
 fn metric_line(record: &StepRecord) -> MetricLine {

@@ -239,40 +239,71 @@ fn parity_optim_schedules() {
         );
     };
 
-    // The description gives the run: 100 steps an epoch, warm-up over 3 epochs (rows 0 to 2 are a
-    // quarter, a half, three quarters of row 3), decay at the start of epochs 6 and 9.
+    // The case states its runs in words only: the numbers of each description, in their order.
+    let told = |name: &str| numbers_after(case.json["what"].as_str().expect("what"), name);
+
+    // "rates at steps 1, 50 and 100 of 100 (steps counted from 1 ..), decay x0.1 at .. 6 and 9"
     let rows: Vec<Vec<f64>> = serde_json::from_value(expected["vqa_finetune"].clone()).unwrap();
-    let schedule = Schedule::StepWarmup {
-        epoch_steps: 100,
-        warmup_epochs: 3,
-        decay_epochs: vec![6, 9],
-        factor: 0.1,
+    let run = told("vqa_finetune:");
+    let [first, middle, last, epoch_steps, _, factor] = run[..6] else {
+        panic!("{run:?}")
     };
     let peak = rows.iter().flatten().copied().fold(0.0, f64::max);
+    let schedule = Schedule::StepWarmup {
+        epoch_steps: epoch_steps as u64,
+        // The rows before the first one at the peak.
+        warmup_epochs: rows.iter().take_while(|row| row[0] < peak).count() as u64,
+        decay_epochs: run[6..].iter().map(|epoch| *epoch as u64).collect(),
+        factor,
+    };
     for (epoch, row) in rows.iter().enumerate() {
-        for (step, want) in [1u64, 50, 100].into_iter().zip(row) {
-            let found = peak * schedule.factor(epoch as u64 * 100 + step - 1, 0);
+        for (step, want) in [first, middle, last].into_iter().zip(row) {
+            let done = epoch as f64 * epoch_steps + step - 1.0;
+            let found = peak * schedule.factor(done as u64, 0);
             same(&format!("epoch {epoch} step {step}"), found, *want);
         }
     }
 
+    // "100 steps per epoch, 50 epochs total, warm-up 2/50"
     let rows: Vec<(u64, f64)> =
         serde_json::from_value(expected["pretrain_bert_adam"].clone()).unwrap();
-    let schedule = Schedule::WarmupLinear { warmup: 2.0 / 50.0 };
+    let run = told("pretrain_bert_adam:");
+    let [epoch_steps, epochs, part, whole] = run[..] else {
+        panic!("{run:?}")
+    };
+    let schedule = Schedule::WarmupLinear {
+        warmup: part / whole,
+    };
     let peak = rows.iter().map(|row| row.1).fold(0.0, f64::max);
     for (epoch, want) in rows {
-        same(
-            &format!("epoch {epoch}"),
-            peak * schedule.factor(epoch * 100, 50 * 100),
-            want,
-        );
+        let (step, total) = (epoch * epoch_steps as u64, (epochs * epoch_steps) as u64);
+        let found = peak * schedule.factor(step, total);
+        same(&format!("epoch {epoch}"), found, want);
     }
 
+    // "15000 steps, 10 % warm-up"
     let rows: Vec<(u64, f64)> = serde_json::from_value(expected["scl_relative"].clone()).unwrap();
-    let schedule = Schedule::WarmupLinear { warmup: 0.1 };
+    let run = told("scl_relative:");
+    let [total, percent] = run[..] else {
+        panic!("{run:?}")
+    };
+    let schedule = Schedule::WarmupLinear {
+        warmup: percent / 100.0,
+    };
     for (step, want) in rows {
-        same(&format!("step {step}"), schedule.factor(step, 15_000), want);
+        let found = schedule.factor(step, total as u64);
+        same(&format!("step {step}"), found, want);
     }
+}
+
+/// Numbers of the sentence that starts with `name`.
+fn numbers_after(text: &str, name: &str) -> Vec<f64> {
+    let start = text.find(name).unwrap_or_else(|| panic!("no {name}")) + name.len();
+    let sentence = text[start..].split(". ").next().unwrap_or_default();
+    sentence
+        .split(|c: char| !c.is_ascii_digit() && c != '.')
+        .filter_map(|word| word.trim_end_matches('.').parse().ok())
+        .collect()
 }
 
 /// The published grouping, expressed as our rules and matched on published names.

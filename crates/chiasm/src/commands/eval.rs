@@ -9,8 +9,8 @@ use chiasm_eval::predictions::{ModelIdentity, Predictions};
 use chiasm_eval::score::{ScoreReport, render_table, score};
 use chiasm_eval::tasks::retrieval::{self, Embedder, RetrievalJob};
 use chiasm_nn::VisionLanguageModel;
+use chiasm_train::TrainedModel;
 use chiasm_train::checkpoint;
-use chiasm_train::trainer::TrainedModel;
 
 use crate::cli::{EvalArgs, Global};
 use crate::error::CliError;

@@ -15,7 +15,7 @@ use chiasm_eval::report::{
 };
 use chiasm_eval::score::{ScoreReport, render_table};
 use chiasm_train::run::{MetricLine, read_metrics};
-use chiasm_train::trainer::{Outcome, TrainedModel};
+use chiasm_train::{Outcome, TrainedModel};
 
 use crate::commands::{eval, search};
 use crate::error::CliError;
