@@ -41,7 +41,9 @@ impl View for Bytes {
 pub(crate) fn write(prepared: &Prepared, out: &Path) -> Result<()> {
     std::fs::create_dir_all(out)?;
     let mut files = prepared.trainer.files()?;
-    let weights = files.remove(MODEL_FILE).ok_or("the run has no weights to write")?;
+    let weights = files
+        .remove(MODEL_FILE)
+        .ok_or("the run has no weights to write")?;
     std::fs::write(out.join(MODEL_FILE), weights)?;
     let special = prepared.tokenizer.special();
     let vocab_size = prepared.tokenizer.vocab_size();
@@ -57,7 +59,10 @@ pub(crate) fn write(prepared: &Prepared, out: &Path) -> Result<()> {
     for (index, batch) in prepared.batches.iter().enumerate() {
         let input = drawn(prepared, batch, &vocabulary);
         let name = format!("batch_{index}.safetensors");
-        std::fs::write(out.join(&name), safetensors::serialize(tensors(&input)?, None)?)?;
+        std::fs::write(
+            out.join(&name),
+            safetensors::serialize(tensors(&input)?, None)?,
+        )?;
         batches.push(json!({ "file": name, "fused_size": input.fused_size }));
     }
     let recipe = &prepared.recipe;
@@ -69,7 +74,10 @@ pub(crate) fn write(prepared: &Prepared, out: &Path) -> Result<()> {
         "schedule": recipe.schedule,
         "batches": batches,
     });
-    std::fs::write(out.join("workload.json"), serde_json::to_vec_pretty(&settings)?)?;
+    std::fs::write(
+        out.join("workload.json"),
+        serde_json::to_vec_pretty(&settings)?,
+    )?;
     Ok(())
 }
 
@@ -132,7 +140,10 @@ fn floats<const D: usize>(tensor: &Tensor<D>) -> Result<Bytes> {
     Ok(Bytes {
         dtype: Dtype::F32,
         shape: tensor.dims().to_vec(),
-        data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        data: values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
     })
 }
 
@@ -144,6 +155,9 @@ fn ints<const D: usize>(tensor: &Tensor<D, Int>) -> Result<Bytes> {
     Ok(Bytes {
         dtype: Dtype::I64,
         shape: tensor.dims().to_vec(),
-        data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        data: values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
     })
 }

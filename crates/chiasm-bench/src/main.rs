@@ -20,7 +20,11 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// The workload, a file of `benches/workloads`; run from the root of the repository.
-    #[arg(long, global = true, default_value = "benches/workloads/quickstart_step.toml")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "benches/workloads/quickstart_step.toml"
+    )]
     workload: PathBuf,
     /// Threads that compute.
     #[arg(long, global = true, default_value_t = 2)]

@@ -31,7 +31,10 @@ pub(crate) fn answer(mut prepared: Prepared) -> Result<()> {
             .ok_or_else(|| format!("unknown request `{line}`, expected `steps N`"))?;
         let mut steps = Vec::with_capacity(count);
         for _ in 0..count {
-            let batch = prepared.batches.get(next).ok_or("the workload has no batches")?;
+            let batch = prepared
+                .batches
+                .get(next)
+                .ok_or("the workload has no batches")?;
             next = (next + 1) % prepared.batches.len();
             let start = Instant::now();
             let record = prepared.trainer.train_step(std::slice::from_ref(batch))?;

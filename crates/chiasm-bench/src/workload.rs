@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use chiasm_data::{
-    Dataset, HostBatch, Loader, LoaderConfig, Split, TextTokenizer, builtin, rng,
-};
+use chiasm_data::{Dataset, HostBatch, Loader, LoaderConfig, Split, TextTokenizer, builtin, rng};
 use chiasm_nn::ModelConfig;
 use chiasm_train::recipe::BUILTIN_EMOJI;
 use chiasm_train::trainer::{model_config, preprocess};
@@ -97,13 +95,20 @@ pub(crate) fn prepare(path: &Path) -> Result<Prepared> {
     });
     let batches = match &workload.batches {
         Batches::Recipe { count } => from_recipe(&recipe, &train, &tokenizer, *count)?,
-        Batches::Random { count, text_len, .. } => (0..*count)
+        Batches::Random {
+            count, text_len, ..
+        } => (0..*count)
             .map(|step| random(&recipe, &tokenizer, step, *text_len))
             .collect(),
     };
     Ok(Prepared {
         model_config: model_config(&recipe, &tokenizer),
-        trainer: Trainer::new(recipe.clone(), train, Arc::clone(&tokenizer), &Device::flex())?,
+        trainer: Trainer::new(
+            recipe.clone(),
+            train,
+            Arc::clone(&tokenizer),
+            &Device::flex(),
+        )?,
         workload,
         recipe,
         tokenizer,
@@ -134,7 +139,12 @@ fn from_recipe(
         .collect::<std::result::Result<_, _>>()?)
 }
 
-fn random(recipe: &Recipe, tokenizer: &TextTokenizer, step: u64, text_len: [usize; 2]) -> HostBatch {
+fn random(
+    recipe: &Recipe,
+    tokenizer: &TextTokenizer,
+    step: u64,
+    text_len: [usize; 2],
+) -> HostBatch {
     let size = recipe.schedule.batch_size;
     let side = recipe.model.vision.image_size;
     let special = tokenizer.special();
