@@ -4,10 +4,8 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use burn::tensor::{DType, Device, Int, Tensor};
-use chiasm_data::HostBatch;
+use burn::tensor::{DType, Int, Tensor};
 use chiasm_objective::StepInput;
-use chiasm_objective::masking::{DrawKey, ImageRows, TextRows, Vocabulary, step_input};
 use chiasm_train::checkpoint::MODEL_FILE;
 use safetensors::tensor::{Dtype, View};
 use serde_json::json;
@@ -45,19 +43,9 @@ pub(crate) fn write(prepared: &Prepared, out: &Path) -> Result<()> {
         .remove(MODEL_FILE)
         .ok_or("the run has no weights to write")?;
     std::fs::write(out.join(MODEL_FILE), weights)?;
-    let special = prepared.tokenizer.special();
-    let vocab_size = prepared.tokenizer.vocab_size();
-    // As the trainer does; a difference would show in the losses, which are compared.
-    let vocabulary = Vocabulary {
-        size: vocab_size,
-        mask_id: special.mask.unwrap_or(special.pad),
-        special_ids: (0..vocab_size as i64)
-            .filter(|id| prepared.tokenizer.is_special(*id))
-            .collect(),
-    };
     let mut batches = Vec::new();
     for (index, batch) in prepared.batches.iter().enumerate() {
-        let input = drawn(prepared, batch, &vocabulary);
+        let input = prepared.trainer.step_input(batch);
         let name = format!("batch_{index}.safetensors");
         std::fs::write(
             out.join(&name),
@@ -79,30 +67,6 @@ pub(crate) fn write(prepared: &Prepared, out: &Path) -> Result<()> {
         serde_json::to_vec_pretty(&settings)?,
     )?;
     Ok(())
-}
-
-fn drawn(prepared: &Prepared, batch: &HostBatch, vocabulary: &Vocabulary) -> StepInput {
-    step_input(
-        TextRows {
-            input_ids: &batch.input_ids,
-            attention_mask: &batch.attention_mask,
-            len: batch.text_len,
-            word_ids: &batch.word_ids,
-        },
-        ImageRows {
-            pixel_values: &batch.pixel_values,
-            image_size: batch.image_size,
-            patches: prepared.model_config.vision.num_patches(),
-        },
-        vocabulary,
-        &prepared.recipe.objectives,
-        DrawKey {
-            seed: prepared.recipe.schedule.seed,
-            step: batch.step,
-            samples: &batch.samples,
-        },
-        &Device::flex(),
-    )
 }
 
 /// What a step reads, by name; an objective that is off leaves its tensors out.

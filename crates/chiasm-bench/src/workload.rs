@@ -55,8 +55,6 @@ pub(crate) struct Prepared {
     pub(crate) recipe: Recipe,
     /// The recipe's model sizes with the tokenizer's vocabulary.
     pub(crate) model_config: ModelConfig,
-    /// Tokenizer of the run.
-    pub(crate) tokenizer: Arc<TextTokenizer>,
     /// A run at its beginning.
     pub(crate) trainer: Trainer,
     /// Batches in host memory: decoding and tokenising are no part of a step.
@@ -103,15 +101,9 @@ pub(crate) fn prepare(path: &Path) -> Result<Prepared> {
     };
     Ok(Prepared {
         model_config: model_config(&recipe, &tokenizer),
-        trainer: Trainer::new(
-            recipe.clone(),
-            train,
-            Arc::clone(&tokenizer),
-            &Device::flex(),
-        )?,
+        trainer: Trainer::new(recipe.clone(), train, tokenizer, &Device::flex())?,
         workload,
         recipe,
-        tokenizer,
         batches,
     })
 }

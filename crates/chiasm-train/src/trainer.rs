@@ -341,7 +341,9 @@ impl Trainer {
         })
     }
 
-    fn step_input(&self, batch: &HostBatch) -> chiasm_objective::StepInput {
+    /// A batch on the device with everything random of its step drawn.
+    #[must_use]
+    pub fn step_input(&self, batch: &HostBatch) -> chiasm_objective::StepInput {
         step_input(
             TextRows {
                 input_ids: &batch.input_ids,
