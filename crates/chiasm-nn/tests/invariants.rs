@@ -1,0 +1,169 @@
+//! What must hold of the model whatever its weights (`specs/scl.md` section 10.4).
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap here is the failed test"
+)]
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use chiasm_nn::attention::KeyBias;
+use chiasm_nn::layers::Init;
+use chiasm_nn::text::TextInput;
+use chiasm_nn::vision::select_patches;
+use chiasm_nn::{FusionConfig, ModelConfig, TextConfig, VisionConfig, VisionLanguageModel};
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        text: TextConfig {
+            vocab_size: 40,
+            hidden_size: 12,
+            layers: 2,
+            num_heads: 3,
+            intermediate_size: 20,
+            max_text_len: 8,
+            dropout: 0.0,
+            ..TextConfig::default()
+        },
+        vision: VisionConfig {
+            image_size: 12,
+            patch_size: 4,
+            hidden_size: 16,
+            layers: 2,
+            num_heads: 4,
+            intermediate_size: 24,
+            ..VisionConfig::default()
+        },
+        fusion: FusionConfig {
+            hidden_size: 20,
+            layers: 2,
+            num_heads: 2,
+            intermediate_size: 24,
+            dropout: 0.0,
+            ..FusionConfig::default()
+        },
+        projection_size: 6,
+        init_std: 0.2,
+        ..ModelConfig::default()
+    }
+}
+
+fn model(device: &Device) -> VisionLanguageModel {
+    VisionLanguageModel::new(&Init::new(3, config().init_std, device), &config())
+}
+
+fn text(ids: [i64; 12], device: &Device) -> TextInput {
+    let mask = [1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0];
+    let ints = |values: [i64; 12]| {
+        Tensor::<2, Int>::from_data(TensorData::new(values.to_vec(), [2, 6]), device)
+    };
+    TextInput {
+        input_ids: ints(ids),
+        attention_mask: ints(mask),
+    }
+}
+
+fn pixels(change: impl Fn(usize) -> f32, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = (0..2 * 3 * 12 * 12)
+        .map(|index| ((index * 37 % 101) as f32 / 50.0 - 1.0) + change(index))
+        .collect();
+    Tensor::from_data(TensorData::new(values, [2, 3, 12, 12]), device)
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec::<f32>().unwrap()
+}
+
+/// A6: what stands under padding changes no real token and no image token.
+#[test]
+fn padding_is_invisible() {
+    let device = Device::flex();
+    let model = model(&device);
+    let image = model.encode_images(pixels(|_| 0.0, &device));
+    let run = |ids| {
+        let input = text(ids, &device);
+        let bias = KeyBias::from_mask(input.attention_mask.clone());
+        let tokens = model.encode_text(&input);
+        let fused = model.fuse(tokens, image.clone(), &bias);
+        (values(fused.text), values(fused.image))
+    };
+    let (text_one, image_one) = run([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
+    let (text_two, image_two) = run([5, 6, 7, 8, 30, 31, 5, 9, 8, 32, 33, 34]);
+    assert_eq!(image_one, image_two);
+    let width = config().fusion.hidden_size;
+    for (row, real) in [(0, 4), (1, 3)] {
+        let tokens = row * 6 * width..(row * 6 + real) * width;
+        assert_eq!(text_one[tokens.clone()], text_two[tokens]);
+    }
+    assert_ne!(text_one, text_two, "the padded positions themselves differ");
+}
+
+/// S5: pixels of a dropped patch change nothing, bit for bit; those of a kept one do.
+#[test]
+fn dropped_patches_are_invisible() {
+    let device = Device::flex();
+    let model = model(&device);
+    // Patch 0 covers rows and columns 0 to 3 of every channel; patches 4 and 8 are kept.
+    let in_patch = |index: usize, patch: usize| {
+        let (row, column) = (index / 12 % 12, index % 12);
+        row / 4 * 3 + column / 4 == patch
+    };
+    let kept: Vec<i64> = vec![4, 8, 9 + 4, 9 + 8];
+    let run = |changed: usize| {
+        let pixels = pixels(
+            |index| f32::from(u8::from(in_patch(index, changed))),
+            &device,
+        );
+        let flat = Tensor::<1, Int>::from_data(TensorData::new(kept.clone(), [4]), &device);
+        let patches = model.vision.embed_patches(pixels);
+        values(model.encode_patches(select_patches(patches, flat)))
+    };
+    assert_eq!(run(0), run(1), "neither patch is kept");
+    assert_ne!(run(0), run(4));
+}
+
+/// A result never depends on what else is in the batch.
+#[test]
+fn a_batch_of_one_gives_what_it_gives_among_others() {
+    let device = Device::flex();
+    let model = model(&device);
+    let both = pixels(|_| 0.0, &device);
+    let together = values(model.encode_images(both.clone()));
+    let alone = values(model.encode_images(both.narrow(0, 1, 1)));
+    let second = &together[together.len() / 2..];
+    for (one, other) in alone.iter().zip(second) {
+        assert!(
+            (one - other).abs() <= 1e-6 * other.abs().max(1.0),
+            "{one} and {other}"
+        );
+    }
+}
+
+/// A7: image layer l reads the text of layer l - 1, not the one just made.
+#[test]
+fn both_streams_are_updated_in_parallel() {
+    let device = Device::flex();
+    let model = model(&device);
+    let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1], &device);
+    let bias = KeyBias::from_mask(input.attention_mask.clone());
+    let tokens = model.encode_text(&input) + model.token_types.row(0);
+    let image = model.encode_images(pixels(|_| 0.0, &device)) + model.token_types.row(1);
+    let (expected, probabilities) =
+        model.fusion.image_layers[0].forward(image.clone(), tokens.clone(), None, Some(&bias));
+    let layers = model.fusion.forward_all(
+        chiasm_nn::fusion::Streams {
+            text: tokens,
+            image,
+        },
+        &bias,
+    );
+    assert_eq!(values(layers[0].image.clone()), values(expected));
+    // A10: attention is a distribution over the other stream, and padding gets none of it.
+    let [batch, heads, own, other] = probabilities.dims();
+    let rows = values(probabilities);
+    assert_eq!(rows.len(), batch * heads * own * other);
+    for (index, row) in rows.chunks(other).enumerate() {
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        let real = if index < heads * own { 4 } else { 3 };
+        assert!(row[real..].iter().all(|share| *share == 0.0));
+    }
+}
