@@ -95,7 +95,7 @@ pub(crate) fn write(
         ResultRow::measured(RowKind::Dual, "trained, dual encoder", &score.dual),
     ];
     let mut notes = vec![format!(
-        "Split \"{split}\": {} pictures, {} texts, none seen in training. A tie counts as a miss.",
+        "Split \"{split}\": {} pictures, none of them trained on, and their {} texts. A tie counts as a miss.",
         score.images, score.texts
     )];
     if let Some(reranked) = &score.reranked {
