@@ -176,7 +176,7 @@ impl DataError {
                 first_reason.as_ref().map(|reason| format!("the first row was rejected because: {reason}"))
             }
             Self::BadRate { .. } => {
-                Some("repair or remove the listed rows, or allow more with `--max-bad-rate`".to_owned())
+                Some("repair or remove the listed rows, name the folder of the pictures with `--image-root` if they were not found, or allow more with `--max-bad-rate`".to_owned())
             }
             Self::Tokenizer(error) => error.hint(),
             Self::Transform(error) => error.hint(),
