@@ -4,7 +4,7 @@
 //! Linear weights are `[in, out]` in memory and `[out, in]` here, so that files agree with the
 //! rest of the field.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
@@ -325,10 +325,4 @@ pub fn from_safetensors(bytes: &[u8]) -> Result<StateDict, WeightError> {
         );
     }
     Ok(state)
-}
-
-/// Names of a module's parameters, each exactly once.
-#[must_use]
-pub fn parameter_names<M: Module>(module: &M) -> BTreeSet<String> {
-    state_dict(module).into_keys().collect()
 }
