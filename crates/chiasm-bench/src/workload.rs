@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use chiasm_data::{Dataset, HostBatch, Loader, LoaderConfig, Split, TextTokenizer, builtin, rng};
 use chiasm_nn::ModelConfig;
 use chiasm_train::recipe::BUILTIN_EMOJI;
-use chiasm_train::trainer::{model_config, preprocess};
+use chiasm_train::trainer::{model_config, preprocess, tokenizer};
 use chiasm_train::{Recipe, Trainer};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -79,14 +79,7 @@ pub(crate) fn prepare(path: &Path) -> Result<Prepared> {
         return Err("a workload's recipe has no dropout".into());
     }
     let train = Arc::new(builtin::emoji()?.subset(Split::Train));
-    let tokenizer = TextTokenizer::train(
-        train
-            .samples
-            .iter()
-            .flat_map(|sample| sample.texts.iter().map(String::as_str)),
-        recipe.tokenizer.algorithm.into(),
-        recipe.tokenizer.vocab_size,
-    )?;
+    let tokenizer = tokenizer(&recipe, &train)?;
     let tokenizer = Arc::new(match &workload.batches {
         Batches::Recipe { .. } => tokenizer,
         Batches::Random { vocab_size, .. } => filled_up(&tokenizer, *vocab_size)?,

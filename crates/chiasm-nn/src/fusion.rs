@@ -67,13 +67,33 @@ impl FusionLayer {
     }
 }
 
-/// Both streams after one layer or after all.
+/// Both streams, before, between or after the fusion layers.
 #[derive(Clone, Debug)]
-pub struct Streams {
-    /// `[batch, text_len, width]`.
+pub struct Fused {
+    /// Words, `[batch, text_len, width]`.
     pub text: Tensor<3>,
-    /// `[batch, visual_len, width]`.
+    /// Class token and patches, `[batch, visual_len, width]`.
     pub image: Tensor<3>,
+}
+
+impl Fused {
+    /// Global meaning of the text: its first token, `[batch, width]`.
+    #[must_use]
+    pub fn text_global(&self) -> Tensor<2> {
+        first_token(self.text.clone())
+    }
+
+    /// Global meaning of the image: its class token, `[batch, width]`.
+    #[must_use]
+    pub fn image_global(&self) -> Tensor<2> {
+        first_token(self.image.clone())
+    }
+}
+
+/// First token of every sequence, `[batch, len, width]` to `[batch, width]`.
+#[must_use]
+pub fn first_token(tokens: Tensor<3>) -> Tensor<2> {
+    tokens.narrow(1, 0, 1).squeeze_dim::<2>(1)
 }
 
 /// The two stacks.
@@ -100,26 +120,38 @@ impl FusionEncoder {
         }
     }
 
-    /// Runs both stacks and returns what every layer gave, the last one last.
+    /// Runs both stacks.
     ///
     /// # Shapes
     /// - text `[batch, text_len, width]`, image `[batch, visual_len, width]`; `text_bias` masks
     ///   the text's padding for both streams
     #[must_use]
-    pub fn forward_all(&self, input: Streams, text_bias: &KeyBias) -> Vec<Streams> {
-        let mut outputs: Vec<Streams> = Vec::with_capacity(self.text_layers.len());
-        let mut current = input;
-        for (text_layer, image_layer) in self.text_layers.iter().zip(&self.image_layers) {
-            let Streams { text, image } = current;
-            let (next_text, _) =
-                text_layer.forward(text.clone(), image.clone(), Some(text_bias), None);
-            let (next_image, _) = image_layer.forward(image, text, None, Some(text_bias));
-            current = Streams {
-                text: next_text,
-                image: next_image,
-            };
-            outputs.push(current.clone());
-        }
-        outputs
+    pub fn forward(&self, input: Fused, text_bias: &KeyBias) -> Fused {
+        self.layers()
+            .fold(input, |current, pair| update(pair, current, text_bias))
+    }
+
+    /// As [`Self::forward`], returning what every layer gave, the last one last.
+    #[must_use]
+    pub fn forward_all(&self, input: Fused, text_bias: &KeyBias) -> Vec<Fused> {
+        self.layers()
+            .scan(input, |current, pair| {
+                *current = update(pair, current.clone(), text_bias);
+                Some(current.clone())
+            })
+            .collect()
+    }
+
+    fn layers(&self) -> impl Iterator<Item = (&FusionLayer, &FusionLayer)> {
+        self.text_layers.iter().zip(&self.image_layers)
+    }
+}
+
+/// One (text, image) pair of layers, both reading the same `current`.
+fn update((text, image): (&FusionLayer, &FusionLayer), current: Fused, bias: &KeyBias) -> Fused {
+    let (own_text, own_image) = (current.text.clone(), current.image.clone());
+    Fused {
+        text: text.forward(own_text, current.image, Some(bias), None).0,
+        image: image.forward(own_image, current.text, None, Some(bias)).0,
     }
 }

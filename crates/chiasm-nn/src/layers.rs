@@ -36,12 +36,6 @@ impl Init {
         }
     }
 
-    /// Where the parameters are created.
-    #[must_use]
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
     /// A parameter drawn from a normal distribution around 0.
     #[must_use]
     pub fn normal<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {

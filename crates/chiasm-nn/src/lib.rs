@@ -16,4 +16,5 @@ pub mod vision;
 pub mod weights;
 
 pub use config::{Activation, FusionConfig, ModelConfig, TextConfig, VisionConfig};
-pub use model::{Fused, VisionLanguageModel};
+pub use fusion::Fused;
+pub use model::VisionLanguageModel;

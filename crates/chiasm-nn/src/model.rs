@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use crate::attention::KeyBias;
 use crate::config::ModelConfig;
-use crate::fusion::{FusionEncoder, Streams};
+use crate::fusion::{Fused, FusionEncoder, first_token};
 use crate::heads::{MatchHead, MlmHead, Pooler, Projection};
 use crate::layers::{Embedding, Init, Linear};
 use crate::text::{TextEncoder, TextInput};
@@ -46,35 +46,6 @@ pub struct VisionLanguageModel {
     pub match_head: MatchHead,
     /// Masked-word head.
     pub mlm_head: MlmHead,
-}
-
-/// Output of the fusion encoder.
-#[derive(Clone, Debug)]
-pub struct Fused {
-    /// Fused words, `[batch, text_len, width]`.
-    pub text: Tensor<3>,
-    /// Fused class token and patches, `[batch, visual_len, width]`.
-    pub image: Tensor<3>,
-}
-
-impl Fused {
-    /// Global meaning of the text: its first token, `[batch, width]`.
-    #[must_use]
-    pub fn text_global(&self) -> Tensor<2> {
-        first_token(self.text.clone())
-    }
-
-    /// Global meaning of the image: its class token, `[batch, width]`.
-    #[must_use]
-    pub fn image_global(&self) -> Tensor<2> {
-        first_token(self.image.clone())
-    }
-}
-
-/// First token of every sequence, `[batch, len, width]` to `[batch, width]`.
-#[must_use]
-pub fn first_token(tokens: Tensor<3>) -> Tensor<2> {
-    tokens.narrow(1, 0, 1).squeeze_dim::<2>(1)
 }
 
 impl VisionLanguageModel {
@@ -144,21 +115,21 @@ impl VisionLanguageModel {
     /// - text `[batch, text_len, width]`, image `[batch, visual_len, width]`
     #[must_use]
     pub fn fuse(&self, text: Tensor<3>, image: Tensor<3>, text_bias: &KeyBias) -> Fused {
-        let mut layers = self.fuse_all(text.clone(), image.clone(), text_bias);
-        match layers.pop() {
-            Some(Streams { text, image }) => Fused { text, image },
-            None => Fused { text, image },
-        }
+        self.fusion.forward(self.with_types(text, image), text_bias)
     }
 
     /// As [`Self::fuse`], returning the output of every fusion layer.
     #[must_use]
-    pub fn fuse_all(&self, text: Tensor<3>, image: Tensor<3>, text_bias: &KeyBias) -> Vec<Streams> {
-        let input = Streams {
+    pub fn fuse_all(&self, text: Tensor<3>, image: Tensor<3>, text_bias: &KeyBias) -> Vec<Fused> {
+        self.fusion
+            .forward_all(self.with_types(text, image), text_bias)
+    }
+
+    fn with_types(&self, text: Tensor<3>, image: Tensor<3>) -> Fused {
+        Fused {
             text: text + self.token_types.row(TEXT_TYPE),
             image: image + self.token_types.row(IMAGE_TYPE),
-        };
-        self.fusion.forward_all(input, text_bias)
+        }
     }
 
     /// Both pooled summaries side by side, text first: `[batch, 2 width]`.

@@ -150,7 +150,7 @@ fn both_streams_are_updated_in_parallel() {
     let (expected, probabilities) =
         model.fusion.image_layers[0].forward(image.clone(), tokens.clone(), None, Some(&bias));
     let layers = model.fusion.forward_all(
-        chiasm_nn::fusion::Streams {
+        chiasm_nn::Fused {
             text: tokens,
             image,
         },

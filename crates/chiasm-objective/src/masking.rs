@@ -15,16 +15,29 @@ use crate::mlm::MlmTargets;
 /// What masking must know of the tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
-    /// Number of token ids.
-    pub size: usize,
     /// Id of the mask token.
-    pub mask_id: i64,
+    mask_id: i64,
     /// Ids that are never masked and never drawn as a random word.
-    pub special_ids: Vec<i64>,
+    special_ids: Vec<i64>,
+    /// All others.
+    ordinary_ids: Vec<i64>,
+}
+
+impl Vocabulary {
+    /// Of `size` ids from 0, those that `is_special` says are special.
+    #[must_use]
+    pub fn new(size: usize, mask_id: i64, is_special: impl Fn(i64) -> bool) -> Self {
+        let (special_ids, ordinary_ids) = (0..size as i64).partition(|id| is_special(*id));
+        Self {
+            mask_id,
+            special_ids,
+            ordinary_ids,
+        }
+    }
 }
 
 /// A batch of tokenised texts on the host, padded to one length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct TextRows<'a> {
     /// `[batch, len]`, row after row.
     pub input_ids: &'a [i64],
@@ -108,9 +121,6 @@ pub fn mlm_draw(
     config: &MlmConfig,
     key: DrawKey<'_>,
 ) -> MlmDraw {
-    let ordinary: Vec<i64> = (0..vocabulary.size as i64)
-        .filter(|id| !vocabulary.special_ids.contains(id))
-        .collect();
     let mut draw = MlmDraw {
         input_ids: text.input_ids.to_vec(),
         ..MlmDraw::default()
@@ -134,7 +144,7 @@ pub fn mlm_draw(
             if dice < 0.8 {
                 *id = vocabulary.mask_id;
             } else if dice < 0.9
-                && let Some(random) = pick(&ordinary, &mut rng)
+                && let Some(random) = pick(&vocabulary.ordinary_ids, &mut rng)
             {
                 *id = random;
             }
@@ -366,11 +376,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn vocabulary() -> Vocabulary {
-        Vocabulary {
-            size: 100,
-            mask_id: 4,
-            special_ids: vec![0, 1, 2, 3, 4],
-        }
+        Vocabulary::new(100, 4, |id| id <= 4)
     }
 
     /// Texts of the given numbers of words, on the host.

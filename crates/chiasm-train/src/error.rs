@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chiasm_data::DataError;
+use chiasm_data::{DataError, TokenizerError};
 use chiasm_nn::weights::WeightError;
 
 /// An error of training; [`TrainError::hint`] says how to go on.
@@ -22,6 +22,9 @@ pub enum TrainError {
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The texts or the file give no tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -78,9 +81,6 @@ pub enum TrainError {
         /// Ids of the samples of the step.
         samples: Vec<String>,
     },
-    /// The device failed or is not there.
-    #[error("device: {0}")]
-    Device(String),
     /// The evaluation that runs during training failed.
     #[error("evaluation during training: {0}")]
     Evaluation(String),
@@ -93,6 +93,7 @@ impl TrainError {
         match self {
             Self::Recipe { hint, .. } => hint.clone(),
             Self::Data(error) => error.hint(),
+            Self::Tokenizer(error) => error.hint(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(
                 "free some space and run the command again with `--resume`; the last checkpoint is intact"
                     .to_owned(),
@@ -114,7 +115,6 @@ impl TrainError {
             Self::Weights { .. }
             | Self::Io { .. }
             | Self::Checkpoint { .. }
-            | Self::Device(_)
             | Self::Evaluation(_) => None,
         }
     }

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use chiasm_data::TokenizerKind;
+use chiasm_data::check::DEFAULT_MAX_BAD_RATE;
 use chiasm_nn::ModelConfig;
 use chiasm_objective::ObjectivesConfig;
 use chiasm_objective::masking::kept_patches;
@@ -53,7 +54,7 @@ impl Default for DataConfig {
             text_column: None,
             split_column: None,
             image_root: None,
-            max_bad_rate: 0.001,
+            max_bad_rate: DEFAULT_MAX_BAD_RATE,
             cache_mb: 256,
         }
     }

@@ -11,15 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use chiasm_data::{Dataset, HostBatch, Loader, LoaderConfig, Preprocess, Resize, TextTokenizer};
 use chiasm_nn::layers::Init;
-use chiasm_nn::weights::{ParamPath, from_safetensors, replace_value, state_dict, to_safetensors};
+use chiasm_nn::weights::{from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::losses;
 use chiasm_objective::masking::{DrawKey, ImageRows, TextRows, Vocabulary, step_input};
-use serde::Serialize;
 
 use crate::checkpoint::{self, Checkpoint, Files, RunState};
 use crate::error::TrainError;
@@ -35,7 +34,7 @@ const TEMPERATURE_RANGE: (f32, f32) = (0.001, 0.5);
 const PREFETCH: usize = 3;
 
 /// What one optimiser step did.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct StepRecord {
     /// Steps done, this one included.
     pub step: u64,
@@ -61,8 +60,6 @@ pub trait Observer {
     fn step(&mut self, _record: &StepRecord) {}
     /// After a checkpoint appeared.
     fn saved(&mut self, _path: &Path) {}
-    /// A word to the person watching.
-    fn message(&mut self, _text: &str) {}
     /// Measures the model on validation data; the values are logged.
     ///
     /// # Errors
@@ -97,6 +94,25 @@ pub struct Trainer {
     data_fingerprint: String,
 }
 
+/// The recipe's tokenizer file, or a tokenizer trained on the texts of `train`.
+///
+/// # Errors
+/// A file that cannot be read, or texts that no tokenizer can be trained on.
+pub fn tokenizer(recipe: &Recipe, train: &Dataset) -> Result<TextTokenizer, TrainError> {
+    if let Some(file) = &recipe.tokenizer.file {
+        return Ok(TextTokenizer::from_file(file)?);
+    }
+    let texts = train
+        .samples
+        .iter()
+        .flat_map(|sample| sample.texts.iter().map(String::as_str));
+    let (kind, size) = (
+        recipe.tokenizer.algorithm.into(),
+        recipe.tokenizer.vocab_size,
+    );
+    Ok(TextTokenizer::train(texts, kind, size)?)
+}
+
 /// What masking must know of a tokenizer.
 fn vocabulary(tokenizer: &TextTokenizer, recipe: &Recipe) -> Result<Vocabulary, TrainError> {
     let size = tokenizer.vocab_size();
@@ -110,14 +126,11 @@ fn vocabulary(tokenizer: &TextTokenizer, recipe: &Recipe) -> Result<Vocabulary, 
             hint: Some("use a BERT or RoBERTa tokenizer, or leave `tokenizer.file` out".to_owned()),
         });
     }
-    Ok(Vocabulary {
-        size,
-        // Only read by the two objectives checked above.
-        mask_id: special.mask.unwrap_or(special.pad),
-        special_ids: (0..size as i64)
-            .filter(|id| tokenizer.is_special(*id))
-            .collect(),
-    })
+    // The mask id is only read by the two objectives checked above.
+    let mask_id = special.mask.unwrap_or(special.pad);
+    Ok(Vocabulary::new(size, mask_id, |id| {
+        tokenizer.is_special(id)
+    }))
 }
 
 /// How pictures become the pixels of a recipe's model.
@@ -326,8 +339,11 @@ impl Trainer {
         }
         let factor = schedule.learning_rate.factor(self.step, total);
         let rate = self.recipe.optimizer.learning_rate * factor;
-        let model = self.optimizer.step(self.model.clone(), sum, rate);
-        self.model = clamp_temperature(model);
+        let mut model = self.optimizer.step(self.model.clone(), sum, rate);
+        let (low, high) = TEMPERATURE_RANGE;
+        let temperature = model.temperature.val().inner().clamp(low, high);
+        model.temperature = replace_value(model.temperature, temperature);
+        self.model = model;
         self.step += 1;
         Ok(StepRecord {
             step: self.step,
@@ -488,30 +504,4 @@ fn scalar(tensor: &Tensor<1>) -> f64 {
 fn dropout_seed(seed: u64, step: u64) -> u64 {
     let mut stream = chiasm_data::rng::stream(seed, "dropout", &[step]);
     chiasm_data::rng::below(&mut stream, usize::MAX) as u64
-}
-
-/// Keeps the learned temperature a usable divisor.
-fn clamp_temperature(model: VisionLanguageModel) -> VisionLanguageModel {
-    struct Clamp {
-        path: ParamPath,
-    }
-    impl ModuleMapper for Clamp {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.enter(name, container);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
-        }
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            if self.path.name() != "temperature" {
-                return param;
-            }
-            let (low, high) = TEMPERATURE_RANGE;
-            let value = param.val().inner().clamp(low, high);
-            replace_value(param, value)
-        }
-    }
-    model.map(&mut Clamp {
-        path: ParamPath::default(),
-    })
 }

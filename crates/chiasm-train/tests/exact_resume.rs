@@ -12,13 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use chiasm_data::{Dataset, Split, TextTokenizer, TokenizerKind, builtin};
+use chiasm_data::{Dataset, Split, builtin};
 use chiasm_train::run::{RunDir, read_metrics};
+use chiasm_train::trainer::tokenizer;
 use chiasm_train::{Observer, Outcome, Recipe, StepRecord, Trainer, checkpoint};
 
 /// Every objective, dropout and augmentation on: everything random takes part.
 const RECIPE: &str = r#"
 name = "resume"
+[tokenizer]
+vocab_size = 500
 [augment]
 crop = [0.7, 1.0]
 flip = 0.5
@@ -64,11 +67,7 @@ seed = 11
 fn trainer(recipe: &str) -> Trainer {
     let recipe = Recipe::from_toml(recipe, "test").unwrap();
     let train: Dataset = builtin::emoji().unwrap().subset(Split::Train);
-    let texts = train
-        .samples
-        .iter()
-        .flat_map(|s| s.texts.iter().map(String::as_str));
-    let tokenizer = TextTokenizer::train(texts, TokenizerKind::WordPiece, 500).unwrap();
+    let tokenizer = tokenizer(&recipe, &train).unwrap();
     Trainer::new(
         recipe,
         Arc::new(train),

@@ -111,6 +111,19 @@ fn replay(
     }
 }
 
+/// What the cases name alike; decay on everything and no groups unless a test says otherwise.
+fn config(form: AdamForm, hyper: &Value, weight_decay: f64) -> OptimizerConfig {
+    OptimizerConfig {
+        form,
+        learning_rate: number(hyper, "lr"),
+        betas: betas(hyper),
+        eps: number(hyper, "eps"),
+        weight_decay,
+        no_decay: Vec::new(),
+        groups: Vec::new(),
+    }
+}
+
 fn betas(hyper: &Value) -> [f64; 2] {
     if hyper["betas"].is_array() {
         [
@@ -129,16 +142,11 @@ fn parity_optim_adamw_torch_two_lr() {
     };
     let hyper = &case.json["hyper_parameters"];
     let config = OptimizerConfig {
-        form: AdamForm::Adamw,
-        learning_rate: number(hyper, "lr"),
-        betas: betas(hyper),
-        eps: number(hyper, "eps"),
-        weight_decay: number(hyper, "weight_decay"),
-        no_decay: Vec::new(),
         groups: vec![GroupConfig {
             contains: strings(&hyper["first_group"]),
             multiplier: number(hyper, "first_group_lr") / number(hyper, "lr"),
         }],
+        ..config(AdamForm::Adamw, hyper, number(hyper, "weight_decay"))
     };
     replay(&case, config, &Schedule::Constant, 1, None);
 }
@@ -150,16 +158,12 @@ fn parity_optim_adamw_warmup_linear() {
     };
     let hyper = &case.json["hyper_parameters"];
     let config = OptimizerConfig {
-        form: AdamForm::AdamwHf,
-        learning_rate: number(hyper, "lr"),
-        betas: betas(hyper),
-        eps: number(hyper, "eps"),
-        weight_decay: number(hyper, "weight_decay"),
         no_decay: strings(&hyper["no_decay_contains"]),
         groups: vec![GroupConfig {
             contains: strings(&hyper["no_decay_contains"]),
             multiplier: number(hyper, "no_decay_group_lr_multiplier"),
         }],
+        ..config(AdamForm::AdamwHf, hyper, number(hyper, "weight_decay"))
     };
     let total = number(hyper, "total_steps");
     let schedule = Schedule::WarmupLinear {
@@ -174,15 +178,7 @@ fn parity_optim_bert_adam() {
         return;
     };
     let hyper = &case.json["hyper_parameters"];
-    let config = OptimizerConfig {
-        form: AdamForm::BertAdam,
-        learning_rate: number(hyper, "lr"),
-        betas: betas(hyper),
-        eps: number(hyper, "eps"),
-        weight_decay: number(hyper, "weight_decay"),
-        no_decay: Vec::new(),
-        groups: Vec::new(),
-    };
+    let config = config(AdamForm::BertAdam, hyper, number(hyper, "weight_decay"));
     let schedule = Schedule::WarmupLinear {
         warmup: number(hyper, "warmup"),
     };
@@ -201,15 +197,7 @@ fn parity_optim_warmup_adam() {
         return;
     };
     let hyper = &case.json["hyper_parameters"];
-    let config = OptimizerConfig {
-        form: AdamForm::Adamw,
-        learning_rate: number(hyper, "lr"),
-        betas: betas(hyper),
-        eps: number(hyper, "eps"),
-        weight_decay: 0.0,
-        no_decay: Vec::new(),
-        groups: Vec::new(),
-    };
+    let config = config(AdamForm::Adamw, hyper, 0.0);
     let schedule = Schedule::StepWarmup {
         epoch_steps: number(hyper, "epoch_steps") as u64,
         warmup_epochs: number(hyper, "warmup_epochs") as u64,

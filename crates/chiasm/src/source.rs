@@ -117,13 +117,7 @@ pub(crate) fn load(config: &DataConfig, quarantine_file: &Path) -> Result<Datase
 /// The samples that `--split` asks for, and how to name them.
 pub(crate) fn select(dataset: &Dataset, split: SplitArg) -> Result<(Dataset, String), CliError> {
     let (subset, name) = match split {
-        SplitArg::All => {
-            let all = Dataset {
-                name: dataset.name.clone(),
-                samples: dataset.samples.clone(),
-            };
-            (all, "all".to_owned())
-        }
+        SplitArg::All => (dataset.clone(), "all".to_owned()),
         SplitArg::Train => (dataset.subset(Split::Train), Split::Train.to_string()),
         SplitArg::Val => (dataset.subset(Split::Val), Split::Val.to_string()),
         SplitArg::Test => (dataset.subset(Split::Test), Split::Test.to_string()),

@@ -9,7 +9,9 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use chiasm_data::{DataError, Dataset, Preprocess, TextTokenizer, encode_texts, eval_images};
+use chiasm_data::{
+    DataError, Dataset, Preprocess, Sample, TextTokenizer, encode_texts, eval_images,
+};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::attention::KeyBias;
 use chiasm_nn::layers::normalize;
@@ -175,48 +177,51 @@ pub struct RetrievalJob<'a> {
     pub dataset: &'a Dataset,
     /// The split's name.
     pub split: String,
-    /// Fingerprint of the data set.
-    pub fingerprint: String,
     /// The model's name, run and step.
     pub model: ModelIdentity,
     /// Candidates of each query that the fusion encoder scores; 0 = none.
     pub shortlist: usize,
 }
 
-/// Scores every picture of a split against every text of it, and re-ranks shortlists.
+/// Every picture of a data set scored against every text of it.
+pub struct Compared {
+    /// Cosines, `[images, texts]`.
+    pub scores: ScoreMatrix,
+    /// Picture each text belongs to.
+    pub image_of_text: Vec<usize>,
+    images: Encoded,
+    texts: Encoded,
+}
+
+/// Runs both towers over a data set; `keep_tokens` keeps what re-ranking needs.
 ///
 /// `progress` hears what is being done, how many units of it are done, and how many there are.
 ///
 /// # Errors
-/// A picture that cannot be read, or a split without pictures or texts.
-pub fn run(
+/// A picture that cannot be read, or a data set without pictures or texts.
+pub fn compare(
     embedder: &Embedder<'_>,
-    job: &RetrievalJob<'_>,
+    dataset: &Dataset,
+    keep_tokens: bool,
     progress: &mut dyn FnMut(&str, usize, usize),
-) -> Result<Predictions, RetrievalTaskError> {
-    let samples = &job.dataset.samples;
-    let pairs = job.dataset.pairs();
-    let texts: Vec<&str> = pairs
+) -> Result<Compared, RetrievalTaskError> {
+    let samples = &dataset.samples;
+    let texts: Vec<&str> = samples
         .iter()
-        .filter_map(|(sample, text)| samples.get(*sample)?.texts.get(*text))
-        .map(String::as_str)
+        .flat_map(|sample| sample.texts.iter().map(String::as_str))
         .collect();
-    let empty = RetrievalError::Empty {
-        images: samples.len(),
-        texts: texts.len(),
-    };
     if samples.is_empty() || texts.is_empty() {
-        return Err(empty.into());
+        let (images, texts) = (samples.len(), texts.len());
+        return Err(RetrievalError::Empty { images, texts }.into());
     }
-    let fuse = job.shortlist > 0;
     let indices: Vec<usize> = (0..samples.len()).collect();
     let mut count = 0;
-    let encoded_images = embedder.images(job.dataset, &indices, fuse, &mut |more| {
+    let encoded_images = embedder.images(dataset, &indices, keep_tokens, &mut |more| {
         count += more;
         progress("pictures", count, samples.len());
     })?;
     count = 0;
-    let encoded_texts = embedder.texts(&texts, fuse, &mut |more| {
+    let encoded_texts = embedder.texts(&texts, keep_tokens, &mut |more| {
         count += more;
         progress("texts", count, texts.len());
     });
@@ -224,40 +229,52 @@ pub fn run(
         .embeds
         .clone()
         .matmul(encoded_texts.embeds.clone().transpose());
-    let scores = ScoreMatrix::new(host(table)?, samples.len(), texts.len())?;
+    Ok(Compared {
+        scores: ScoreMatrix::new(host(table)?, samples.len(), texts.len())?,
+        image_of_text: dataset.pairs().iter().map(|(sample, _)| *sample).collect(),
+        images: encoded_images,
+        texts: encoded_texts,
+    })
+}
+
+/// Scores every picture of a split against every text of it, and re-ranks shortlists.
+///
+/// # Errors
+/// As [`compare`].
+pub fn run(
+    embedder: &Embedder<'_>,
+    job: &RetrievalJob<'_>,
+    progress: &mut dyn FnMut(&str, usize, usize),
+) -> Result<Predictions, RetrievalTaskError> {
+    let fuse = job.shortlist > 0;
+    let compared = compare(embedder, job.dataset, fuse, progress)?;
     let reranked = if fuse {
-        Some(rerank_both(
-            embedder,
-            job,
-            &scores,
-            &encoded_images,
-            &encoded_texts,
-            progress,
-        )?)
+        Some(rerank_both(embedder, job.shortlist, &compared, progress)?)
     } else {
         None
+    };
+    let samples = &job.dataset.samples;
+    let text_ids = |sample: &Sample| {
+        let id = sample.id.clone();
+        (0..sample.texts.len()).map(move |text| format!("{id}#{text}"))
     };
     Ok(Predictions {
         info: PredictionsInfo {
             split: job.split.clone(),
             dataset: DatasetIdentity {
                 name: job.dataset.name.clone(),
-                fingerprint: job.fingerprint.clone(),
+                fingerprint: job.dataset.fingerprint(),
             },
             model: job.model.clone(),
             image_ids: samples.iter().map(|sample| sample.id.clone()).collect(),
-            text_ids: pairs
+            text_ids: samples.iter().flat_map(text_ids).collect(),
+            texts: samples
                 .iter()
-                .filter_map(|(sample, text)| {
-                    samples
-                        .get(*sample)
-                        .map(|sample| format!("{}#{text}", sample.id))
-                })
+                .flat_map(|sample| sample.texts.clone())
                 .collect(),
-            texts: texts.iter().map(|text| (*text).to_owned()).collect(),
         },
-        scores,
-        image_of_text: pairs.iter().map(|(sample, _)| *sample).collect(),
+        scores: compared.scores,
+        image_of_text: compared.image_of_text,
         reranked,
     })
 }
@@ -265,14 +282,13 @@ pub fn run(
 /// Scores each distinct pair of both directions' shortlists once.
 fn rerank_both(
     embedder: &Embedder<'_>,
-    job: &RetrievalJob<'_>,
-    scores: &ScoreMatrix,
-    images: &Encoded,
-    texts: &Encoded,
+    length: usize,
+    compared: &Compared,
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<RerankedPair, RetrievalTaskError> {
-    let of_texts = shortlist(scores, Direction::TextToImage, job.shortlist);
-    let of_images = shortlist(scores, Direction::ImageToText, job.shortlist);
+    let scores = &compared.scores;
+    let of_texts = shortlist(scores, Direction::TextToImage, length);
+    let of_images = shortlist(scores, Direction::ImageToText, length);
     let mut pairs: Vec<(u32, u32)> = (0u32..)
         .zip(&of_texts)
         .flat_map(|(text, images)| images.iter().map(move |image| (*image, text)))
@@ -285,10 +301,11 @@ fn rerank_both(
     pairs.sort_unstable();
     pairs.dedup();
     let mut count = 0;
-    let values = embedder.match_log_odds(images, texts, &pairs, &mut |more| {
-        count += more;
-        progress("pairs", count, pairs.len());
-    })?;
+    let values =
+        embedder.match_log_odds(&compared.images, &compared.texts, &pairs, &mut |more| {
+            count += more;
+            progress("pairs", count, pairs.len());
+        })?;
     let temperature = host(embedder.model.temperature.val())?;
     let sharpness = temperature.first().map_or(1.0, |value| value.recip());
     let known: HashMap<(u32, u32), f32> = pairs

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use chiasm_data::Dataset;
-use chiasm_eval::metrics::TieRule;
+use chiasm_eval::metrics::retrieval::evaluate;
+use chiasm_eval::metrics::{RetrievalMetrics, TieRule};
 use chiasm_eval::predictions::{ModelIdentity, Predictions};
 use chiasm_eval::score::{ScoreReport, render_table, score};
 use chiasm_eval::tasks::retrieval::{self, Embedder, RetrievalJob};
@@ -59,26 +60,58 @@ pub(crate) fn predict(
     let job = RetrievalJob {
         dataset,
         split: split.to_owned(),
-        fingerprint: dataset.fingerprint(),
         model,
         shortlist,
     };
-    let mut bar: Option<(String, Progress)> = None;
-    let predictions = retrieval::run(embedder, &job, &mut |what, done, total| {
-        if bar.as_ref().is_none_or(|(current, _)| current != what) {
-            if let Some((_, finished)) = &bar {
-                finished.finish();
-            }
-            bar = Some((what.to_owned(), Progress::new("evaluate", total as u64)));
+    let mut bar = Bar::default();
+    Ok(retrieval::run(embedder, &job, &mut |what, done, total| {
+        bar.show(what, done, total);
+    })?)
+}
+
+/// Figures of the dual encoder alone, with a progress bar and without a predictions file: for
+/// models that are only compared with.
+pub(crate) fn measure(
+    embedder: &Embedder<'_>,
+    dataset: &Dataset,
+) -> Result<RetrievalMetrics, CliError> {
+    let mut bar = Bar::default();
+    let compared = retrieval::compare(embedder, dataset, false, &mut |what, done, total| {
+        bar.show(what, done, total);
+    })?;
+    Ok(evaluate(
+        &compared.scores,
+        &compared.image_of_text,
+        TieRule::default(),
+    )?)
+}
+
+/// One progress bar after another, each for one thing being done.
+#[derive(Default)]
+struct Bar(Option<(String, Progress)>);
+
+impl Bar {
+    fn show(&mut self, what: &str, done: usize, total: usize) {
+        if self.0.as_ref().is_none_or(|(current, _)| current != what) {
+            self.finish();
+            self.0 = Some((what.to_owned(), Progress::new("evaluate", total as u64)));
         }
-        if let Some((_, bar)) = &mut bar {
+        if let Some((_, bar)) = &mut self.0 {
             bar.set(done as u64, what);
         }
-    });
-    if let Some((_, bar)) = &bar {
-        bar.finish();
     }
-    Ok(predictions?)
+
+    fn finish(&self) {
+        if let Some((_, bar)) = &self.0 {
+            bar.finish();
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.finish();
+    }
 }
 
 /// Identity of a trained model in predictions.

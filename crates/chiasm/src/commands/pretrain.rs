@@ -9,11 +9,10 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use chiasm_data::{Dataset, Split, TextTokenizer};
-use chiasm_eval::metrics::{TieRule, retrieval::evaluate};
 use chiasm_eval::tasks::retrieval::Embedder;
 use chiasm_nn::VisionLanguageModel;
 use chiasm_train::run::RunDir;
-use chiasm_train::trainer::preprocess;
+use chiasm_train::trainer::{preprocess, tokenizer};
 use chiasm_train::{Observer, Recipe, StepRecord, Trainer, checkpoint};
 
 use crate::cli::{Global, PretrainArgs};
@@ -212,23 +211,6 @@ fn finish(
     Ok(())
 }
 
-/// The recipe's tokenizer file, or one trained on the training texts.
-fn tokenizer(recipe: &Recipe, train_set: &Dataset) -> Result<TextTokenizer, CliError> {
-    if let Some(file) = &recipe.tokenizer.file {
-        return Ok(TextTokenizer::from_file(file)?);
-    }
-    let texts = train_set
-        .samples
-        .iter()
-        .flat_map(|sample| sample.texts.iter().map(String::as_str));
-    TextTokenizer::train(
-        texts,
-        recipe.tokenizer.algorithm.into(),
-        recipe.tokenizer.vocab_size,
-    )
-    .map_err(|error| CliError::new(error.to_string(), error.hint()))
-}
-
 fn environment(global: &Global, command: &str) -> BTreeMap<String, String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")
         .ok()
@@ -311,15 +293,8 @@ impl Observer for Watcher<'_> {
             device: self.device,
             batch_size: eval::BATCH_SIZE,
         };
-        let identity = chiasm_eval::predictions::ModelIdentity::default();
-        let predictions = eval::predict(&embedder, &self.val_set, "val", identity, 0)
-            .map_err(|error| error.message().to_owned())?;
-        let metrics = evaluate(
-            &predictions.scores,
-            &predictions.image_of_text,
-            TieRule::default(),
-        )
-        .map_err(|error| error.to_string())?;
+        let metrics =
+            eval::measure(&embedder, &self.val_set).map_err(|error| error.message().to_owned())?;
         self.progress.line(&format!(
             "val: text to image R@10 {:.1} %, image to text R@10 {:.1} %",
             100.0 * metrics.text_to_image.recall_at_10,

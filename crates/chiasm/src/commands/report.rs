@@ -8,7 +8,7 @@ use burn::module::Module as _;
 use burn::tensor::Device;
 use chiasm_data::{Dataset, thumbnail};
 use chiasm_eval::metrics::{Direction, TieRule, retrieval, shortlist};
-use chiasm_eval::predictions::{ModelIdentity, Predictions};
+use chiasm_eval::predictions::Predictions;
 use chiasm_eval::report::{
     Answer, Chart, Curve, Hit, QueryResult, Report, ResultRow, RowKind, RunFacts, SplitCount,
     write_report,
@@ -67,14 +67,7 @@ pub(crate) fn write(
     facts: &Facts<'_>,
 ) -> Result<Written, CliError> {
     let untrained = trained.untrained(device);
-    let before = eval::predict(
-        &eval::embedder(trained, &untrained, device),
-        subset,
-        split,
-        ModelIdentity::default(),
-        0,
-    )?;
-    let before = retrieval::evaluate(&before.scores, &before.image_of_text, TieRule::default())?;
+    let before = eval::measure(&eval::embedder(trained, &untrained, device), subset)?;
     drop(untrained);
     let embedder = eval::embedder(trained, &trained.model, device);
     let identity = eval::identity(trained, out);
