@@ -1,82 +1,112 @@
-//! Scaled dot-product attention with several heads, within one sequence and across two.
+//! Scaled dot-product attention with several heads, within one sequence and across two, as whole
+//! sub-layers: normalisation, projections, attention and residual.
 //!
 //! Dropout acts on the probabilities after the softmax, and masked keys get an *added* -10,000:
 //! both as in the BERT family, and both different from burn-nn's layer, which is why it is not
 //! used here.
 
 use burn::module::Module;
-use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::activation::softmax;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::layers::{Init, Linear};
+use crate::compute::is_fused;
+use crate::dropout::{drop_from, next_site};
+use crate::kernels::{self, Dropout, Norm};
+use crate::layers::{Init, LayerNorm, Linear, drop_rows};
+use crate::spans::Spans;
+use crate::tokens::Tokens;
 
 /// Added to the score of a masked key (BERT's convention; exact zero probability in f32).
 const MASKED_SCORE: f32 = -10_000.0;
 
-/// What is added to the attention scores of a batch of sequences, `[batch, 1, 1, keys]`:
-/// 0 where a key counts, -10,000 where it is padding.
-#[derive(Clone, Debug)]
-pub struct KeyBias(pub Tensor<4>);
-
-impl KeyBias {
-    /// From a keep-mask `[batch, keys]` in which 1 means "a real token".
-    #[must_use]
-    pub fn from_mask(attention_mask: Tensor<2, Int>) -> Self {
-        let masked = attention_mask.float().neg().add_scalar(1.0);
-        Self(masked.mul_scalar(MASKED_SCORE).unsqueeze_dims::<4>(&[1, 2]))
-    }
-}
-
 /// Attention's result.
 #[derive(Clone, Debug)]
-pub struct Attended {
-    /// Mixed values before the output projection, `[batch, queries, width]`.
-    pub context: Tensor<3>,
+struct Attended {
+    /// Mixed values before the output projection, `[tokens, width]`.
+    context: Tensor<2>,
     /// Probabilities, `[batch, heads, queries, keys]`; every row sums to 1.
-    pub probabilities: Tensor<4>,
+    probabilities: Tensor<4>,
 }
 
-/// Mixes `value` by the agreement of `query` and `key`.
+/// Mixes `value` by the agreement of `query` and `key`, sequence by sequence.
 ///
 /// # Shapes
-/// - query `[batch, queries, width]`, key and value `[batch, keys, width]`
+/// - query: `[query tokens, width]`, key and value: `[key tokens, width]`
 fn attend(
-    query: Tensor<3>,
-    key: Tensor<3>,
-    value: Tensor<3>,
+    query: Tensor<2>,
+    [key, value]: [Tensor<2>; 2],
+    [queries, keys]: [&Spans; 2],
     num_heads: usize,
-    bias: Option<&KeyBias>,
     dropout: Option<&Dropout>,
 ) -> Attended {
-    let [batch, queries, width] = query.dims();
-    let keys = key.dims()[1];
+    let [_, width] = query.dims();
+    let device = query.device();
     let head_size = width / num_heads;
-    let split = |tensor: Tensor<3>, len: usize| {
-        tensor
-            .reshape([batch, len, num_heads, head_size])
+    let split = |rows: Tensor<2>, spans: &Spans| {
+        let padded = Tokens {
+            rows,
+            spans: spans.clone(),
+        }
+        .padded();
+        padded
+            .reshape([spans.batch(), spans.longest(), num_heads, head_size])
             .swap_dims(1, 2)
     };
+    if queries.tokens() == 0 || keys.tokens() == 0 {
+        let shape = [
+            queries.batch(),
+            num_heads,
+            queries.longest(),
+            keys.longest(),
+        ];
+        return Attended {
+            context: query.mul_scalar(0.0),
+            probabilities: Tensor::zeros(shape, &device),
+        };
+    }
     let scale = 1.0 / (head_size as f64).sqrt();
     let query = split(query.mul_scalar(scale), queries);
-    let scores = query.matmul(split(key, keys).swap_dims(2, 3));
-    let scores = match bias {
-        Some(KeyBias(bias)) => scores + bias.clone(),
-        None => scores,
-    };
-    let probabilities = softmax(scores, 3);
-    let weights = match dropout {
-        Some(dropout) => dropout.forward(probabilities.clone()),
-        None => probabilities.clone(),
-    };
-    let context = weights
-        .matmul(split(value, keys))
-        .swap_dims(1, 2)
-        .reshape([batch, queries, width]);
+    let mut scores = query.matmul(split(key, keys).swap_dims(2, 3));
+    if keys.common_length().is_none() {
+        scores = scores + key_values(keys, |real| if real { 0.0 } else { MASKED_SCORE }, &device);
+    }
+    let mut probabilities = softmax(scores, 3);
+    if keys.lengths().any(|len| len == 0) {
+        // Who can look nowhere sees nothing.
+        probabilities = probabilities * key_values(keys, |real| f32::from(u8::from(real)), &device);
+    }
+    let weights = drop_from(
+        dropout,
+        probabilities.clone(),
+        probability_rows(queries, num_heads),
+    );
+    let context = weights.matmul(split(value, keys)).swap_dims(1, 2);
+    let context = context.reshape([queries.batch(), queries.longest(), width]);
     Attended {
-        context,
+        context: Tokens::from_padded(context, queries).rows,
         probabilities,
     }
+}
+
+/// One number for every place of the padded keys, `[batch, 1, 1, keys]`.
+fn key_values(keys: &Spans, value: impl Fn(bool) -> f32, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = keys.padded().map(|token| value(token.is_some())).collect();
+    let shape = [keys.batch(), 1, 1, keys.longest()];
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// Which row of its dropout site each row of padded probabilities is.
+fn probability_rows(queries: &Spans, num_heads: usize) -> impl Iterator<Item = u64> + '_ {
+    let (tokens, longest) = (queries.tokens(), queries.longest());
+    queries.iter().flat_map(move |span| {
+        (0..num_heads).flat_map(move |head| {
+            // Places beyond the end of a sequence are thrown away: any row will do for them.
+            (0..longest).map({
+                let start = span.start;
+                move |at| (head * tokens + start + at) as u64
+            })
+        })
+    })
 }
 
 /// Attention of a sequence to itself.
@@ -86,39 +116,70 @@ pub struct SelfAttention {
     pub qkv: Linear,
     /// Output map, `[width, width]`.
     pub out: Linear,
-    dropout: Option<Dropout>,
+    #[module(skip)]
+    dropout: f64,
     #[module(skip)]
     num_heads: usize,
 }
 
 impl SelfAttention {
-    /// `dropout` 0 leaves the layer out.
+    /// `dropout` acts on the probabilities and, before the residual, on the result.
     #[must_use]
     pub fn new(init: &Init, width: usize, num_heads: usize, dropout: f64) -> Self {
         Self {
             qkv: Linear::new(init, width, 3 * width),
             out: Linear::new(init, width, width),
-            dropout: dropout_layer(dropout),
+            dropout,
             num_heads,
         }
     }
 
-    /// # Shapes
-    /// - input and output: `[batch, len, width]`
+    /// The sub-layer: attention with `norm` before it or after its residual.
     #[must_use]
-    pub fn forward(&self, input: Tensor<3>, bias: Option<&KeyBias>) -> Tensor<3> {
-        let width = input.dims()[2];
-        let qkv = self.qkv.forward(input);
-        let part = |index: usize| qkv.clone().narrow(2, index * width, width);
-        let attended = attend(
-            part(0),
-            part(1),
-            part(2),
-            self.num_heads,
-            bias,
-            self.dropout.as_ref(),
-        );
-        self.out.forward(attended.context)
+    pub(crate) fn sub_layer(&self, input: Tokens, norm: &LayerNorm, place: Norm) -> Tokens {
+        let device = input.rows.device();
+        let dropout = next_site(self.dropout, &device);
+        let residual_dropout = next_site(self.dropout, &device);
+        let Tokens { rows, spans } = input;
+        if is_fused(&device) {
+            let [tokens, width] = rows.dims();
+            let operation = kernels::SelfAttention {
+                spans: spans.clone(),
+                width,
+                heads: self.num_heads,
+                norm: place,
+                eps: norm.eps(),
+                dropout,
+                residual_dropout,
+            };
+            let [gain, bias] = norm.operands();
+            let [qkv, qkv_bias] = self.qkv.operands();
+            let [out, out_bias] = self.out.operands();
+            let input = rows.into_dispatch();
+            let inputs = [input, gain, bias, qkv, qkv_bias, out, out_bias];
+            let rows = kernels::apply(operation, inputs, [tokens, width]);
+            return Tokens { rows, spans };
+        }
+        let attended = place.residual(rows, norm, |rows| {
+            let [_, width] = rows.dims();
+            let qkv = self.qkv.forward(rows);
+            let part = |index: usize| qkv.clone().narrow(1, index * width, width);
+            let attended = attend(
+                part(0),
+                [part(1), part(2)],
+                [&spans, &spans],
+                self.num_heads,
+                dropout.as_ref(),
+            );
+            drop_rows(
+                residual_dropout.as_ref(),
+                self.out.forward(attended.context),
+            )
+        });
+        Tokens {
+            rows: attended,
+            spans,
+        }
     }
 }
 
@@ -131,62 +192,98 @@ pub struct CrossAttention {
     pub kv: Linear,
     /// Output map, `[width, width]`.
     pub out: Linear,
-    dropout: Option<Dropout>,
+    #[module(skip)]
+    dropout: f64,
     #[module(skip)]
     num_heads: usize,
 }
 
 impl CrossAttention {
-    /// `dropout` 0 leaves the layer out.
+    /// `dropout` acts on the probabilities and, before the residual, on the result.
     #[must_use]
     pub fn new(init: &Init, width: usize, num_heads: usize, dropout: f64) -> Self {
         Self {
             query: Linear::new(init, width, width),
             kv: Linear::new(init, width, 2 * width),
             out: Linear::new(init, width, width),
-            dropout: dropout_layer(dropout),
+            dropout,
             num_heads,
         }
     }
 
-    /// Returns the mixed sequence and the probabilities `[batch, heads, queries, keys]`.
-    ///
-    /// # Shapes
-    /// - input and output: `[batch, queries, width]`
-    /// - other: `[batch, keys, width]`; `bias` belongs to its keys
+    /// The sub-layer: every sequence of `input` attends to the same sequence of `other`.
     #[must_use]
-    pub fn forward(
+    pub(crate) fn sub_layer(
         &self,
-        input: Tensor<3>,
-        other: Tensor<3>,
-        bias: Option<&KeyBias>,
-    ) -> (Tensor<3>, Tensor<4>) {
-        let width = input.dims()[2];
-        let kv = self.kv.forward(other);
-        let part = |index: usize| kv.clone().narrow(2, index * width, width);
-        let attended = attend(
-            self.query.forward(input),
-            part(0),
-            part(1),
-            self.num_heads,
-            bias,
-            self.dropout.as_ref(),
-        );
-        (self.out.forward(attended.context), attended.probabilities)
+        input: Tokens,
+        other: &Tokens,
+        norm: &LayerNorm,
+        place: Norm,
+    ) -> Tokens {
+        let device = input.rows.device();
+        let dropout = next_site(self.dropout, &device);
+        let residual_dropout = next_site(self.dropout, &device);
+        let Tokens { rows, spans } = input;
+        if is_fused(&device) {
+            let [tokens, width] = rows.dims();
+            let operation = kernels::CrossAttention {
+                spans: spans.clone(),
+                other_spans: other.spans.clone(),
+                width,
+                heads: self.num_heads,
+                norm: place,
+                eps: norm.eps(),
+                dropout,
+                residual_dropout,
+            };
+            let [gain, bias] = norm.operands();
+            let [query, query_bias] = self.query.operands();
+            let [kv, kv_bias] = self.kv.operands();
+            let [out, out_bias] = self.out.operands();
+            let (input, other) = (rows.into_dispatch(), other.rows.clone().into_dispatch());
+            let inputs = [
+                input, other, gain, bias, query, query_bias, kv, kv_bias, out, out_bias,
+            ];
+            let rows = kernels::apply(operation, inputs, [tokens, width]);
+            return Tokens { rows, spans };
+        }
+        let crossed = place.residual(rows, norm, |rows| {
+            let attended = self.attend(rows, &spans, other, dropout.as_ref());
+            drop_rows(
+                residual_dropout.as_ref(),
+                self.out.forward(attended.context),
+            )
+        });
+        Tokens {
+            rows: crossed,
+            spans,
+        }
     }
-}
 
-/// A dropout layer, or nothing when nothing is to be dropped.
-#[must_use]
-pub(crate) fn dropout_layer(share: f64) -> Option<Dropout> {
-    (share > 0.0 && share < 1.0).then(|| DropoutConfig::new(share).init())
-}
+    /// How much each token of `input` looks at each of `other`, padded:
+    /// `[batch, heads, queries, keys]`. Rows of real tokens sum to 1.
+    #[must_use]
+    pub fn probabilities(&self, input: &Tokens, other: &Tokens) -> Tensor<4> {
+        self.attend(input.rows.clone(), &input.spans, other, None)
+            .probabilities
+    }
 
-/// Applies an optional dropout layer.
-#[must_use]
-pub(crate) fn drop<const D: usize>(layer: Option<&Dropout>, input: Tensor<D>) -> Tensor<D> {
-    match layer {
-        Some(layer) => layer.forward(input),
-        None => input,
+    fn attend(
+        &self,
+        rows: Tensor<2>,
+        spans: &Spans,
+        other: &Tokens,
+        dropout: Option<&Dropout>,
+    ) -> Attended {
+        let [_, width] = rows.dims();
+        let kv = self.kv.forward(other.rows.clone());
+        let part = |index: usize| kv.clone().narrow(1, index * width, width);
+        attend(
+            self.query.forward(rows),
+            [part(0), part(1)],
+            [spans, &other.spans],
+            self.num_heads,
+            dropout,
+        )
     }
 }

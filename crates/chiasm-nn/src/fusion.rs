@@ -5,12 +5,13 @@
 //! layer `l - 1` of both.
 
 use burn::module::Module;
-use burn::nn::Dropout;
 use burn::tensor::Tensor;
 
-use crate::attention::{CrossAttention, KeyBias, SelfAttention, drop, dropout_layer};
+use crate::attention::{CrossAttention, SelfAttention};
 use crate::config::{Activation, FusionConfig};
+use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm};
+use crate::tokens::Tokens;
 
 /// Self-attention, cross-attention, feed-forward; each with residual and LayerNorm after it.
 #[derive(Module, Debug)]
@@ -27,7 +28,6 @@ pub struct FusionLayer {
     pub mlp: FeedForward,
     /// After it.
     pub mlp_norm: LayerNorm,
-    dropout: Option<Dropout>,
 }
 
 impl FusionLayer {
@@ -38,62 +38,61 @@ impl FusionLayer {
             attention_norm: LayerNorm::new(init, width, eps),
             cross: CrossAttention::new(init, width, heads, config.dropout),
             cross_norm: LayerNorm::new(init, width, eps),
-            mlp: FeedForward::new(init, width, config.intermediate_size, Activation::Gelu),
+            mlp: FeedForward::new(
+                init,
+                width,
+                config.intermediate_size,
+                Activation::Gelu,
+                config.dropout,
+            ),
             mlp_norm: LayerNorm::new(init, width, eps),
-            dropout: dropout_layer(config.dropout),
         }
     }
 
-    /// Returns the new stream and its cross-attention `[batch, heads, own, other]`.
-    ///
-    /// # Shapes
-    /// - input and output: `[batch, own, width]`
-    /// - other: `[batch, other, width]`
+    /// The new stream: `input` after attending to itself and to `other`.
     #[must_use]
-    pub fn forward(
-        &self,
-        input: Tensor<3>,
-        other: Tensor<3>,
-        own_bias: Option<&KeyBias>,
-        other_bias: Option<&KeyBias>,
-    ) -> (Tensor<3>, Tensor<4>) {
-        let dropout = self.dropout.as_ref();
-        let attended = drop(dropout, self.attention.forward(input.clone(), own_bias));
-        let hidden = self.attention_norm.forward(input + attended);
-        let (crossed, probabilities) = self.cross.forward(hidden.clone(), other, other_bias);
-        let hidden = self.cross_norm.forward(hidden + drop(dropout, crossed));
-        let mixed = drop(dropout, self.mlp.forward(hidden.clone()));
-        (self.mlp_norm.forward(hidden + mixed), probabilities)
+    pub fn forward(&self, input: Tokens, other: &Tokens) -> Tokens {
+        let hidden = self.attend(input);
+        let hidden = self
+            .cross
+            .sub_layer(hidden, other, &self.cross_norm, Norm::After);
+        self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::After)
+    }
+
+    /// How much each token of the stream looks at each of the other one in [`Self::forward`],
+    /// padded: `[batch, heads, own, other]`.
+    #[must_use]
+    pub fn probabilities(&self, input: Tokens, other: &Tokens) -> Tensor<4> {
+        self.cross.probabilities(&self.attend(input), other)
+    }
+
+    fn attend(&self, input: Tokens) -> Tokens {
+        self.attention
+            .sub_layer(input, &self.attention_norm, Norm::After)
     }
 }
 
 /// Both streams, before, between or after the fusion layers.
 #[derive(Clone, Debug)]
 pub struct Fused {
-    /// Words, `[batch, text_len, width]`.
-    pub text: Tensor<3>,
-    /// Class token and patches, `[batch, visual_len, width]`.
-    pub image: Tensor<3>,
+    /// Words.
+    pub text: Tokens,
+    /// Class token and patches.
+    pub image: Tokens,
 }
 
 impl Fused {
     /// Global meaning of the text: its first token, `[batch, width]`.
     #[must_use]
     pub fn text_global(&self) -> Tensor<2> {
-        first_token(self.text.clone())
+        self.text.first()
     }
 
     /// Global meaning of the image: its class token, `[batch, width]`.
     #[must_use]
     pub fn image_global(&self) -> Tensor<2> {
-        first_token(self.image.clone())
+        self.image.first()
     }
-}
-
-/// First token of every sequence, `[batch, len, width]` to `[batch, width]`.
-#[must_use]
-pub fn first_token(tokens: Tensor<3>) -> Tensor<2> {
-    tokens.narrow(1, 0, 1).squeeze_dim::<2>(1)
 }
 
 /// The two stacks.
@@ -120,23 +119,18 @@ impl FusionEncoder {
         }
     }
 
-    /// Runs both stacks.
-    ///
-    /// # Shapes
-    /// - text `[batch, text_len, width]`, image `[batch, visual_len, width]`; `text_bias` masks
-    ///   the text's padding for both streams
+    /// Runs both stacks on texts and images of the same batch.
     #[must_use]
-    pub fn forward(&self, input: Fused, text_bias: &KeyBias) -> Fused {
-        self.layers()
-            .fold(input, |current, pair| update(pair, current, text_bias))
+    pub fn forward(&self, input: Fused) -> Fused {
+        self.layers().fold(input, update)
     }
 
     /// As [`Self::forward`], returning what every layer gave, the last one last.
     #[must_use]
-    pub fn forward_all(&self, input: Fused, text_bias: &KeyBias) -> Vec<Fused> {
+    pub fn forward_all(&self, input: Fused) -> Vec<Fused> {
         self.layers()
             .scan(input, |current, pair| {
-                *current = update(pair, current.clone(), text_bias);
+                *current = update(current.clone(), pair);
                 Some(current.clone())
             })
             .collect()
@@ -148,10 +142,10 @@ impl FusionEncoder {
 }
 
 /// One (text, image) pair of layers, both reading the same `current`.
-fn update((text, image): (&FusionLayer, &FusionLayer), current: Fused, bias: &KeyBias) -> Fused {
-    let (own_text, own_image) = (current.text.clone(), current.image.clone());
+fn update(current: Fused, (text, image): (&FusionLayer, &FusionLayer)) -> Fused {
+    let new_text = text.forward(current.text.clone(), &current.image);
     Fused {
-        text: text.forward(own_text, current.image, Some(bias), None).0,
-        image: image.forward(own_image, current.text, None, Some(bias)).0,
+        image: image.forward(current.image, &current.text),
+        text: new_text,
     }
 }

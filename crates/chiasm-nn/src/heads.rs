@@ -17,7 +17,9 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    pub(crate) fn new(init: &Init, width: usize) -> Self {
+    /// Fresh weights.
+    #[must_use]
+    pub fn new(init: &Init, width: usize) -> Self {
         Self {
             dense: Linear::new(init, width, width),
         }
@@ -44,7 +46,9 @@ pub struct Projection {
 }
 
 impl Projection {
-    pub(crate) fn new(init: &Init, width: usize, projection: usize) -> Self {
+    /// Fresh weights.
+    #[must_use]
+    pub fn new(init: &Init, width: usize, projection: usize) -> Self {
         Self {
             dense: Linear::new(init, width, width),
             norm: LayerNorm::new(init, width, HEAD_NORM_EPS),
@@ -72,7 +76,9 @@ pub struct MatchHead {
 }
 
 impl MatchHead {
-    pub(crate) fn new(init: &Init, width: usize) -> Self {
+    /// Fresh weights.
+    #[must_use]
+    pub fn new(init: &Init, width: usize) -> Self {
         Self {
             classifier: Linear::new(init, 2 * width, 2),
         }
@@ -99,7 +105,9 @@ pub struct MlmHead {
 }
 
 impl MlmHead {
-    pub(crate) fn new(init: &Init, width: usize, vocab_size: usize, eps: f64) -> Self {
+    /// Fresh weights.
+    #[must_use]
+    pub fn new(init: &Init, width: usize, vocab_size: usize, eps: f64) -> Self {
         Self {
             dense: Linear::new(init, width, width),
             norm: LayerNorm::new(init, width, eps),
@@ -112,7 +120,23 @@ impl MlmHead {
     /// - output: logits `[selected, vocab]`
     #[must_use]
     pub fn forward(&self, tokens: Tensor<2>) -> Tensor<2> {
-        let hidden = self.norm.forward(gelu(self.dense.forward(tokens)));
-        self.decoder.forward(hidden)
+        self.decoder.forward(self.hidden(tokens))
+    }
+
+    /// Mean cross-entropy of the original words, `[1]`, without the logits of the whole batch in
+    /// memory; 0 when nothing is selected.
+    ///
+    /// # Shapes
+    /// - tokens: `[selected, width]`, labels: their words
+    #[must_use]
+    pub fn loss(&self, tokens: Tensor<2>, labels: &[u32]) -> Tensor<1> {
+        if labels.is_empty() {
+            return Tensor::zeros([1], &tokens.device());
+        }
+        self.decoder.cross_entropy(self.hidden(tokens), labels)
+    }
+
+    fn hidden(&self, tokens: Tensor<2>) -> Tensor<2> {
+        self.norm.forward(gelu(self.dense.forward(tokens)))
     }
 }

@@ -7,12 +7,17 @@
 
 use std::cell::Cell;
 
+use burn::backend::DispatchTensor;
 use burn::module::{Module, Param};
 use burn::tensor::activation::{gelu, sigmoid};
-use burn::tensor::{Device, Int, Tensor, TensorData, module};
+use burn::tensor::{Device, Tensor, TensorData, module};
 use chiasm_data::rng;
 
+use crate::compute::is_fused;
 use crate::config::Activation;
+use crate::dropout::{drop_from, next_site};
+use crate::kernels::{self, Dropout, Norm};
+use crate::tokens::{Tokens, indices};
 
 /// Draws initial weights: the n-th parameter of a model is a pure function of (seed, n).
 #[derive(Debug)]
@@ -97,7 +102,32 @@ impl Linear {
     /// - output: `[.., out]`
     #[must_use]
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        module::linear(input, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let bias = self.bias.as_ref().map(Param::val);
+        if !is_fused(&input.device()) {
+            return module::linear(input, self.weight.val(), bias);
+        }
+        let [width, output] = self.weight.dims();
+        let operation = kernels::Linear {
+            input: width,
+            output,
+        };
+        let mut shape = input.dims();
+        shape[D - 1] = output;
+        let (input, weight) = (input.into_dispatch(), self.weight.val().into_dispatch());
+        match bias {
+            Some(bias) => kernels::apply(operation, [input, weight, bias.into_dispatch()], shape),
+            None => kernels::apply(operation, [input, weight], shape),
+        }
+    }
+
+    /// Weight and bias for a fused operation; zeros stand in for a bias there is not.
+    pub(crate) fn operands(&self) -> [DispatchTensor; 2] {
+        let weight = self.weight.val();
+        let bias = match &self.bias {
+            Some(bias) => bias.val(),
+            None => Tensor::zeros([weight.dims()[1]], &weight.device()),
+        };
+        [weight.into_dispatch(), bias.into_dispatch()]
     }
 }
 
@@ -127,7 +157,44 @@ impl LayerNorm {
     /// - input and output: `[.., width]`
     #[must_use]
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        module::layer_norm(input, self.weight.val(), Some(self.bias.val()), self.eps)
+        if !is_fused(&input.device()) {
+            return module::layer_norm(input, self.weight.val(), Some(self.bias.val()), self.eps);
+        }
+        let shape = input.dims();
+        let operation = kernels::LayerNorm {
+            width: shape[D - 1],
+            eps: self.eps,
+        };
+        let [gain, bias] = self.operands();
+        kernels::apply(operation, [input.into_dispatch(), gain, bias], shape)
+    }
+
+    /// Gain and bias for a fused operation.
+    pub(crate) fn operands(&self) -> [DispatchTensor; 2] {
+        [
+            self.weight.val().into_dispatch(),
+            self.bias.val().into_dispatch(),
+        ]
+    }
+
+    /// Added to the variance.
+    pub(crate) fn eps(&self) -> f64 {
+        self.eps
+    }
+}
+
+impl Norm {
+    /// A sub-layer of plain operations: `body` with its normalisation and its residual.
+    pub(crate) fn residual(
+        self,
+        rows: Tensor<2>,
+        norm: &LayerNorm,
+        body: impl FnOnce(Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<2> {
+        match self {
+            Self::Before => rows.clone() + body(norm.forward(rows)),
+            Self::After => norm.forward(rows.clone() + body(rows)),
+        }
     }
 }
 
@@ -148,17 +215,19 @@ impl Embedding {
     }
 
     /// # Shapes
-    /// - input: ids `[batch, len]`
-    /// - output: `[batch, len, width]`
+    /// - output: `[ids, width]`
     #[must_use]
-    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        module::embedding(self.weight.val(), ids)
+    pub fn forward(&self, ids: &[u32]) -> Tensor<2> {
+        let table = self.weight.val();
+        let ids = ids.iter().map(|id| i64::from(*id)).collect();
+        let device = table.device();
+        table.select(0, indices(ids, &device))
     }
 
-    /// One row, `[1, 1, width]`, ready to be added to any batch.
+    /// One row, `[1, width]`, ready to be added to any rows.
     #[must_use]
-    pub fn row(&self, index: usize) -> Tensor<3> {
-        self.weight.val().narrow(0, index, 1).unsqueeze()
+    pub fn row(&self, index: usize) -> Tensor<2> {
+        self.weight.val().narrow(0, index, 1)
     }
 }
 
@@ -184,7 +253,7 @@ pub fn activate<const D: usize>(activation: Activation, input: Tensor<D>) -> Ten
     }
 }
 
-/// Linear, activation, linear: the position-wise sub-layer without its residual.
+/// Linear, activation, linear: the position-wise sub-layer.
 #[derive(Module, Debug)]
 pub struct FeedForward {
     /// `[width, intermediate]`.
@@ -193,24 +262,62 @@ pub struct FeedForward {
     pub down: Linear,
     #[module(skip)]
     activation: Activation,
+    #[module(skip)]
+    dropout: f64,
 }
 
 impl FeedForward {
-    /// Both maps with their default start.
+    /// Both maps with their default start; `dropout` acts before the residual.
     #[must_use]
-    pub fn new(init: &Init, width: usize, intermediate: usize, activation: Activation) -> Self {
+    pub fn new(
+        init: &Init,
+        width: usize,
+        intermediate: usize,
+        activation: Activation,
+        dropout: f64,
+    ) -> Self {
         Self {
             up: Linear::new(init, width, intermediate),
             down: Linear::new(init, intermediate, width),
             activation,
+            dropout,
         }
     }
 
-    /// # Shapes
-    /// - input and output: `[batch, len, width]`
+    /// The sub-layer, with `norm` before it or after its residual.
     #[must_use]
-    pub fn forward(&self, input: Tensor<3>) -> Tensor<3> {
-        self.down
-            .forward(activate(self.activation, self.up.forward(input)))
+    pub(crate) fn sub_layer(&self, input: Tokens, norm: &LayerNorm, place: Norm) -> Tokens {
+        let device = input.rows.device();
+        let dropout = next_site(self.dropout, &device);
+        let Tokens { rows, spans } = input;
+        if is_fused(&device) {
+            let [tokens, width] = rows.dims();
+            let operation = kernels::FeedForward {
+                width,
+                intermediate: self.up.weight.dims()[1],
+                activation: self.activation,
+                norm: place,
+                eps: norm.eps(),
+                dropout,
+            };
+            let [gain, bias] = norm.operands();
+            let [up, up_bias] = self.up.operands();
+            let [down, down_bias] = self.down.operands();
+            let input = rows.into_dispatch();
+            let inputs = [input, gain, bias, up, up_bias, down, down_bias];
+            let rows = kernels::apply(operation, inputs, [tokens, width]);
+            return Tokens { rows, spans };
+        }
+        let rows = place.residual(rows, norm, |rows| {
+            let hidden = activate(self.activation, self.up.forward(rows));
+            drop_rows(dropout.as_ref(), self.down.forward(hidden))
+        });
+        Tokens { rows, spans }
     }
+}
+
+/// Drops elements of token features, `[tokens, width]`.
+pub(crate) fn drop_rows(site: Option<&Dropout>, rows: Tensor<2>) -> Tensor<2> {
+    let tokens = rows.dims()[0] as u64;
+    drop_from(site, rows, 0..tokens)
 }

@@ -5,16 +5,24 @@
 //! (`chiasm-objective`), file formats of data (`chiasm-data`) or the command line.
 
 pub mod attention;
+pub mod compute;
 pub mod config;
+pub mod criterion;
+pub mod dropout;
 pub mod fusion;
 pub mod heads;
+mod kernels;
 pub mod layers;
 pub mod model;
 pub mod names;
+pub mod spans;
 pub mod text;
+pub mod tokens;
 pub mod vision;
 pub mod weights;
 
 pub use config::{Activation, FusionConfig, ModelConfig, TextConfig, VisionConfig};
 pub use fusion::Fused;
 pub use model::VisionLanguageModel;
+pub use spans::Spans;
+pub use tokens::Tokens;

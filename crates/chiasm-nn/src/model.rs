@@ -4,12 +4,12 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use crate::attention::KeyBias;
 use crate::config::ModelConfig;
-use crate::fusion::{Fused, FusionEncoder, first_token};
+use crate::fusion::{Fused, FusionEncoder};
 use crate::heads::{MatchHead, MlmHead, Pooler, Projection};
 use crate::layers::{Embedding, Init, Linear};
 use crate::text::{TextEncoder, TextInput};
+use crate::tokens::Tokens;
 use crate::vision::VisionEncoder;
 
 /// Row of the token-type table for words.
@@ -75,60 +75,61 @@ impl VisionLanguageModel {
         }
     }
 
-    /// Text tower and bridge to the fusion width, `[batch, len, width]`.
+    /// Text tower and bridge to the fusion width.
     #[must_use]
-    pub fn encode_text(&self, input: &TextInput) -> Tensor<3> {
-        self.text_transform.forward(self.text.forward(input))
+    pub fn encode_text(&self, input: &TextInput) -> Tokens {
+        let encoded = self.text.forward(input);
+        encoded.with_rows(self.text_transform.forward(encoded.rows.clone()))
     }
 
-    /// Image tower and bridge to the fusion width.
+    /// Image tower and bridge to the fusion width; each picture's class token comes first.
     ///
-    /// # Shapes
-    /// - patches: `[batch, kept, vision width]` from `vision.embed_patches`, any subset
-    /// - output: `[batch, 1 + kept, width]`
+    /// `patches` come from `vision.embed_patches`: all of a picture, or any subset.
     #[must_use]
-    pub fn encode_patches(&self, patches: Tensor<3>) -> Tensor<3> {
-        self.image_transform.forward(self.vision.encode(patches))
+    pub fn encode_patches(&self, patches: &Tokens) -> Tokens {
+        let encoded = self.vision.encode(patches);
+        encoded.with_rows(self.image_transform.forward(encoded.rows.clone()))
     }
 
-    /// Complete pictures: `[batch, 3, side, side]` to `[batch, 1 + patches, width]`.
+    /// Complete pictures, `[batch, 3, side, side]`.
     #[must_use]
-    pub fn encode_images(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        self.encode_patches(self.vision.embed_patches(pixel_values))
+    pub fn encode_images(&self, pixel_values: Tensor<4>) -> Tokens {
+        self.encode_patches(&self.vision.embed_patches(pixel_values))
     }
 
     /// `text_embeds` before normalisation, `[batch, projection]`, from encoded text.
     #[must_use]
-    pub fn project_text(&self, text: Tensor<3>) -> Tensor<2> {
-        self.text_projection.forward(first_token(text))
+    pub fn project_text(&self, text: &Tokens) -> Tensor<2> {
+        self.text_projection.forward(text.first())
     }
 
     /// `image_embeds` before normalisation, `[batch, projection]`, from encoded images.
     #[must_use]
-    pub fn project_image(&self, image: Tensor<3>) -> Tensor<2> {
-        self.image_projection.forward(first_token(image))
+    pub fn project_image(&self, image: &Tokens) -> Tensor<2> {
+        self.image_projection.forward(image.first())
     }
 
     /// Runs the fusion encoder on encoded text and images of the same batch.
-    ///
-    /// # Shapes
-    /// - text `[batch, text_len, width]`, image `[batch, visual_len, width]`
     #[must_use]
-    pub fn fuse(&self, text: Tensor<3>, image: Tensor<3>, text_bias: &KeyBias) -> Fused {
-        self.fusion.forward(self.with_types(text, image), text_bias)
+    pub fn fuse(&self, text: &Tokens, image: &Tokens) -> Fused {
+        self.fusion.forward(self.with_types(text, image))
     }
 
     /// As [`Self::fuse`], returning the output of every fusion layer.
     #[must_use]
-    pub fn fuse_all(&self, text: Tensor<3>, image: Tensor<3>, text_bias: &KeyBias) -> Vec<Fused> {
-        self.fusion
-            .forward_all(self.with_types(text, image), text_bias)
+    pub fn fuse_all(&self, text: &Tokens, image: &Tokens) -> Vec<Fused> {
+        self.fusion.forward_all(self.with_types(text, image))
     }
 
-    fn with_types(&self, text: Tensor<3>, image: Tensor<3>) -> Fused {
+    /// What the first fusion layer reads: each stream with its row of the type table.
+    #[must_use]
+    pub fn with_types(&self, text: &Tokens, image: &Tokens) -> Fused {
+        let typed = |tokens: &Tokens, row| {
+            tokens.with_rows(tokens.rows.clone() + self.token_types.row(row))
+        };
         Fused {
-            text: text + self.token_types.row(TEXT_TYPE),
-            image: image + self.token_types.row(IMAGE_TYPE),
+            text: typed(text, TEXT_TYPE),
+            image: typed(image, IMAGE_TYPE),
         }
     }
 

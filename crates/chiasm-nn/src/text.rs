@@ -1,21 +1,74 @@
 //! The text tower: embeddings and post-LN transformer layers (BERT, RoBERTa; `specs/scl.md`
 //! section 1.2).
 
+use std::sync::Arc;
+
 use burn::module::Module;
-use burn::nn::Dropout;
-use burn::tensor::{Int, Tensor};
 
-use crate::attention::{KeyBias, SelfAttention, drop, dropout_layer};
+use crate::attention::SelfAttention;
+use crate::compute::is_fused;
 use crate::config::{Activation, TextConfig};
-use crate::layers::{Embedding, FeedForward, Init, LayerNorm};
+use crate::dropout::next_site;
+use crate::kernels::{self, Norm};
+use crate::layers::{Embedding, FeedForward, Init, LayerNorm, drop_rows};
+use crate::spans::Spans;
+use crate::tokens::Tokens;
 
-/// Token ids of a batch of texts.
-#[derive(Clone, Debug)]
+/// Token ids of a batch of texts, one text after another, without padding.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextInput {
-    /// `[batch, len]`.
-    pub input_ids: Tensor<2, Int>,
-    /// `[batch, len]`, 1 = a real token.
-    pub attention_mask: Tensor<2, Int>,
+    /// Ids of all texts, `[tokens]`.
+    pub ids: Arc<[u32]>,
+    /// Which of them belong to which text.
+    pub spans: Spans,
+}
+
+impl TextInput {
+    /// From texts padded to `len` tokens: what `attention_mask` marks with 1 stays.
+    ///
+    /// # Shapes
+    /// - input_ids and attention_mask: `[batch, len]`, row after row; ids are a tokenizer's, so
+    ///   none is negative
+    #[must_use]
+    pub fn from_padded(input_ids: &[i64], attention_mask: &[i64], len: usize) -> Self {
+        let rows = || {
+            let len = len.max(1);
+            input_ids
+                .chunks_exact(len)
+                .zip(attention_mask.chunks_exact(len))
+        };
+        let real = |(ids, mask): (&[i64], &[i64])| {
+            let pairs = ids.iter().zip(mask).filter(|(_, keep)| **keep == 1);
+            pairs
+                .map(|(id, _)| u32::try_from(*id).unwrap_or(0))
+                .collect::<Vec<_>>()
+        };
+        let texts: Vec<Vec<u32>> = rows().map(real).collect();
+        Self {
+            spans: Spans::new(texts.iter().map(Vec::len)),
+            ids: texts.concat().into(),
+        }
+    }
+
+    /// The first `count` texts.
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        let tokens = self.spans.rows(0..count);
+        Self {
+            ids: self.ids.get(tokens).unwrap_or_default().into(),
+            spans: Spans::new(self.spans.lengths().take(count)),
+        }
+    }
+
+    /// The texts of all parts in one batch.
+    #[must_use]
+    pub fn cat(parts: &[&Self]) -> Self {
+        let ids: Vec<&[u32]> = parts.iter().map(|part| &*part.ids).collect();
+        Self {
+            ids: ids.concat().into(),
+            spans: Spans::concat(parts.iter().map(|part| &part.spans)),
+        }
+    }
 }
 
 /// One post-LN layer: self-attention, then feed-forward, each with residual and LayerNorm.
@@ -29,7 +82,6 @@ pub struct TextLayer {
     pub mlp: FeedForward,
     /// After the feed-forward's residual.
     pub mlp_norm: LayerNorm,
-    dropout: Option<Dropout>,
 }
 
 impl TextLayer {
@@ -38,21 +90,24 @@ impl TextLayer {
         Self {
             attention: SelfAttention::new(init, width, config.num_heads, config.dropout),
             attention_norm: LayerNorm::new(init, width, config.layer_norm_eps),
-            mlp: FeedForward::new(init, width, config.intermediate_size, Activation::Gelu),
+            mlp: FeedForward::new(
+                init,
+                width,
+                config.intermediate_size,
+                Activation::Gelu,
+                config.dropout,
+            ),
             mlp_norm: LayerNorm::new(init, width, config.layer_norm_eps),
-            dropout: dropout_layer(config.dropout),
         }
     }
 
-    /// # Shapes
-    /// - input and output: `[batch, len, width]`
+    /// The texts after one more layer.
     #[must_use]
-    pub fn forward(&self, input: Tensor<3>, bias: &KeyBias) -> Tensor<3> {
-        let attended = self.attention.forward(input.clone(), Some(bias));
-        let attended = drop(self.dropout.as_ref(), attended);
-        let hidden = self.attention_norm.forward(input + attended);
-        let mixed = drop(self.dropout.as_ref(), self.mlp.forward(hidden.clone()));
-        self.mlp_norm.forward(hidden + mixed)
+    pub fn forward(&self, input: Tokens) -> Tokens {
+        let hidden = self
+            .attention
+            .sub_layer(input, &self.attention_norm, Norm::After);
+        self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::After)
     }
 }
 
@@ -69,7 +124,8 @@ pub struct TextEncoder {
     pub norm: LayerNorm,
     /// The transformer.
     pub layers: Vec<TextLayer>,
-    dropout: Option<Dropout>,
+    #[module(skip)]
+    dropout: f64,
     #[module(skip)]
     position_offset: usize,
 }
@@ -88,39 +144,52 @@ impl TextEncoder {
             layers: (0..config.layers)
                 .map(|_| TextLayer::new(init, config))
                 .collect(),
-            dropout: dropout_layer(config.dropout),
+            dropout: config.dropout,
             position_offset: config.position_offset,
         }
     }
 
     /// Sum of word, position and type rows, normalised.
     ///
-    /// Positions count real tokens, so that padding takes none: token k of a text gets row
-    /// `offset + k`, padding gets row `offset - 1` (RoBERTa's padding row) or 0.
-    ///
-    /// # Shapes
-    /// - output: `[batch, len, width]`
+    /// Token k of a text gets position row `offset + k`: padding takes no position, as in RoBERTa.
     #[must_use]
-    pub fn embed(&self, input: &TextInput) -> Tensor<3> {
-        let mask = input.attention_mask.clone();
-        let rows = mask.clone().cumsum(1) * mask;
-        let rows = match self.position_offset {
-            0 => rows.sub_scalar(1).mul(input.attention_mask.clone()),
-            offset => rows.add_scalar(offset as i64 - 1),
-        };
-        let sum = self.words.forward(input.input_ids.clone())
-            + self.positions.forward(rows)
-            + self.types.row(0);
-        drop(self.dropout.as_ref(), self.norm.forward(sum))
+    pub fn embed(&self, input: &TextInput) -> Tokens {
+        let words = self.words.weight.val();
+        let device = words.device();
+        let [_, width] = words.dims();
+        let dropout = next_site(self.dropout, &device);
+        let positions = input.spans.lengths().flat_map(|len| 0..len);
+        let positions: Arc<[u32]> = positions
+            .map(|at| (self.position_offset + at) as u32)
+            .collect();
+        let spans = input.spans.clone();
+        if is_fused(&device) {
+            let shape = [spans.tokens(), width];
+            let operation = kernels::Embed {
+                ids: Arc::clone(&input.ids),
+                positions,
+                width,
+                eps: self.norm.eps(),
+                dropout,
+            };
+            let [gain, bias] = self.norm.operands();
+            let table = |embedding: &Embedding| embedding.weight.val().into_dispatch();
+            let (positions, types) = (table(&self.positions), table(&self.types));
+            let inputs = [words.into_dispatch(), positions, types, gain, bias];
+            let rows = kernels::apply(operation, inputs, shape);
+            return Tokens { rows, spans };
+        }
+        let sum =
+            self.words.forward(&input.ids) + self.positions.forward(&positions) + self.types.row(0);
+        let rows = drop_rows(dropout.as_ref(), self.norm.forward(sum));
+        Tokens { rows, spans }
     }
 
-    /// # Shapes
-    /// - output: `[batch, len, width]`
+    /// Embeds the texts and runs them through all layers.
     #[must_use]
-    pub fn forward(&self, input: &TextInput) -> Tensor<3> {
-        let bias = KeyBias::from_mask(input.attention_mask.clone());
-        self.layers.iter().fold(self.embed(input), |hidden, layer| {
-            layer.forward(hidden, &bias)
-        })
+    pub fn forward(&self, input: &TextInput) -> Tokens {
+        self.layers
+            .iter()
+            .fold(self.embed(input), |hidden, layer| layer.forward(hidden))
     }
 }

@@ -4,11 +4,14 @@
 //! share it, and so that dropped patches leave before the first block.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 
 use crate::attention::SelfAttention;
 use crate::config::VisionConfig;
+use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm, Linear};
+use crate::spans::Spans;
+use crate::tokens::{Tokens, indices};
 
 /// One pre-LN block: attention and feed-forward, each on a normalised copy, each added back.
 #[derive(Module, Debug)]
@@ -31,18 +34,23 @@ impl VisionBlock {
             // The published vision tower has no dropout anywhere.
             attention: SelfAttention::new(init, width, config.num_heads, 0.0),
             mlp_norm: LayerNorm::new(init, width, config.layer_norm_eps),
-            mlp: FeedForward::new(init, width, config.intermediate_size, config.activation),
+            mlp: FeedForward::new(
+                init,
+                width,
+                config.intermediate_size,
+                config.activation,
+                0.0,
+            ),
         }
     }
 
-    /// # Shapes
-    /// - input and output: `[batch, tokens, width]`
+    /// The pictures after one more block.
     #[must_use]
-    pub fn forward(&self, input: Tensor<3>) -> Tensor<3> {
-        let normed = self.attention_norm.forward(input.clone());
-        let hidden = input + self.attention.forward(normed, None);
-        let normed = self.mlp_norm.forward(hidden.clone());
-        hidden + self.mlp.forward(normed)
+    pub fn forward(&self, input: Tokens) -> Tokens {
+        let hidden = self
+            .attention
+            .sub_layer(input, &self.attention_norm, Norm::Before);
+        self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::Before)
     }
 }
 
@@ -87,9 +95,9 @@ impl VisionEncoder {
     ///
     /// # Shapes
     /// - pixel_values: `[batch, 3, side, side]`
-    /// - output: `[batch, patches, width]`, rows of the picture one after another
+    /// - output: the patches of each picture, row after row of the picture
     #[must_use]
-    pub fn embed_patches(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+    pub fn embed_patches(&self, pixel_values: Tensor<4>) -> Tokens {
         let [batch, channels, height, width] = pixel_values.dims();
         let patch = self.patch_size;
         let (rows, columns) = (height / patch, width / patch);
@@ -99,46 +107,50 @@ impl VisionEncoder {
             .reshape([batch, rows * columns, channels * patch * patch]);
         let positions = self.positions.val();
         let count = positions.dims()[0] - 1;
-        self.patches.forward(patches) + positions.narrow(0, 1, count).unsqueeze::<3>()
+        let patches = self.patches.forward(patches);
+        Tokens::uniform(patches + positions.narrow(0, 1, count).unsqueeze::<3>())
     }
 
     /// The class token is put in front of the given patches, and all run through the blocks.
     ///
-    /// # Shapes
-    /// - patches: `[batch, kept, width]` from [`Self::embed_patches`], any subset
-    /// - output: `[batch, 1 + kept, width]`
+    /// `patches` come from [`Self::embed_patches`]: all of a picture, or any subset.
     #[must_use]
-    pub fn encode(&self, patches: Tensor<3>) -> Tensor<3> {
-        let hidden = self.norm_pre.forward(self.prepend_class(patches));
+    pub fn encode(&self, patches: &Tokens) -> Tokens {
+        let hidden = self.prepend_class(patches);
+        let hidden = hidden.with_rows(self.norm_pre.forward(hidden.rows.clone()));
         let hidden = self
             .blocks
             .iter()
             .fold(hidden, |hidden, block| block.forward(hidden));
-        self.norm_post.forward(hidden)
+        hidden.with_rows(self.norm_post.forward(hidden.rows.clone()))
     }
 
-    /// Class token with its position, then the patches: `[batch, 1 + kept, width]`.
+    /// Class token with its position in front of every picture's patches.
     #[must_use]
-    pub fn prepend_class(&self, patches: Tensor<3>) -> Tensor<3> {
-        let [batch, _, width] = patches.dims();
+    pub fn prepend_class(&self, patches: &Tokens) -> Tokens {
         let class = self.class_token.val().unsqueeze::<2>() + self.positions.val().narrow(0, 0, 1);
-        let class = class.unsqueeze::<3>().expand([batch, 1, width]);
-        Tensor::cat(vec![class, patches], 1)
+        patches.prepend(class)
     }
 }
 
-/// Picks some patches of each picture.
-///
-/// # Shapes
-/// - patches: `[batch, patches, width]`
-/// - flat: `[batch * kept]`, index of a patch in the whole batch: `picture * patches + patch`
-/// - output: `[batch, kept, width]`
-#[must_use]
-pub fn select_patches(patches: Tensor<3>, flat: Tensor<1, Int>) -> Tensor<3> {
-    let [batch, count, width] = patches.dims();
-    let kept = flat.dims()[0] / batch.max(1);
-    patches
-        .reshape([batch * count, width])
-        .select(0, flat)
-        .reshape([batch, kept, width])
+/// Some patches of each picture of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptPatches {
+    /// Index of every kept patch in the whole batch: `picture * patches + patch`.
+    pub flat: Vec<i64>,
+    /// Which of them belong to which picture; pictures may keep different numbers.
+    pub spans: Spans,
+}
+
+impl KeptPatches {
+    /// Picks the patches out of whole pictures.
+    #[must_use]
+    pub fn select(&self, patches: &Tokens) -> Tokens {
+        let device = patches.rows.device();
+        let flat = indices(self.flat.clone(), &device);
+        Tokens {
+            rows: patches.rows.clone().select(0, flat),
+            spans: self.spans.clone(),
+        }
+    }
 }

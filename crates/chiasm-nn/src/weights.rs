@@ -10,6 +10,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::kernels;
+
 /// One parameter on the host, in PyTorch's layout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostTensor {
@@ -120,17 +122,32 @@ impl ParamPath {
 /// A tensor on the host in PyTorch's layout.
 #[must_use]
 pub fn to_host<const D: usize>(tensor: Tensor<D>, transposed: bool) -> HostTensor {
-    let tensor = if transposed {
-        tensor.transpose()
-    } else {
-        tensor
-    };
     let shape = tensor.dims().to_vec();
     let data = tensor.into_data().convert_dtype(DType::F32);
-    HostTensor {
+    // A float tensor converted to f32 always reads back as f32.
+    let host = HostTensor {
         shape,
-        // A float tensor converted to f32 always reads back as f32.
         values: data.try_into_vec::<f32>().unwrap_or_default(),
+    };
+    if transposed { host.transposed() } else { host }
+}
+
+impl HostTensor {
+    /// A matrix with its axes exchanged; anything else as it is.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        let [rows, columns] = self.shape[..] else {
+            return self;
+        };
+        let mut values = Vec::with_capacity(self.values.len());
+        for column in 0..columns {
+            values.extend(self.values.iter().skip(column).step_by(columns));
+        }
+        debug_assert_eq!(values.len(), rows * columns);
+        Self {
+            shape: vec![columns, rows],
+            values,
+        }
     }
 }
 
@@ -196,14 +213,12 @@ pub fn load_state_dict<M: Module>(
                 });
                 return None;
             }
-            let data = TensorData::new(host.values, expected);
-            let tensor = Tensor::<D>::from_data(data, &current.device().without_autodiff());
+            // Turned on the host: a transposed view on the device would be copied at every use.
+            let host = if transposed { host.transposed() } else { host };
+            let data = TensorData::new(host.values, current.dims());
             self.report.matched.push(name);
-            Some(if transposed {
-                tensor.transpose()
-            } else {
-                tensor
-            })
+            let device = current.device().without_autodiff();
+            Some(Tensor::<D>::from_data(data, &device))
         }
     }
     impl ModuleMapper for Fill<'_> {
@@ -235,23 +250,39 @@ pub fn load_state_dict<M: Module>(
     Ok((module, report))
 }
 
+/// Changes a parameter of a CPU device where it lies, without a copy unless something else still
+/// holds its value; autodiff and gradient settings stay.
+#[must_use]
+pub fn edit_value<const D: usize>(
+    param: Param<Tensor<D>>,
+    edit: impl FnOnce(&mut [f32]),
+) -> Param<Tensor<D>> {
+    param.map(|old| keep_settings(old, |value| kernels::edit(value, edit)))
+}
+
 /// Puts a new value into a parameter; autodiff and gradient settings stay.
 #[must_use]
 pub fn replace_value<const D: usize>(
     param: Param<Tensor<D>>,
     value: Tensor<D>,
 ) -> Param<Tensor<D>> {
-    param.map(|old| {
-        let (autodiff, tracked) = (old.is_autodiff(), old.is_require_grad());
-        // Contiguous, because a transposed view would be copied by every later product.
-        let shape = value.dims();
-        let value = if autodiff {
-            Tensor::from_inner(value.reshape(shape))
-        } else {
-            value
-        };
-        if tracked { value.require_grad() } else { value }
-    })
+    // Contiguous, because a transposed view would be copied by every later product.
+    let shape = value.dims();
+    param.map(|old| keep_settings(old, |_| value.reshape(shape)))
+}
+
+/// Computes a parameter's next value from its value outside the graph, and puts it back in.
+fn keep_settings<const D: usize>(
+    old: Tensor<D>,
+    next: impl FnOnce(Tensor<D>) -> Tensor<D>,
+) -> Tensor<D> {
+    let (autodiff, tracked) = (old.is_autodiff(), old.is_require_grad());
+    let value = if autodiff {
+        Tensor::from_inner(next(old.inner()))
+    } else {
+        next(old)
+    };
+    if tracked { value.require_grad() } else { value }
 }
 
 /// Serialises a state dict; the same dict always gives the same bytes.

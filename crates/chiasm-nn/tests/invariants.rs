@@ -5,12 +5,11 @@
     reason = "a failed unwrap here is the failed test"
 )]
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use chiasm_nn::attention::KeyBias;
+use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::layers::Init;
 use chiasm_nn::text::TextInput;
-use chiasm_nn::vision::select_patches;
-use chiasm_nn::{FusionConfig, ModelConfig, TextConfig, VisionConfig, VisionLanguageModel};
+use chiasm_nn::vision::KeptPatches;
+use chiasm_nn::{FusionConfig, ModelConfig, Spans, TextConfig, VisionConfig, VisionLanguageModel};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -51,15 +50,9 @@ fn model(device: &Device) -> VisionLanguageModel {
     VisionLanguageModel::new(&Init::new(3, config().init_std, device), &config())
 }
 
-fn text(ids: [i64; 12], device: &Device) -> TextInput {
+fn text(ids: [i64; 12]) -> TextInput {
     let mask = [1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0];
-    let ints = |values: [i64; 12]| {
-        Tensor::<2, Int>::from_data(TensorData::new(values.to_vec(), [2, 6]), device)
-    };
-    TextInput {
-        input_ids: ints(ids),
-        attention_mask: ints(mask),
-    }
+    TextInput::from_padded(&ids, &mask, 6)
 }
 
 fn pixels(change: impl Fn(usize) -> f32, device: &Device) -> Tensor<4> {
@@ -73,28 +66,24 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec::<f32>().unwrap()
 }
 
-/// A6: what stands under padding changes no real token and no image token.
+/// A6: what stands under padding never enters the model, and a text gives the same tokens alone as
+/// beside longer ones.
 #[test]
 fn padding_is_invisible() {
     let device = Device::flex();
     let model = model(&device);
     let image = model.encode_images(pixels(|_| 0.0, &device));
-    let run = |ids| {
-        let input = text(ids, &device);
-        let bias = KeyBias::from_mask(input.attention_mask.clone());
-        let tokens = model.encode_text(&input);
-        let fused = model.fuse(tokens, image.clone(), &bias);
-        (values(fused.text), values(fused.image))
-    };
-    let (text_one, image_one) = run([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
-    let (text_two, image_two) = run([5, 6, 7, 8, 30, 31, 5, 9, 8, 32, 33, 34]);
-    assert_eq!(image_one, image_two);
-    let width = config().fusion.hidden_size;
-    for (row, real) in [(0, 4), (1, 3)] {
-        let tokens = row * 6 * width..(row * 6 + real) * width;
-        assert_eq!(text_one[tokens.clone()], text_two[tokens]);
+    let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
+    assert_eq!(input, text([5, 6, 7, 8, 30, 31, 5, 9, 8, 32, 33, 34]));
+    let together = model.fuse(&model.encode_text(&input), &image);
+    let alone = TextInput::from_padded(&[5, 9, 8], &[1, 1, 1], 3);
+    let alone = model.fuse(&model.encode_text(&alone), &image.narrow(1, 1));
+    for (one, other) in [(together.text, alone.text), (together.image, alone.image)] {
+        let one = values(one.narrow(1, 1).rows);
+        for (one, other) in one.into_iter().zip(values(other.rows)) {
+            assert!((one - other).abs() <= 1e-5 * other.abs().max(1.0));
+        }
     }
-    assert_ne!(text_one, text_two, "the padded positions themselves differ");
 }
 
 /// S5: pixels of a dropped patch change nothing, bit for bit; those of a kept one do.
@@ -113,9 +102,12 @@ fn dropped_patches_are_invisible() {
             |index| f32::from(u8::from(in_patch(index, changed))),
             &device,
         );
-        let flat = Tensor::<1, Int>::from_data(TensorData::new(kept.clone(), [4]), &device);
+        let kept = KeptPatches {
+            flat: kept.clone(),
+            spans: Spans::uniform(2, 2),
+        };
         let patches = model.vision.embed_patches(pixels);
-        values(model.encode_patches(select_patches(patches, flat)))
+        values(model.encode_patches(&kept.select(&patches)).rows)
     };
     assert_eq!(run(0), run(1), "neither patch is kept");
     assert_ne!(run(0), run(4));
@@ -127,8 +119,8 @@ fn a_batch_of_one_gives_what_it_gives_among_others() {
     let device = Device::flex();
     let model = model(&device);
     let both = pixels(|_| 0.0, &device);
-    let together = values(model.encode_images(both.clone()));
-    let alone = values(model.encode_images(both.narrow(0, 1, 1)));
+    let together = values(model.encode_images(both.clone()).rows);
+    let alone = values(model.encode_images(both.narrow(0, 1, 1)).rows);
     let second = &together[together.len() / 2..];
     for (one, other) in alone.iter().zip(second) {
         assert!(
@@ -143,21 +135,16 @@ fn a_batch_of_one_gives_what_it_gives_among_others() {
 fn both_streams_are_updated_in_parallel() {
     let device = Device::flex();
     let model = model(&device);
-    let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1], &device);
-    let bias = KeyBias::from_mask(input.attention_mask.clone());
-    let tokens = model.encode_text(&input) + model.token_types.row(0);
-    let image = model.encode_images(pixels(|_| 0.0, &device)) + model.token_types.row(1);
-    let (expected, probabilities) =
-        model.fusion.image_layers[0].forward(image.clone(), tokens.clone(), None, Some(&bias));
-    let layers = model.fusion.forward_all(
-        chiasm_nn::Fused {
-            text: tokens,
-            image,
-        },
-        &bias,
-    );
-    assert_eq!(values(layers[0].image.clone()), values(expected));
+    let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
+    let tokens = model.encode_text(&input);
+    let image = model.encode_images(pixels(|_| 0.0, &device));
+    let start = model.with_types(&tokens, &image);
+    let first = &model.fusion.image_layers[0];
+    let expected = first.forward(start.image.clone(), &start.text);
+    let layers = model.fuse_all(&tokens, &image);
+    assert_eq!(values(layers[0].image.rows.clone()), values(expected.rows));
     // A10: attention is a distribution over the other stream, and padding gets none of it.
+    let probabilities = first.probabilities(start.image, &start.text);
     let [batch, heads, own, other] = probabilities.dims();
     let rows = values(probabilities);
     assert_eq!(rows.len(), batch * heads * own * other);

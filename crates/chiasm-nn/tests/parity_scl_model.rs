@@ -9,7 +9,8 @@
 mod common;
 
 use burn::tensor::Device;
-use chiasm_nn::attention::KeyBias;
+use chiasm_nn::compute::{self, Kernels};
+use chiasm_nn::{Fused, Tokens};
 use chiasm_testkit::Case;
 use common::{floats, load_model, text_input, values};
 
@@ -18,57 +19,59 @@ fn parity_scl_model_image() {
     let Some(case) = Case::open("scl/model_image") else {
         return;
     };
+    for kernels in [Kernels::Plain, Kernels::Fused] {
+        compute::with(kernels, || every_stage(&case));
+    }
+}
+
+fn every_stage(case: &Case) {
     let device = Device::flex();
-    let model = load_model(&case, &device);
+    let model = load_model(case, &device);
     let check = |name: &str, found: Vec<f32>| {
         case.assert_activations(name, &found, case.tensor(&format!("expected.{name}")));
     };
+    let mask = case.tensor("inputs.text_mask").i64s();
+    let check_text = |name: &str, found: &Tokens| {
+        let expected = case.tensor(&format!("expected.{name}")).rows_where(&mask);
+        case.assert_activations(name, &values(found.rows.clone()), &expected);
+    };
+    let check_image = |name: &str, found: &Tokens| check(name, values(found.rows.clone()));
 
-    let text = text_input(&case, "text_ids", &device);
-    let bias = KeyBias::from_mask(text.attention_mask.clone());
+    let text = text_input(case, "text_ids");
     let mut hidden = model.text.embed(&text);
-    check("text.embeddings", values(hidden.clone()));
+    check_text("text.embeddings", &hidden);
     for (index, layer) in model.text.layers.iter().enumerate() {
-        hidden = layer.forward(hidden, &bias);
-        check(&format!("text.layer{index}"), values(hidden.clone()));
+        hidden = layer.forward(hidden);
+        check_text(&format!("text.layer{index}"), &hidden);
     }
     let text_tokens = model.encode_text(&text);
-    check("text.transformed", values(text_tokens.clone()));
+    check_text("text.transformed", &text_tokens);
 
     let patches = model
         .vision
         .embed_patches(floats(case.tensor("inputs.image"), &device));
-    let mut hidden = model.vision.prepend_class(patches.clone());
-    check("vision.embed", values(hidden.clone()));
-    hidden = model.vision.norm_pre.forward(hidden);
-    check("vision.ln_pre", values(hidden.clone()));
+    let mut hidden = model.vision.prepend_class(&patches);
+    check_image("vision.embed", &hidden);
+    hidden = hidden.with_rows(model.vision.norm_pre.forward(hidden.rows.clone()));
+    check_image("vision.ln_pre", &hidden);
     for (index, block) in model.vision.blocks.iter().enumerate() {
         hidden = block.forward(hidden);
-        check(&format!("vision.block{index}"), values(hidden.clone()));
+        check_image(&format!("vision.block{index}"), &hidden);
     }
-    check(
-        "vision.ln_post",
-        values(model.vision.encode(patches.clone())),
-    );
-    let image_tokens = model.encode_patches(patches);
-    check("vision.transformed", values(image_tokens.clone()));
+    check_image("vision.ln_post", &model.vision.encode(&patches));
+    let image_tokens = model.encode_patches(&patches);
+    check_image("vision.transformed", &image_tokens);
 
-    check("itc.text", values(model.project_text(text_tokens.clone())));
-    check(
-        "itc.image",
-        values(model.project_image(image_tokens.clone())),
-    );
+    check("itc.text", values(model.project_text(&text_tokens)));
+    check("itc.image", values(model.project_image(&image_tokens)));
 
-    for (index, layer) in model
-        .fuse_all(text_tokens.clone(), image_tokens.clone(), &bias)
-        .into_iter()
-        .enumerate()
-    {
-        check(&format!("fusion.text{index}"), values(layer.text));
-        check(&format!("fusion.image{index}"), values(layer.image));
+    let layers = model.fuse_all(&text_tokens, &image_tokens);
+    for (index, Fused { text, image }) in layers.iter().enumerate() {
+        check_text(&format!("fusion.text{index}"), text);
+        check_image(&format!("fusion.image{index}"), image);
     }
-    let fused = model.fuse(text_tokens, image_tokens, &bias);
-    check("text_feats", values(fused.text.clone()));
-    check("image_feats", values(fused.image.clone()));
+    let fused = model.fuse(&text_tokens, &image_tokens);
+    check_text("text_feats", &fused.text);
+    check_image("image_feats", &fused.image);
     check("cls_feats", values(model.pooled(&fused)));
 }

@@ -2,9 +2,7 @@
 //! recovered for a masked input should be nearest to the one of the same complete input.
 
 use burn::tensor::Tensor;
-use chiasm_nn::layers::normalize;
-
-use crate::contrast::{constant_temperature, nce};
+use chiasm_nn::criterion::{constant_temperature, contrast};
 
 /// Contrast of recovered against complete global features; no gradient reaches the latter.
 ///
@@ -14,7 +12,6 @@ use crate::contrast::{constant_temperature, nce};
 #[must_use]
 pub fn completion_loss(recovered: Tensor<2>, complete: Tensor<2>, temperature: f64) -> Tensor<1> {
     let device = recovered.device();
-    let target = normalize(complete.detach());
-    let similarity = normalize(recovered).matmul(target.transpose());
-    nce(similarity, constant_temperature(temperature, &device))
+    let temperature = constant_temperature(temperature, &device);
+    contrast(recovered, complete.detach(), temperature, 1.0)
 }

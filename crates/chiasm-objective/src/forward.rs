@@ -1,14 +1,14 @@
-//! Runs a [`ForwardPlan`]: every tower and fusion pass once, passes of equal shape stacked along
-//! the batch axis into one call.
+//! Runs a [`ForwardPlan`]: every tower and fusion pass once, passes over the same image view stacked
+//! into one call.
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Int, Tensor};
-use chiasm_nn::attention::KeyBias;
+use burn::tensor::Tensor;
 use chiasm_nn::text::TextInput;
-use chiasm_nn::vision::select_patches;
-use chiasm_nn::{Fused, VisionLanguageModel};
+use chiasm_nn::vision::KeptPatches;
+use chiasm_nn::{Fused, Tokens, VisionLanguageModel};
 
+use crate::masking::MatchingDraw;
 use crate::mlm::MlmTargets;
 use crate::plan::{ForwardPlan, FusionPass, ImageView, Pairing, TextView};
 
@@ -18,26 +18,25 @@ pub struct StepInput {
     /// `[images, 3, side, side]`; the first `batch` images belong to the texts in order, any
     /// further ones serve as negatives of matching.
     pub pixel_values: Tensor<4>,
-    /// Texts as given, `[batch, text_len]`.
+    /// Texts as given.
     pub clean: TextInput,
     /// The first so many pairs go through the fusion encoder; `fused` below.
     pub fused_size: usize,
-    /// Texts corrupted for MLM, `[fused, text_len]`.
+    /// Texts corrupted for MLM, `fused` of them.
     pub mlm: Option<(TextInput, MlmTargets)>,
-    /// Texts masked for completion, `[fused, text_len]`.
+    /// Texts masked for completion, `fused` of them.
     pub masked: Option<TextInput>,
-    /// Patches that stay in the masked view: index in the flattened batch,
-    /// `image * patches + patch`, `[fused * kept]`.
-    pub kept_patches: Option<Tensor<1, Int>>,
-    /// Image each text is matched against, and whether it is its own (1) or not (0), `[fused]`.
-    pub matching: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
+    /// Patches that stay in the masked view of the first `fused` images.
+    pub kept_patches: Option<KeptPatches>,
+    /// Image each of the `fused` texts is matched against.
+    pub matching: Option<MatchingDraw>,
 }
 
 impl StepInput {
     /// Number of texts.
     #[must_use]
     pub fn batch_size(&self) -> usize {
-        self.clean.input_ids.dims()[0]
+        self.clean.spans.batch()
     }
 
     fn text(&self, view: TextView) -> Option<&TextInput> {
@@ -52,10 +51,10 @@ impl StepInput {
 /// What the passes of a plan gave.
 #[derive(Clone, Debug, Default)]
 pub struct Features {
-    /// Encoded images, `[images, 1 + patches, width]`.
-    pub images: BTreeMap<ImageView, Tensor<3>>,
-    /// Encoded texts, `[batch, text_len, width]` for the clean view, `[fused, ..]` for the others.
-    pub texts: BTreeMap<TextView, Tensor<3>>,
+    /// Encoded images, class token first.
+    pub images: BTreeMap<ImageView, Tokens>,
+    /// Encoded texts: all of them in the clean view, `fused` in the others.
+    pub texts: BTreeMap<TextView, Tokens>,
     /// Fused pairs.
     pub fused: BTreeMap<FusionPass, Fused>,
 }
@@ -69,7 +68,7 @@ pub fn forward(model: &VisionLanguageModel, plan: &ForwardPlan, input: &StepInpu
         texts: encode_texts(model, plan, input),
         fused: BTreeMap::new(),
     };
-    // Passes over the same image view have the same shapes: one call for all of them.
+    // One call for all passes over the same image view.
     for view in [ImageView::Complete, ImageView::Dropped] {
         let passes: Vec<FusionPass> = plan
             .fusions
@@ -86,22 +85,21 @@ fn encode_images(
     model: &VisionLanguageModel,
     plan: &ForwardPlan,
     input: &StepInput,
-) -> BTreeMap<ImageView, Tensor<3>> {
+) -> BTreeMap<ImageView, Tokens> {
     let mut encoded = BTreeMap::new();
     if plan.images.is_empty() {
         return encoded;
     }
     let patches = model.vision.embed_patches(input.pixel_values.clone());
     if plan.images.contains(&ImageView::Complete) {
-        encoded.insert(ImageView::Complete, model.encode_patches(patches.clone()));
+        encoded.insert(ImageView::Complete, model.encode_patches(&patches));
     }
     if let (true, Some(kept)) = (
         plan.images.contains(&ImageView::Dropped),
         &input.kept_patches,
     ) {
-        let own = patches.narrow(0, 0, input.fused_size);
-        let kept = select_patches(own, kept.clone());
-        encoded.insert(ImageView::Dropped, model.encode_patches(kept));
+        let kept = kept.select(&patches);
+        encoded.insert(ImageView::Dropped, model.encode_patches(&kept));
     }
     encoded
 }
@@ -110,7 +108,7 @@ fn encode_texts(
     model: &VisionLanguageModel,
     plan: &ForwardPlan,
     input: &StepInput,
-) -> BTreeMap<TextView, Tensor<3>> {
+) -> BTreeMap<TextView, Tokens> {
     let views: Vec<(TextView, &TextInput)> = plan
         .texts
         .iter()
@@ -119,30 +117,15 @@ fn encode_texts(
     if views.is_empty() {
         return BTreeMap::new();
     }
-    let stacked = TextInput {
-        input_ids: Tensor::cat(
-            views
-                .iter()
-                .map(|(_, text)| text.input_ids.clone())
-                .collect(),
-            0,
-        ),
-        attention_mask: Tensor::cat(
-            views
-                .iter()
-                .map(|(_, text)| text.attention_mask.clone())
-                .collect(),
-            0,
-        ),
-    };
-    let encoded = model.encode_text(&stacked);
+    let texts: Vec<&TextInput> = views.iter().map(|(_, text)| *text).collect();
+    let encoded = model.encode_text(&TextInput::cat(&texts));
     let mut start = 0;
     views
         .iter()
         .map(|(view, text)| {
-            let rows = text.input_ids.dims()[0];
-            let part = encoded.clone().narrow(0, start, rows);
-            start += rows;
+            let count = text.spans.batch();
+            let part = encoded.narrow(start, count);
+            start += count;
             (*view, part)
         })
         .collect()
@@ -154,35 +137,31 @@ fn fuse(
     input: &StepInput,
     features: &mut Features,
 ) {
-    let rows = input.fused_size;
-    let first = |tokens: &Tensor<3>| tokens.clone().narrow(0, 0, rows);
+    let count = input.fused_size;
     let mut stacked: Vec<FusionPass> = Vec::new();
-    let (mut texts, mut images, mut masks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut texts, mut images) = (Vec::new(), Vec::new());
     for pass in passes {
-        let (Some(text), Some(image), Some(raw)) = (
+        let (Some(text), Some(image)) = (
             features.texts.get(&pass.text),
             features.images.get(&pass.image),
-            input.text(pass.text),
         ) else {
             continue;
         };
         let image = match (pass.pairing, &input.matching) {
-            (Pairing::Own, _) => first(image),
-            (Pairing::Matching, Some((partner, _))) => image.clone().select(0, partner.clone()),
+            (Pairing::Own, _) => image.narrow(0, count),
+            (Pairing::Matching, Some(draw)) => image.select(&draw.partner),
             (Pairing::Matching, None) => continue,
         };
         stacked.push(*pass);
-        texts.push(first(text));
+        texts.push(text.narrow(0, count));
         images.push(image);
-        masks.push(raw.attention_mask.clone().narrow(0, 0, rows));
     }
     if stacked.is_empty() {
         return;
     }
-    let bias = KeyBias::from_mask(Tensor::cat(masks, 0));
-    let fused = model.fuse(Tensor::cat(texts, 0), Tensor::cat(images, 0), &bias);
+    let fused = model.fuse(&Tokens::cat(texts), &Tokens::cat(images));
     for (index, pass) in stacked.into_iter().enumerate() {
-        let part = |tokens: &Tensor<3>| tokens.clone().narrow(0, index * rows, rows);
+        let part = |tokens: &Tokens| tokens.narrow(index * count, count);
         features.fused.insert(
             pass,
             Fused {

@@ -10,7 +10,6 @@ pub mod contrast;
 pub mod forward;
 pub mod losses;
 pub mod masking;
-pub mod matching;
 pub mod mlm;
 pub mod plan;
 

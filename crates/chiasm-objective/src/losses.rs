@@ -7,7 +7,6 @@ use crate::completion::completion_loss;
 use crate::config::ObjectivesConfig;
 use crate::contrast::contrastive_loss;
 use crate::forward::{Features, StepInput, forward};
-use crate::matching::cross_entropy;
 use crate::mlm::mlm_loss;
 use crate::plan::{
     ForwardPlan, ImageView, MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MATCHING_PASS, MLM_PASS,
@@ -114,12 +113,12 @@ fn matching_terms(
 ) -> Option<Vec<LossTerm>> {
     let config = config.matching.as_ref()?;
     let fused = features.fused.get(&MATCHING_PASS)?;
-    let (_, labels) = input.matching.as_ref()?;
-    let logits = model.match_head.forward(model.pooled(fused));
+    let draw = input.matching.as_ref()?;
+    let classifier = &model.match_head.classifier;
     Some(vec![LossTerm {
         name: "matching",
         weight: config.weight,
-        value: cross_entropy(logits, labels.clone()),
+        value: classifier.cross_entropy(model.pooled(fused), &draw.labels),
     }])
 }
 
@@ -135,7 +134,7 @@ fn mlm_terms(
     Some(vec![LossTerm {
         name: "mlm",
         weight: config.weight,
-        value: mlm_loss(model, fused.text.clone(), targets),
+        value: mlm_loss(model, &fused.text, targets),
     }])
 }
 
@@ -146,15 +145,15 @@ fn contrastive_terms(
     features: &Features,
 ) -> Option<Vec<LossTerm>> {
     let config = config.contrastive.as_ref()?;
-    let text = features.texts.get(&TextView::Clean)?.clone();
-    let image = features.images.get(&ImageView::Complete)?.clone();
-    let image = image.narrow(0, 0, input.batch_size());
+    let text = features.texts.get(&TextView::Clean)?;
+    let image = features.images.get(&ImageView::Complete)?;
+    let image = image.narrow(0, input.batch_size());
     Some(vec![LossTerm {
         name: "contrastive",
         weight: config.weight,
         value: contrastive_loss(
             model.project_text(text),
-            model.project_image(image),
+            model.project_image(&image),
             model.temperature.val(),
         ),
     }])

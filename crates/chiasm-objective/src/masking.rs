@@ -4,9 +4,11 @@
 //! Each draw is a pure function of (seed, step, sample), so that a resumed run repeats it, and
 //! none changes its input.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::rng::{self, Rng};
+use chiasm_nn::Spans;
 use chiasm_nn::text::TextInput;
+use chiasm_nn::vision::KeptPatches;
 
 use crate::config::{GlobalCompletionConfig, MlmConfig, ObjectivesConfig};
 use crate::forward::StepInput;
@@ -78,6 +80,29 @@ impl<'a> TextRows<'a> {
 
     fn rows(&self) -> usize {
         self.input_ids.len().checked_div(self.len).unwrap_or(0)
+    }
+
+    /// The words a draw asks for, their places counted without padding.
+    fn targets(&self, draw: &MlmDraw) -> MlmTargets {
+        let mut packed = 0;
+        let places: Vec<usize> = self
+            .attention_mask
+            .iter()
+            .map(|keep| {
+                let place = packed;
+                packed += usize::from(*keep == 1);
+                place
+            })
+            .collect();
+        let place = |position: &i64| places.get(usize::try_from(*position).ok()?).copied();
+        MlmTargets {
+            positions: draw.positions.iter().filter_map(place).collect(),
+            labels: draw
+                .labels
+                .iter()
+                .map(|label| u32::try_from(*label).unwrap_or(0))
+                .collect(),
+        }
     }
 }
 
@@ -218,9 +243,9 @@ pub fn kept_patches(patches: usize, drop: f64) -> usize {
     (patches as f64 * (1.0 - drop)).floor() as usize
 }
 
-/// Flat indices `image * patches + patch` of the patches kept, in raster order within an image.
+/// The patches kept of every image, in raster order within an image.
 #[must_use]
-pub fn patch_draw(batch: usize, patches: usize, drop: f64, key: DrawKey<'_>) -> Vec<i64> {
+pub fn patch_draw(batch: usize, patches: usize, drop: f64, key: DrawKey<'_>) -> KeptPatches {
     let kept = kept_patches(patches, drop);
     let mut flat = Vec::with_capacity(batch * kept);
     for row in 0..batch {
@@ -235,16 +260,19 @@ pub fn patch_draw(batch: usize, patches: usize, drop: f64, key: DrawKey<'_>) -> 
                 .map(|patch| (row * patches + patch) as i64),
         );
     }
-    flat
+    KeptPatches {
+        flat,
+        spans: Spans::uniform(batch, kept),
+    }
 }
 
 /// Image each text is matched against, and 1 where it is its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MatchingDraw {
     /// Image index, a text.
-    pub partner: Vec<i64>,
+    pub partner: Vec<usize>,
     /// 1 = own image.
-    pub labels: Vec<i64>,
+    pub labels: Vec<u32>,
 }
 
 /// Half of the texts (rounded down) keep their image; every other gets that of another sample of
@@ -257,7 +285,7 @@ pub fn matching_draw(text: TextRows<'_>, key: DrawKey<'_>) -> MatchingDraw {
     partial_shuffle(&mut order, batch, &mut rng);
     let row_ids = |row: usize| text.input_ids.get(row * text.len..(row + 1) * text.len);
     let mut draw = MatchingDraw {
-        partner: (0..batch as i64).collect(),
+        partner: (0..batch).collect(),
         labels: vec![1; batch],
     };
     for row in order.into_iter().skip(batch / 2) {
@@ -271,7 +299,7 @@ pub fn matching_draw(text: TextRows<'_>, key: DrawKey<'_>) -> MatchingDraw {
         };
         if let (Some(partner), Some(label)) = (draw.partner.get_mut(row), draw.labels.get_mut(row))
         {
-            *partner = other as i64;
+            *partner = other;
             *label = 0;
         }
     }
@@ -299,22 +327,9 @@ pub fn step_input(
     key: DrawKey<'_>,
     device: &Device,
 ) -> StepInput {
-    let len = text.len;
     let fused_size = config.fused_size(text.rows());
     let fused = text.first(fused_size);
-    let vector = |values: Vec<i64>| {
-        let shape = [values.len()];
-        Tensor::<1, Int>::from_data(TensorData::new(values, shape), device)
-    };
-    let matrix = |values: Vec<i64>| {
-        let rows = values.len().checked_div(len).unwrap_or(0);
-        Tensor::<2, Int>::from_data(TensorData::new(values, [rows, len]), device)
-    };
-    let fused_mask = matrix(fused.attention_mask.to_vec());
-    let view = |ids: Vec<i64>| TextInput {
-        input_ids: matrix(ids),
-        attention_mask: fused_mask.clone(),
-    };
+    let view = |ids: &[i64]| TextInput::from_padded(ids, fused.attention_mask, fused.len);
     let side = images.image_size;
     let count = images.pixel_values.len() / (3 * side * side).max(1);
     StepInput {
@@ -322,35 +337,21 @@ pub fn step_input(
             TensorData::new(images.pixel_values.to_vec(), [count, 3, side, side]),
             device,
         ),
-        clean: TextInput {
-            input_ids: matrix(text.input_ids.to_vec()),
-            attention_mask: matrix(text.attention_mask.to_vec()),
-        },
+        clean: TextInput::from_padded(text.input_ids, text.attention_mask, text.len),
         fused_size,
         mlm: config.mlm.as_ref().map(|mlm| {
             let draw = mlm_draw(fused, vocabulary, mlm, key);
-            let targets = MlmTargets {
-                positions: vector(draw.positions),
-                labels: vector(draw.labels),
-            };
-            (view(draw.input_ids), targets)
+            (view(&draw.input_ids), fused.targets(&draw))
         }),
         masked: config
             .global_completion
             .as_ref()
-            .map(|completion| view(completion_text_draw(fused, vocabulary, completion, key))),
-        kept_patches: config.global_completion.as_ref().map(|completion| {
-            vector(patch_draw(
-                fused_size,
-                images.patches,
-                completion.image_drop,
-                key,
-            ))
-        }),
-        matching: config.matching.as_ref().map(|_| {
-            let draw = matching_draw(fused, key);
-            (vector(draw.partner), vector(draw.labels))
-        }),
+            .map(|completion| view(&completion_text_draw(fused, vocabulary, completion, key))),
+        kept_patches: config
+            .global_completion
+            .as_ref()
+            .map(|completion| patch_draw(fused_size, images.patches, completion.image_drop, key)),
+        matching: config.matching.as_ref().map(|_| matching_draw(fused, key)),
     }
 }
 
@@ -505,11 +506,11 @@ mod tests {
             let samples: Vec<usize> = (0..batch).collect();
             let draw = matching_draw(text, DrawKey { seed, step: 0, samples: &samples });
             for row in 0..batch {
-                let own = draw.partner[row] == row as i64;
+                let own = draw.partner[row] == row;
                 prop_assert_eq!(own, draw.labels[row] == 1);
             }
             if batch > 1 {
-                prop_assert_eq!(draw.labels.iter().sum::<i64>() as usize, batch / 2);
+                prop_assert_eq!(draw.labels.iter().sum::<u32>() as usize, batch / 2);
             } else {
                 prop_assert_eq!(draw.labels[0], 1);
             }
@@ -519,7 +520,8 @@ mod tests {
         #[test]
         fn kept_patches_are_distinct(batch in 1usize..8, patches in 5usize..80, seed in 0u64..1000) {
             let samples: Vec<usize> = (0..batch).collect();
-            let flat = patch_draw(batch, patches, 0.8, DrawKey { seed, step: 1, samples: &samples });
+            let key = DrawKey { seed, step: 1, samples: &samples };
+            let flat = patch_draw(batch, patches, 0.8, key).flat;
             let kept = kept_patches(patches, 0.8);
             prop_assert_eq!(flat.len(), batch * kept);
             for (row, chunk) in flat.chunks(kept.max(1)).enumerate() {

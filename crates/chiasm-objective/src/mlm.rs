@@ -1,37 +1,25 @@
 //! Masked language modelling (MLM, `specs/scl.md` section 2.4).
 
-use burn::tensor::{Int, Tensor};
-use chiasm_nn::VisionLanguageModel;
-
-use crate::matching::cross_entropy;
+use burn::tensor::Tensor;
+use chiasm_nn::{Tokens, VisionLanguageModel};
 
 /// The words asked for in a batch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MlmTargets {
-    /// Index of each position in the flattened batch, `row * text_len + column`, `[selected]`.
-    pub positions: Tensor<1, Int>,
+    /// Which token of the batch each is, counted without padding, `[selected]`.
+    pub positions: Vec<usize>,
     /// Original token ids, `[selected]`.
-    pub labels: Tensor<1, Int>,
+    pub labels: Vec<u32>,
 }
 
 /// Mean cross-entropy over the selected positions; the head runs on those alone. 0 when nothing
-/// is selected.
-///
-/// # Shapes
-/// - fused text: `[batch, text_len, width]`
-/// - output: `[1]`
+/// is selected. Output: `[1]`.
 #[must_use]
 pub fn mlm_loss(
     model: &VisionLanguageModel,
-    fused_text: Tensor<3>,
+    fused_text: &Tokens,
     targets: &MlmTargets,
 ) -> Tensor<1> {
-    if targets.positions.dims()[0] == 0 {
-        return Tensor::zeros([1], &fused_text.device());
-    }
-    let [batch, len, width] = fused_text.dims();
-    let tokens = fused_text
-        .reshape([batch * len, width])
-        .select(0, targets.positions.clone());
-    cross_entropy(model.mlm_head.forward(tokens), targets.labels.clone())
+    let chosen = fused_text.token_rows(&targets.positions);
+    model.mlm_head.loss(chosen, &targets.labels)
 }

@@ -13,17 +13,20 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use chiasm_nn::compute::{self, Kernels};
+use chiasm_nn::criterion::nce;
+use chiasm_nn::vision::KeptPatches;
 use chiasm_nn::weights::{ParamPath, to_host};
-use chiasm_nn::{VisionLanguageModel, names};
+use chiasm_nn::{Spans, VisionLanguageModel, names};
 use chiasm_objective::config::{
     ContrastiveConfig, GlobalCompletionConfig, MatchingConfig, MlmConfig,
 };
-use chiasm_objective::contrast::nce;
+use chiasm_objective::masking::MatchingDraw;
 use chiasm_objective::mlm::MlmTargets;
 use chiasm_objective::plan::{ForwardPlan, MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MATCHING_PASS};
 use chiasm_objective::{Losses, ObjectivesConfig, StepInput, forward, losses};
 use chiasm_testkit::{Case, assert_close};
-use common::{floats, ints, load_model, text_input, values};
+use common::{floats, load_model, text_input, values};
 
 fn objectives(enabled: &[&str]) -> ObjectivesConfig {
     let on = |name: &str| enabled.contains(&name);
@@ -39,12 +42,8 @@ fn objectives(enabled: &[&str]) -> ObjectivesConfig {
 /// Whatever inputs the case holds, as one step.
 fn step_input(case: &Case, device: &Device) -> StepInput {
     let has = |name: &str| case.tensors.contains_key(&format!("inputs.{name}"));
-    let vector = |numbers: Vec<i64>| {
-        let shape = [numbers.len()];
-        Tensor::from_data(TensorData::new(numbers, shape), device)
-    };
     let own: Tensor<4> = floats(case.tensor("inputs.image"), device);
-    let batch = own.dims()[0] as i64;
+    let batch = own.dims()[0];
     let pixel_values = if has("false_image") {
         Tensor::cat(
             vec![own, floats(case.tensor("inputs.false_image"), device)],
@@ -60,41 +59,41 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
     };
     StepInput {
         pixel_values,
-        clean: text_input(case, clean, device),
-        fused_size: batch as usize,
+        clean: text_input(case, clean),
+        fused_size: batch,
         mlm: has("text_labels_mlm").then(|| {
             let labels = case.tensor("inputs.text_labels_mlm").i64s();
-            let chosen: Vec<i64> = (0..labels.len())
-                .filter(|i| labels[*i] >= 0)
-                .map(|i| i as i64)
-                .collect();
-            let targets = MlmTargets {
-                labels: vector(chosen.iter().map(|i| labels[*i as usize]).collect()),
-                positions: vector(chosen),
-            };
-            (text_input(case, "text_ids_mlm", device), targets)
+            let mask = case.tensor("inputs.text_mask").i64s();
+            let real = labels.iter().zip(&mask).filter(|(_, keep)| **keep == 1);
+            let (positions, labels) = real
+                .enumerate()
+                .filter(|(_, (label, _))| **label >= 0)
+                .map(|(position, (label, _))| (position, *label as u32))
+                .unzip();
+            let targets = MlmTargets { positions, labels };
+            (text_input(case, "text_ids_mlm"), targets)
         }),
-        masked: has("masked_text_ids").then(|| text_input(case, "masked_text_ids", device)),
+        masked: has("masked_text_ids").then(|| text_input(case, "masked_text_ids")),
         kept_patches: has("drop_keep_indices").then(|| {
             let kept = case.tensor("inputs.drop_keep_indices");
             let side = case.size("image_size") / case.size("patch");
             let flat = kept.i64s().into_iter().enumerate();
-            vector(
-                flat.map(|(i, p)| (i / kept.shape[1] * side * side) as i64 + p)
+            KeptPatches {
+                flat: flat
+                    .map(|(i, p)| (i / kept.shape[1] * side * side) as i64 + p)
                     .collect(),
-            )
+                spans: Spans::uniform(kept.shape[0], kept.shape[1]),
+            }
         }),
         matching: has("itm_labels").then(|| {
             let labels = case.tensor("inputs.itm_labels").i64s();
-            let partner = labels
-                .iter()
-                .enumerate()
-                .map(|(row, own)| row as i64 + (1 - own) * batch)
-                .collect();
-            (
-                vector(partner),
-                ints(case.tensor("inputs.itm_labels"), device),
-            )
+            let rows = labels.iter().enumerate();
+            MatchingDraw {
+                partner: rows
+                    .map(|(row, own)| row + (1 - *own as usize) * batch)
+                    .collect(),
+                labels: labels.iter().map(|label| *label as u32).collect(),
+            }
         }),
     }
 }
@@ -152,6 +151,11 @@ struct Checked {
 
 /// Runs the objectives on the case, compares the named losses and every gradient the case has.
 fn check(name: &str, enabled: &[&str], expected: &[(&str, &str)]) -> Option<Checked> {
+    compute::with(Kernels::Plain, || check_here(name, enabled, expected))?;
+    compute::with(Kernels::Fused, || check_here(name, enabled, expected))
+}
+
+fn check_here(name: &str, enabled: &[&str], expected: &[(&str, &str)]) -> Option<Checked> {
     let case = Case::open(name)?;
     let device = Device::flex().autodiff();
     let model = load_model(&case, &device);
@@ -257,21 +261,15 @@ fn parity_scl_loss_mlm() {
     };
     // The head runs on chosen positions only; run it on all of them to compare every logit.
     let (text, _) = done.input.mlm.clone().expect("MLM input");
-    let bias = chiasm_nn::attention::KeyBias::from_mask(text.attention_mask.clone());
     let image = done
         .model
         .encode_images(floats(done.case.tensor("inputs.image"), &done.device));
-    let fused = done.model.fuse(done.model.encode_text(&text), image, &bias);
-    let [batch, len, width] = fused.text.dims();
-    let logits = done
-        .model
-        .mlm_head
-        .forward(fused.text.reshape([batch * len, width]));
-    done.case.assert_activations(
-        "logits",
-        &values(logits),
-        done.case.tensor("expected.logits"),
-    );
+    let fused = done.model.fuse(&done.model.encode_text(&text), &image);
+    let logits = done.model.mlm_head.forward(fused.text.rows);
+    let mask = done.case.tensor("inputs.text_mask").i64s();
+    let expected = done.case.tensor("expected.logits").rows_where(&mask);
+    done.case
+        .assert_activations("logits", &values(logits), &expected);
 }
 
 #[test]

@@ -53,6 +53,22 @@ pub struct Golden {
 }
 
 impl Golden {
+    /// The rows along the last axis where `mask` is 1, `[rows, last]`: of what a padding reference
+    /// gives, the part that means something.
+    #[must_use]
+    pub fn rows_where(&self, mask: &[i64]) -> Self {
+        let width = self.shape.last().copied().unwrap_or(1).max(1);
+        let rows = self.values.chunks_exact(width).zip(mask);
+        let values: Vec<f64> = rows
+            .filter(|(_, keep)| **keep == 1)
+            .flat_map(|(row, _)| row.to_vec())
+            .collect();
+        Self {
+            shape: vec![values.len() / width, width],
+            values,
+        }
+    }
+
     /// Values as f32.
     #[must_use]
     pub fn f32s(&self) -> Vec<f32> {

@@ -8,14 +8,13 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::{
     DataError, Dataset, Preprocess, Sample, TextTokenizer, encode_texts, eval_images,
 };
-use chiasm_nn::VisionLanguageModel;
-use chiasm_nn::attention::KeyBias;
 use chiasm_nn::layers::normalize;
 use chiasm_nn::text::TextInput;
+use chiasm_nn::{Tokens, VisionLanguageModel};
 
 use crate::metrics::{Direction, Reranked, RetrievalError, ScoreMatrix, shortlist};
 use crate::predictions::{
@@ -68,10 +67,8 @@ pub struct Embedder<'a> {
 pub struct Encoded {
     /// Embeddings of length 1, `[rows, projection]`.
     pub embeds: Tensor<2>,
-    /// Tokens for the fusion encoder, `[rows, len, width]`; empty unless they were asked for.
-    tokens: Option<Tensor<3>>,
-    /// Which tokens are real, `[rows, len]`; texts only.
-    mask: Option<Tensor<2, Int>>,
+    /// Tokens for the fusion encoder; none unless they were asked for.
+    tokens: Option<Tokens>,
 }
 
 impl Embedder<'_> {
@@ -94,7 +91,7 @@ impl Embedder<'_> {
             let encoded = self
                 .model
                 .encode_images(Tensor::from_data(pixels, self.device));
-            embeds.push(normalize(self.model.project_image(encoded.clone())));
+            embeds.push(normalize(self.model.project_image(&encoded)));
             if keep_tokens {
                 tokens.push(encoded);
             }
@@ -102,38 +99,28 @@ impl Embedder<'_> {
         }
         Ok(Encoded {
             embeds: Tensor::cat(embeds, 0),
-            tokens: keep_tokens.then(|| Tensor::cat(tokens, 0)),
-            mask: None,
+            tokens: keep_tokens.then(|| Tokens::cat(tokens)),
         })
     }
 
-    /// Embeds texts, all padded to the longest so that any of them can be fused together.
+    /// Embeds texts.
     #[must_use]
     pub fn texts(&self, texts: &[&str], keep_tokens: bool, done: &mut dyn FnMut(usize)) -> Encoded {
-        let (ids, mask, len) = encode_texts(self.tokenizer, texts, self.max_text_len);
-        let (mut embeds, mut tokens, mut masks) = (Vec::new(), Vec::new(), Vec::new());
-        let rows = self.batch_size.max(1) * len.max(1);
-        for (ids, mask) in ids.chunks(rows).zip(mask.chunks(rows)) {
-            let shape = [ids.len() / len.max(1), len];
-            let ints = |values: &[i64]| {
-                Tensor::<2, Int>::from_data(TensorData::new(values.to_vec(), shape), self.device)
-            };
-            let input = TextInput {
-                input_ids: ints(ids),
-                attention_mask: ints(mask),
-            };
-            let encoded = self.model.encode_text(&input);
-            embeds.push(normalize(self.model.project_text(encoded.clone())));
+        let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
+        for chunk in texts.chunks(self.batch_size.max(1)) {
+            let (ids, mask, len) = encode_texts(self.tokenizer, chunk, self.max_text_len);
+            let encoded = self
+                .model
+                .encode_text(&TextInput::from_padded(&ids, &mask, len));
+            embeds.push(normalize(self.model.project_text(&encoded)));
             if keep_tokens {
                 tokens.push(encoded);
-                masks.push(input.attention_mask);
             }
-            done(shape[0]);
+            done(chunk.len());
         }
         Encoded {
             embeds: Tensor::cat(embeds, 0),
-            tokens: keep_tokens.then(|| Tensor::cat(tokens, 0)),
-            mask: keep_tokens.then(|| Tensor::cat(masks, 0)),
+            tokens: keep_tokens.then(|| Tokens::cat(tokens)),
         }
     }
 
@@ -145,23 +132,17 @@ impl Embedder<'_> {
         pairs: &[(u32, u32)],
         done: &mut dyn FnMut(usize),
     ) -> Result<Vec<f32>, RetrievalTaskError> {
-        let (Some(image_tokens), Some(text_tokens), Some(mask)) =
-            (&images.tokens, &texts.tokens, &texts.mask)
-        else {
+        let (Some(image_tokens), Some(text_tokens)) = (&images.tokens, &texts.tokens) else {
             return Ok(Vec::new());
         };
         let mut scores = Vec::with_capacity(pairs.len());
         for chunk in pairs.chunks(self.batch_size.max(1)) {
-            let rows = |pick: fn(&(u32, u32)) -> u32| {
-                let values: Vec<i64> = chunk.iter().map(|pair| i64::from(pick(pair))).collect();
-                Tensor::<1, Int>::from_data(TensorData::new(values, [chunk.len()]), self.device)
+            let rows = |pick: fn(&(u32, u32)) -> u32| -> Vec<usize> {
+                chunk.iter().map(|pair| pick(pair) as usize).collect()
             };
-            let text_rows = rows(|pair| pair.1);
-            let bias = KeyBias::from_mask(mask.clone().select(0, text_rows.clone()));
             let fused = self.model.fuse(
-                text_tokens.clone().select(0, text_rows),
-                image_tokens.clone().select(0, rows(|pair| pair.0)),
-                &bias,
+                &text_tokens.select(&rows(|pair| pair.1)),
+                &image_tokens.select(&rows(|pair| pair.0)),
             );
             let logits = host(self.model.match_head.forward(self.model.pooled(&fused)))?;
             scores.extend(logits.chunks_exact(2).map(|pair| pair[1] - pair[0]));

@@ -1,6 +1,6 @@
 //! Builds the model of a `scl/` fixture case with the case's own weights.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::layers::Init;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::weights::{HostTensor, StateDict, load_state_dict, state_dict};
@@ -95,17 +95,11 @@ pub(crate) fn floats<const D: usize>(golden: &Golden, device: &Device) -> Tensor
     Tensor::from_data(TensorData::new(golden.f32s(), golden.shape.clone()), device)
 }
 
-/// An integer tensor of the case.
-pub(crate) fn ints<const D: usize>(golden: &Golden, device: &Device) -> Tensor<D, Int> {
-    Tensor::from_data(TensorData::new(golden.i64s(), golden.shape.clone()), device)
-}
-
 /// Token ids `name` with the case's mask.
-pub(crate) fn text_input(case: &Case, name: &str, device: &Device) -> TextInput {
-    TextInput {
-        input_ids: ints(case.tensor(&format!("inputs.{name}")), device),
-        attention_mask: ints(case.tensor("inputs.text_mask"), device),
-    }
+pub(crate) fn text_input(case: &Case, name: &str) -> TextInput {
+    let ids = case.tensor(&format!("inputs.{name}"));
+    let mask = case.tensor("inputs.text_mask");
+    TextInput::from_padded(&ids.i64s(), &mask.i64s(), ids.shape[1])
 }
 
 /// Values on the host.

@@ -1,0 +1,19 @@
+//! Attention sub-layers: norm, projections, attention, output map, dropout and residual as one
+//! operation.
+//!
+//! [`heads`] is attention itself, over the projected tokens of [`projected`]. [`sublayer`] is what
+//! surrounds it, the same for tokens that attend to their own sequence and to another; the two
+//! operations differ in where keys and values come from.
+
+mod cross_attention;
+mod heads;
+mod heads_backward;
+mod map;
+mod projected;
+mod self_attention;
+mod sublayer;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use cross_attention::CrossAttention;
+pub(crate) use self_attention::SelfAttention;

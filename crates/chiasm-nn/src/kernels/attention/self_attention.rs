@@ -1,0 +1,120 @@
+//! Attention of every sequence to itself.
+
+use super::super::dropout::Dropout;
+use super::super::norm::{Affine, Norm};
+use super::super::operation::Operation;
+use super::heads::Heads;
+use super::map::Map;
+use super::projected::Projected;
+use super::sublayer::{self, Sublayer};
+use crate::spans::Spans;
+
+/// A sub-layer in which every token attends to its own sequence.
+///
+/// With the norm before, `y = x + drop(out(attend(qkv(LN(x)))))`; with the norm after,
+/// `y = LN(x + drop(out(attend(qkv(x)))))`.
+///
+/// Inputs: x `[tokens, width]`; the norm's gain and bias `[width]`; weights `[width, 3 width]` and
+/// bias `[3 width]` of the projection, in which queries, keys and values stand side by side, head
+/// by head; weights `[width, width]` and bias `[width]` of the output map. The result has the shape
+/// of x.
+#[derive(Clone, Debug)]
+pub(crate) struct SelfAttention {
+    /// The sequences.
+    pub(crate) spans: Spans,
+    /// Features of a token.
+    pub(crate) width: usize,
+    /// Number of heads, a divisor of the width.
+    pub(crate) heads: usize,
+    /// Where the LayerNorm is.
+    pub(crate) norm: Norm,
+    /// Added to LayerNorm's variance.
+    pub(crate) eps: f64,
+    /// Of probabilities.
+    pub(crate) dropout: Option<Dropout>,
+    /// Of what is added to x.
+    pub(crate) residual_dropout: Option<Dropout>,
+}
+
+/// What [`SelfAttention`] keeps.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// Queries, keys and values, `[tokens, 3 width]`.
+    projected: Vec<f32>,
+    sublayer: sublayer::Kept,
+}
+
+impl SelfAttention {
+    fn sublayer<'a>(&'a self, inputs: [&'a [f32]; 7]) -> Sublayer<'a> {
+        let [_, gain, bias, qkv_w, qkv_b, out_w, out_b] = inputs;
+        Sublayer {
+            heads: Heads {
+                queries: &self.spans,
+                keys: &self.spans,
+                width: self.width,
+                count: self.heads,
+                dropout: self.dropout,
+            },
+            norm: self.norm,
+            affine: Affine {
+                gain,
+                bias,
+                eps: self.eps as f32,
+            },
+            project: Map {
+                weight: qkv_w,
+                bias: qkv_b,
+            },
+            out: Map {
+                weight: out_w,
+                bias: out_b,
+            },
+            dropout: self.residual_dropout,
+        }
+    }
+}
+
+impl Operation<7> for SelfAttention {
+    type Kept = Kept;
+
+    fn forward(&self, inputs: [&[f32]; 7], keep: bool) -> (Vec<f32>, Option<Kept>) {
+        let sublayer = self.sublayer(inputs);
+        let x = inputs[0];
+        let (projected, moments) = sublayer.project(x);
+        let (result, kept) = sublayer.forward(x, &Projected::Joint(&projected), moments, keep);
+        let kept = keep.then_some(Kept {
+            projected,
+            sublayer: kept,
+        });
+        (result, kept)
+    }
+
+    fn backward(
+        &self,
+        inputs: [&[f32]; 7],
+        kept: Kept,
+        gradient: &[f32],
+        wanted: [bool; 7],
+    ) -> [Option<Vec<f32>>; 7] {
+        let sublayer = self.sublayer(inputs);
+        let [x, gain, bias, qkv_w, qkv_b, out_w, out_b] = wanted;
+        let Kept {
+            mut projected,
+            sublayer: kept,
+        } = kept;
+        let (above, [out_w, out_b]) = sublayer.backward(
+            Projected::Joint(&mut projected),
+            &kept,
+            gradient,
+            [out_w, out_b],
+        );
+        let [x, gain, bias, qkv_w, qkv_b] = sublayer.backward_project(
+            inputs[0],
+            &kept,
+            (gradient, &projected),
+            above,
+            [x, gain, bias, qkv_w, qkv_b],
+        );
+        [x, gain, bias, qkv_w, qkv_b, out_w, out_b]
+    }
+}

@@ -1,0 +1,303 @@
+use std::iter::repeat_with;
+
+use rayon::ThreadPoolBuilder;
+
+use super::*;
+
+/// Value of every element that lies between and after the rows of a result.
+const UNTOUCHED: f32 = 12345.0;
+
+/// Numbers by a linear congruence: a test that fails must fail again.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.next() as usize % end
+    }
+
+    fn flag(&mut self) -> bool {
+        self.below(2) == 0
+    }
+
+    fn matrix(&mut self, rows: usize, cols: usize) -> Matrix {
+        let (transposed, gap) = (self.flag(), self.below(4));
+        let (lines, len) = if transposed {
+            (cols, rows)
+        } else {
+            (rows, cols)
+        };
+        let stride = len + gap;
+        // A product that reads between the rows is not a number.
+        let mut data = vec![f32::NAN; lines * stride];
+        for (i, element) in data.iter_mut().enumerate() {
+            if i % stride < len {
+                *element = self.below(2001) as f32 / 1000.0 - 1.0;
+            }
+        }
+        // The last row may end where the data end.
+        data.truncate((lines * stride).saturating_sub(gap));
+        Matrix {
+            data,
+            lines,
+            len,
+            stride,
+            transposed,
+        }
+    }
+}
+
+struct Matrix {
+    data: Vec<f32>,
+    lines: usize,
+    len: usize,
+    stride: usize,
+    transposed: bool,
+}
+
+impl Matrix {
+    fn view(&self) -> View<'_> {
+        let view = View::strided(&self.data, self.lines, self.len, self.stride);
+        if self.transposed { view.t() } else { view }
+    }
+}
+
+impl View<'_> {
+    fn get(&self, i: usize, j: usize) -> f64 {
+        let part = self.block(i..i + 1, j..j + 1);
+        f64::from(if part.is_row_major() {
+            part.row(0)[0]
+        } else {
+            part.t().row(0)[0]
+        })
+    }
+}
+
+/// A product by any of the functions, into a result that has `gap` elements after every row.
+struct Case {
+    a: Matrix,
+    b: Matrix,
+    before: f32,
+    gap: usize,
+}
+
+impl Case {
+    fn random(random: &mut Random, [m, k, n]: [usize; 3]) -> Self {
+        Self {
+            a: random.matrix(m, k),
+            b: random.matrix(k, n),
+            before: random.below(10) as f32,
+            gap: random.below(4),
+        }
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        let (a, b) = (self.a.view(), self.b.view());
+        [a.rows(), a.cols(), b.cols()]
+    }
+
+    /// The elements of `C`, from `multiply`, which must leave the gaps alone.
+    fn run(&self, multiply: impl FnOnce(ViewMut, View, View)) -> Vec<f32> {
+        let [m, _, n] = self.shape();
+        let stride = n + self.gap;
+        let mut c = vec![UNTOUCHED; m * stride];
+        for row in c.chunks_exact_mut(stride.max(1)) {
+            row[..n].fill(self.before);
+        }
+        multiply(
+            ViewMut::strided(&mut c, m, n, stride),
+            self.a.view(),
+            self.b.view(),
+        );
+        let rows = c.chunks_exact(stride.max(1));
+        assert!(
+            rows.clone()
+                .all(|row| row[n..].iter().all(|&x| x == UNTOUCHED))
+        );
+        rows.flat_map(|row| &row[..n]).copied().collect()
+    }
+
+    /// Compares with three nested loops in `f64`.
+    fn check(&self, name: &str, found: &[f32], factors: Factors) {
+        let [m, k, n] = self.shape();
+        let (a, b) = (self.a.view(), self.b.view());
+        for i in 0..m {
+            for j in 0..n {
+                let product: f64 = (0..k).map(|p| a.get(i, p) * b.get(p, j)).sum();
+                let before = if factors.accumulate {
+                    f64::from(self.before)
+                } else {
+                    0.0
+                };
+                let expected = f64::from(factors.alpha) * product + before;
+                // Sums of products below 1: each of `k` roundings errs by half a unit of the sum so
+                // far, which stays far below `k` itself.
+                let tolerance = 1e-6 * (k as f64 + 10.0);
+                let found = f64::from(found[i * n + j]);
+                assert!(
+                    (found - expected).abs() <= tolerance,
+                    "{name}, {m} x {k} x {n}, element ({i}, {j}): {found} instead of {expected}"
+                );
+            }
+        }
+    }
+}
+
+/// Shapes with every kind of edge: none, one, parts of a tile, several tiles, blocks and one more.
+fn shapes(random: &mut Random) -> Vec<[usize; 3]> {
+    let mut shapes: Vec<_> =
+        repeat_with(|| [0; 3].map(|_| random.below(if cfg!(miri) { 12 } else { 80 })))
+            .take(60)
+            .collect();
+    if !cfg!(miri) {
+        shapes.extend([
+            [1, 1, 1],
+            [0, 5, 5],
+            [5, 0, 5],
+            [5, 5, 0],
+            [65, 64, 65],
+            [ROWS + 1, DEPTH, COLS],
+            [3, 2 * DEPTH + 1, COLS + 1],
+            [2 * ROWS, DEPTH - 1, 33],
+        ]);
+    }
+    shapes
+}
+
+#[test]
+fn every_function_on_every_kernel_against_a_naive_product() {
+    let mut random = Random(1);
+    for kernel in Kernel::available() {
+        for shape in shapes(&mut random) {
+            let case = Case::random(&mut random, shape);
+            let accumulate = random.flag();
+            let factors = Factors {
+                alpha: 1.0,
+                accumulate,
+            };
+            let halved = Factors {
+                alpha: 0.5,
+                accumulate,
+            };
+
+            let serial = case.run(|c, a, b| multiply_serial_with(&kernel, c, a, b, factors));
+            case.check(kernel.name, &serial, factors);
+            let scaled = case.run(|c, a, b| multiply_serial_with(&kernel, c, a, b, halved));
+            case.check(kernel.name, &scaled, halved);
+
+            // The others promise the same bits.
+            let parallel = case.run(|c, a, b| multiply_with(&kernel, c, a, b, accumulate));
+            assert_eq!(parallel, serial, "{} {shape:?}", kernel.name);
+            let packed = case.run(|c, a, b| {
+                multiply_packed(c, a, &Packed::with_kernel(kernel, b), accumulate);
+            });
+            assert_eq!(packed, serial, "{} {shape:?}", kernel.name);
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    let mut random = Random(2);
+    let case = Case::random(&mut random, [150, 2 * DEPTH + 3, 170]);
+    let [one, two, five] = [1, 2, 5].map(|threads| {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        case.run(|c, a, b| pool.install(|| multiply(c, a, b, true)))
+    });
+    assert_eq!(one, two);
+    assert_eq!(one, five);
+}
+
+#[test]
+fn the_split_of_rows_does_not_change_a_bit() {
+    let mut random = Random(3);
+    let [m, k, n] = [2 * ROWS + 9, DEPTH + 20, 75];
+    let case = Case::random(&mut random, [m, k, n]);
+    let packed = Packed::new(case.b.view());
+    let whole = case.run(|c, a, _| multiply_packed(c, a, &packed, false));
+    for size in [1, 13, 14, 100] {
+        let split = case.run(|c, a, _| {
+            let mut below = c;
+            for rows in blocks(m, size) {
+                let band;
+                (band, below) = below.split_at_row(rows.len());
+                multiply_packed(band, a.block(rows, 0..k), &packed, false);
+            }
+        });
+        assert_eq!(whole, split, "rows by {size}");
+    }
+}
+
+#[test]
+fn nothing_to_sum_gives_zeros_or_leaves_the_result() {
+    let mut c = [7.0; 6];
+    multiply_serial(
+        ViewMut::new(&mut c, 2, 3),
+        View::new(&[], 2, 0),
+        View::new(&[], 0, 3),
+        1.0,
+        true,
+    );
+    assert_eq!(c, [7.0; 6]);
+    multiply(
+        ViewMut::new(&mut c, 2, 3),
+        View::new(&[], 2, 0),
+        View::new(&[], 0, 3),
+        false,
+    );
+    assert_eq!(c, [0.0; 6]);
+}
+
+#[test]
+fn what_is_not_finite_stays_in_its_row_and_column() {
+    for kernel in Kernel::available() {
+        let (mut a, mut b) = (vec![1.0; 20 * 3], vec![1.0; 3 * 40]);
+        a[4 * 3] = f32::NAN;
+        b[2 * 40 + 33] = f32::INFINITY;
+        let mut c = vec![0.0; 20 * 40];
+        let (a, b) = (View::new(&a, 20, 3), View::new(&b, 3, 40));
+        multiply_packed(
+            ViewMut::new(&mut c, 20, 40),
+            a,
+            &Packed::with_kernel(kernel, b),
+            false,
+        );
+        for (i, row) in c.chunks(40).enumerate() {
+            for (j, &element) in row.iter().enumerate() {
+                match (i, j) {
+                    (4, _) => assert!(element.is_nan()),
+                    (_, 33) => assert_eq!(element, f32::INFINITY),
+                    _ => assert_eq!(element, 3.0),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "needs more than 11 elements")]
+fn a_view_beyond_its_data_is_refused() {
+    View::strided(&[0.0; 11], 3, 2, 5);
+}
+
+#[test]
+#[should_panic(expected = "does not give c [2, 2]")]
+fn shapes_that_do_not_fit_are_refused() {
+    let mut c = [0.0; 4];
+    multiply(
+        ViewMut::new(&mut c, 2, 2),
+        View::new(&[0.0; 6], 2, 3),
+        View::new(&[0.0; 8], 4, 2),
+        false,
+    );
+}

@@ -1,0 +1,165 @@
+//! Batches of token sequences of different lengths, without padding.
+//!
+//! Everything that works token by token runs on the packed rows as they are. Only the plain form
+//! of attention needs a padded batch, and pads there alone.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::spans::Spans;
+
+/// Features of the tokens of a batch of sequences, one sequence after another.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// `[tokens, width]`.
+    pub rows: Tensor<2>,
+    /// Which rows belong to which sequence.
+    pub spans: Spans,
+}
+
+impl Tokens {
+    /// Sequences of one length, `[batch, len, width]`.
+    #[must_use]
+    pub fn uniform(sequences: Tensor<3>) -> Self {
+        let [batch, len, width] = sequences.dims();
+        Self {
+            rows: sequences.reshape([batch * len, width]),
+            spans: Spans::uniform(batch, len),
+        }
+    }
+
+    /// The same sequences with other features, `[tokens, any width]`.
+    #[must_use]
+    pub fn with_rows(&self, rows: Tensor<2>) -> Self {
+        Self {
+            rows,
+            spans: self.spans.clone(),
+        }
+    }
+
+    /// First token of every sequence, `[batch, width]`; zeros for a sequence of no tokens.
+    #[must_use]
+    pub fn first(&self) -> Tensor<2> {
+        let [_, width] = self.rows.dims();
+        if let Some(len @ 1..) = self.spans.common_length() {
+            let rows = self.rows.clone().reshape([self.spans.batch(), len * width]);
+            return rows.narrow(1, 0, width);
+        }
+        let first = |span: std::ops::Range<usize>| span.clone().next();
+        gather(self.rows.clone(), self.spans.iter().map(first))
+    }
+
+    /// Filled up with zeros to the longest sequence, `[batch, longest, width]`.
+    #[must_use]
+    pub fn padded(&self) -> Tensor<3> {
+        let [_, width] = self.rows.dims();
+        let shape = [self.spans.batch(), self.spans.longest(), width];
+        if self.spans.tokens() == 0 {
+            return Tensor::zeros(shape, &self.rows.device());
+        }
+        if self.spans.common_length().is_some() {
+            return self.rows.clone().reshape(shape);
+        }
+        gather(self.rows.clone(), self.spans.padded()).reshape(shape)
+    }
+
+    /// The opposite of [`Self::padded`]: `[batch, longest, width]` to the rows of `spans`.
+    #[must_use]
+    pub fn from_padded(padded: Tensor<3>, spans: &Spans) -> Self {
+        let [batch, longest, width] = padded.dims();
+        let flat = padded.reshape([batch * longest, width]);
+        let rows = if spans.common_length().is_some() {
+            flat
+        } else {
+            let places = spans.padded().enumerate();
+            let real: Vec<i64> = places
+                .filter_map(|(place, token)| token.map(|_| place as i64))
+                .collect();
+            let device = flat.device();
+            flat.select(0, indices(real, &device))
+        };
+        Self {
+            rows,
+            spans: spans.clone(),
+        }
+    }
+
+    /// `count` consecutive sequences from `start` on.
+    #[must_use]
+    pub fn narrow(&self, start: usize, count: usize) -> Self {
+        let rows = self.spans.rows(start..start + count);
+        Self {
+            spans: Spans::new(self.spans.lengths().skip(start).take(count)),
+            rows: self.rows.clone().narrow(0, rows.start, rows.len()),
+        }
+    }
+
+    /// The given sequences, in the given order, any of them more than once.
+    #[must_use]
+    pub fn select(&self, sequences: &[usize]) -> Self {
+        let rows: Vec<usize> = sequences
+            .iter()
+            .flat_map(|sequence| self.spans.rows(*sequence..sequence + 1))
+            .collect();
+        Self {
+            rows: self.token_rows(&rows),
+            spans: self.spans.select(sequences),
+        }
+    }
+
+    /// Some tokens of the batch by number, `[chosen, width]`.
+    #[must_use]
+    pub fn token_rows(&self, chosen: &[usize]) -> Tensor<2> {
+        let rows = chosen.iter().map(|row| *row as i64).collect();
+        let device = self.rows.device();
+        self.rows.clone().select(0, indices(rows, &device))
+    }
+
+    /// All sequences of all parts in one batch.
+    #[must_use]
+    pub fn cat(parts: Vec<Self>) -> Self {
+        Self {
+            spans: Spans::concat(parts.iter().map(|part| &part.spans)),
+            rows: Tensor::cat(parts.into_iter().map(|part| part.rows).collect(), 0),
+        }
+    }
+
+    /// Puts the same row, `[1, width]`, in front of every sequence.
+    #[must_use]
+    pub fn prepend(&self, row: Tensor<2>) -> Self {
+        let [_, width] = self.rows.dims();
+        let spans = Spans::new(self.spans.lengths().map(|len| len + 1));
+        let batch = spans.batch();
+        if let Some(len @ 1..) = self.spans.common_length() {
+            let first = row.unsqueeze::<3>().expand([batch, 1, width]);
+            let rest = self.rows.clone().reshape([batch, len, width]);
+            return Self::uniform(Tensor::cat(vec![first, rest], 1));
+        }
+        let device = row.device();
+        let order = self
+            .spans
+            .iter()
+            .flat_map(|span| std::iter::once(0).chain(span.map(|token| token as i64 + 1)));
+        let order = indices(order.collect(), &device);
+        Self {
+            rows: Tensor::cat(vec![row, self.rows.clone()], 0).select(0, order),
+            spans,
+        }
+    }
+}
+
+/// Rows of a table by number, a row of zeros for none.
+fn gather(rows: Tensor<2>, chosen: impl Iterator<Item = Option<usize>>) -> Tensor<2> {
+    let device = rows.device();
+    let [count, width] = rows.dims();
+    let zeros = Tensor::zeros([1, width], &device);
+    let chosen = chosen
+        .map(|row| row.unwrap_or(count) as i64)
+        .collect::<Vec<_>>();
+    Tensor::cat(vec![rows, zeros], 0).select(0, indices(chosen, &device))
+}
+
+/// Row numbers as the tensor that `select` takes.
+pub(crate) fn indices(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let shape = [values.len()];
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
