@@ -1,88 +1,131 @@
-//! Gradients by parameter name: collected, added up over micro-batches, measured and clipped.
+//! Gradients by parameter name: collected, added up over micro-batches and measured.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
-use chiasm_nn::weights::ParamPath;
+use burn::tensor::{Device, Gradients, Tensor};
+use chiasm_nn::compute::is_fused;
+use chiasm_nn::weights::{ParamPath, to_host};
 
-/// Flat gradients, `[n]` each, in memory layout. Parameters without a gradient are absent.
-pub type GradientMap = BTreeMap<String, Tensor<1>>;
+use crate::adam::squared_norm;
 
-/// Takes the gradients of a module's parameters out of a backward pass.
-#[must_use]
-pub fn collect<M: Module>(module: &M, gradients: &mut Gradients) -> GradientMap {
-    struct Collect<'a> {
-        path: ParamPath,
-        gradients: &'a mut Gradients,
-        found: GradientMap,
+/// The sum of the gradients of a step. Parameters without a gradient are absent.
+#[derive(Clone, Debug)]
+pub enum GradientSum {
+    /// All in one buffer of this process's memory.
+    Flat(FlatGradients),
+    /// One tensor a parameter, flat, on its device.
+    Tensors(BTreeMap<String, Tensor<1>>),
+}
+
+/// Gradients one behind the other, each in memory layout.
+#[derive(Clone, Debug, Default)]
+pub struct FlatGradients {
+    places: BTreeMap<String, Range<usize>>,
+    values: Vec<f32>,
+}
+
+impl FlatGradients {
+    /// A parameter's gradient, `[n]`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[f32]> {
+        self.values.get(self.places.get(name)?.clone())
     }
-    impl ModuleVisitor for Collect<'_> {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.enter(name, container);
+
+    /// Adds to a parameter's gradient.
+    pub fn add(&mut self, name: String, gradient: &[f32]) {
+        if let Some(sum) = self.places.get(&name) {
+            for (sum, new) in self.values[sum.clone()].iter_mut().zip(gradient) {
+                *sum += new;
+            }
+        } else {
+            let start = self.values.len();
+            self.values.extend_from_slice(gradient);
+            self.places.insert(name, start..self.values.len());
         }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
+    }
+}
+
+impl GradientSum {
+    /// Of parameters on `device`; nothing yet.
+    #[must_use]
+    pub fn new(device: &Device) -> Self {
+        if is_fused(device) {
+            Self::Flat(FlatGradients::default())
+        } else {
+            Self::Tensors(BTreeMap::new())
         }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = param.val().grad_remove(self.gradients) {
-                let count = gradient.dims().iter().product::<usize>();
-                self.found
-                    .insert(self.path.name(), gradient.reshape([count]));
+    }
+
+    /// Takes the gradients of a module's parameters out of a backward pass and adds them.
+    pub fn collect<M: Module>(&mut self, module: &M, gradients: &mut Gradients) {
+        struct Collect<'a> {
+            path: ParamPath,
+            gradients: &'a mut Gradients,
+            sum: &'a mut GradientSum,
+        }
+        impl ModuleVisitor for Collect<'_> {
+            fn enter_module(&mut self, name: &str, container: &str) {
+                self.path.enter(name, container);
+            }
+            fn exit_module(&mut self, _: &str, _: &str) {
+                self.path.exit();
+            }
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if let Some(gradient) = param.val().grad_remove(self.gradients) {
+                    let count = gradient.dims().iter().product::<usize>();
+                    self.sum.add(self.path.name(), gradient.reshape([count]));
+                }
+            }
+        }
+        module.visit(&mut Collect {
+            path: ParamPath::default(),
+            gradients,
+            sum: self,
+        });
+    }
+
+    /// Adds to one parameter's gradient, `[n]`.
+    pub fn add(&mut self, name: String, gradient: Tensor<1>) {
+        match self {
+            Self::Flat(sum) => sum.add(name, &to_host(gradient, false).values),
+            Self::Tensors(sum) => {
+                let total = match sum.remove(&name) {
+                    Some(present) => present + gradient,
+                    None => gradient,
+                };
+                sum.insert(name, total);
             }
         }
     }
-    let mut visitor = Collect {
-        path: ParamPath::default(),
-        gradients,
-        found: GradientMap::new(),
-    };
-    module.visit(&mut visitor);
-    visitor.found
-}
 
-/// Adds the gradients of a further micro-batch.
-#[must_use]
-pub fn add(mut sum: GradientMap, other: GradientMap) -> GradientMap {
-    for (name, gradient) in other {
-        let total = match sum.remove(&name) {
-            Some(present) => present + gradient,
-            None => gradient,
-        };
-        sum.insert(name, total);
+    /// Euclidean norm over all gradients together.
+    #[must_use]
+    pub fn norm(&self) -> f64 {
+        match self {
+            Self::Flat(sum) => squared_norm(&sum.values).sqrt(),
+            Self::Tensors(sum) => {
+                let squares: Vec<Tensor<1>> = sum
+                    .values()
+                    .map(|gradient| gradient.clone().square().sum())
+                    .collect();
+                if squares.is_empty() {
+                    return 0.0;
+                }
+                f64::from(Tensor::cat(squares, 0).sum().sqrt().into_scalar::<f32>())
+            }
+        }
     }
-    sum
 }
 
-/// Multiplies every gradient.
-#[must_use]
-pub fn scale(gradients: GradientMap, factor: f64) -> GradientMap {
-    gradients
-        .into_iter()
-        .map(|(name, gradient)| (name, gradient.mul_scalar(factor)))
-        .collect()
-}
-
-/// Euclidean norm over all gradients together.
-#[must_use]
-pub fn global_norm(gradients: &GradientMap) -> f64 {
-    let squares: Vec<Tensor<1>> = gradients
-        .values()
-        .map(|gradient| gradient.clone().square().sum())
-        .collect();
-    if squares.is_empty() {
-        return 0.0;
-    }
-    f64::from(Tensor::cat(squares, 0).sum().sqrt().into_scalar::<f32>())
-}
-
-/// Scales all gradients down so that their norm is at most `limit`; as PyTorch's
+/// What gradients of this norm are multiplied by so that it is at most `limit`; as PyTorch's
 /// `clip_grad_norm_`, with 1e-6 in the divisor.
 #[must_use]
-pub fn clip(gradients: GradientMap, norm: f64, limit: f64) -> GradientMap {
+pub fn clip_factor(norm: f64, limit: f64) -> f64 {
     if norm > limit {
-        scale(gradients, limit / (norm + 1e-6))
+        limit / (norm + 1e-6)
     } else {
-        gradients
+        1.0
     }
 }

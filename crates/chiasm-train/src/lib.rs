@@ -3,6 +3,7 @@
 //! Owns what happens between a recipe and a checkpoint. Knows neither metrics (`chiasm-eval`) nor
 //! the command line: both hook in through [`trainer::Observer`].
 
+mod adam;
 pub mod checkpoint;
 pub mod error;
 pub mod gradients;

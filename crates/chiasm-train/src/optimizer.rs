@@ -4,14 +4,17 @@
 //! in which a model is built.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Tensor, TensorData};
-use chiasm_nn::weights::{HostTensor, ParamPath, StateDict, replace_value, to_host};
+use burn::tensor::{Device, Tensor, TensorData};
+use chiasm_nn::compute::is_fused;
+use chiasm_nn::weights::{HostTensor, ParamPath, StateDict, edit_value, replace_value, to_host};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::gradients::GradientMap;
+use crate::adam::AdamStep;
+use crate::gradients::GradientSum;
 
 /// Which published variant of Adam.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -108,11 +111,40 @@ struct Moments {
     square: Tensor<1>,
 }
 
+/// Running means of all parameters, each parameter's behind the other's.
+#[derive(Clone, Debug, Default)]
+struct FlatMoments {
+    places: BTreeMap<String, Range<usize>>,
+    mean: Vec<f32>,
+    square: Vec<f32>,
+}
+
+impl FlatMoments {
+    /// Where a parameter of `len` numbers has its means; zeros at first.
+    fn place(&mut self, name: &str, len: usize) -> Range<usize> {
+        if let Some(place) = self.places.get(name) {
+            return place.clone();
+        }
+        let place = self.mean.len()..self.mean.len() + len;
+        self.mean.resize(place.end, 0.0);
+        self.square.resize(place.end, 0.0);
+        self.places.insert(name.to_owned(), place.clone());
+        place
+    }
+}
+
+/// The running means, where gradients are: in this process's memory or on a device.
+#[derive(Clone, Debug, Default)]
+struct State {
+    flat: FlatMoments,
+    tensors: BTreeMap<String, Moments>,
+}
+
 /// The optimiser and its state.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
-    moments: BTreeMap<String, Moments>,
+    state: State,
     /// Updates made so far.
     steps: u64,
 }
@@ -123,7 +155,7 @@ impl Optimizer {
     pub fn new(config: OptimizerConfig) -> Self {
         Self {
             config,
-            moments: BTreeMap::new(),
+            state: State::default(),
             steps: 0,
         }
     }
@@ -139,7 +171,7 @@ impl Optimizer {
         self.steps += 1;
     }
 
-    /// New value of one parameter, all tensors flat, `[n]`.
+    /// New value of one parameter by plain tensor operations, all tensors flat, `[n]`.
     ///
     /// `rate` is the scheduled rate of this parameter's group.
     #[must_use]
@@ -153,7 +185,7 @@ impl Optimizer {
         let [beta1, beta2] = self.config.betas;
         let eps = self.config.eps;
         let decay = self.config.rule(name).weight_decay;
-        let (mean, square) = match self.moments.remove(name) {
+        let (mean, square) = match self.state.tensors.remove(name) {
             Some(Moments { mean, square }) => (
                 mean.mul_scalar(beta1) + gradient.clone().mul_scalar(1.0 - beta1),
                 square.mul_scalar(beta2) + gradient.square().mul_scalar(1.0 - beta2),
@@ -167,7 +199,7 @@ impl Optimizer {
             mean: mean.clone(),
             square: square.clone(),
         };
-        self.moments.insert(name.to_owned(), kept);
+        self.state.tensors.insert(name.to_owned(), kept);
         let steps = self.steps.max(1) as f64;
         let correction1 = 1.0 - beta1.powf(steps);
         let correction2 = 1.0 - beta2.powf(steps);
@@ -190,15 +222,51 @@ impl Optimizer {
         }
     }
 
-    /// Updates every parameter that has a gradient. `rate` is the scheduled base rate; groups
-    /// multiply it.
+    /// Updates a parameter in this process's memory, in one pass over it.
+    ///
+    /// `rate` is the scheduled rate of this parameter's group; the gradient is first multiplied by
+    /// `gradient_scale`.
+    pub fn update_flat(
+        &mut self,
+        name: &str,
+        value: &mut [f32],
+        gradient: &[f32],
+        rate: f64,
+        gradient_scale: f64,
+    ) {
+        let [beta1, beta2] = self.config.betas;
+        let step = AdamStep {
+            form: self.config.form,
+            beta1,
+            beta2,
+            eps: self.config.eps,
+            rate,
+            decay: self.config.rule(name).weight_decay,
+            step: self.steps,
+            gradient_scale,
+        };
+        let flat = &mut self.state.flat;
+        let place = flat.place(name, value.len());
+        let (mean, square) = (&mut flat.mean[place.clone()], &mut flat.square[place]);
+        step.apply(value, gradient, mean, square);
+    }
+
+    /// Updates every parameter that has a gradient. `rate` is the scheduled base rate, which
+    /// groups multiply; gradients are first multiplied by `gradient_scale`.
     #[must_use]
-    pub fn step<M: Module>(&mut self, module: M, gradients: GradientMap, rate: f64) -> M {
+    pub fn step<M: Module>(
+        &mut self,
+        module: M,
+        gradients: GradientSum,
+        rate: f64,
+        gradient_scale: f64,
+    ) -> M {
         struct Apply<'a> {
             path: ParamPath,
             optimizer: &'a mut Optimizer,
-            gradients: GradientMap,
+            gradients: GradientSum,
             rate: f64,
+            gradient_scale: f64,
         }
         impl ModuleMapper for Apply<'_> {
             fn enter_module(&mut self, name: &str, container: &str) {
@@ -209,16 +277,32 @@ impl Optimizer {
             }
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 let name = self.path.name();
-                let Some(gradient) = self.gradients.remove(&name) else {
-                    return param;
-                };
-                let value = param.val().inner();
-                let shape = value.dims();
-                let count = shape.iter().product::<usize>();
                 let rate = self.rate * self.optimizer.config.rule(&name).multiplier;
-                let flat = value.reshape([count]);
-                let flat = self.optimizer.update(&name, flat, gradient, rate);
-                replace_value(param, flat.reshape(shape))
+                match &mut self.gradients {
+                    GradientSum::Flat(gradients) => {
+                        let Some(gradient) = gradients.get(&name) else {
+                            return param;
+                        };
+                        let scale = self.gradient_scale;
+                        edit_value(param, |value| {
+                            self.optimizer
+                                .update_flat(&name, value, gradient, rate, scale);
+                        })
+                    }
+                    GradientSum::Tensors(gradients) => {
+                        let Some(mut gradient) = gradients.remove(&name) else {
+                            return param;
+                        };
+                        if self.gradient_scale != 1.0 {
+                            gradient = gradient.mul_scalar(self.gradient_scale);
+                        }
+                        let value = param.val().inner();
+                        let shape = value.dims();
+                        let flat = value.reshape([shape.iter().product::<usize>()]);
+                        let flat = self.optimizer.update(&name, flat, gradient, rate);
+                        replace_value(param, flat.reshape(shape))
+                    }
+                }
             }
         }
         self.begin_step();
@@ -227,6 +311,7 @@ impl Optimizer {
             optimizer: self,
             gradients,
             rate,
+            gradient_scale,
         })
     }
 
@@ -234,38 +319,64 @@ impl Optimizer {
     #[must_use]
     pub fn state(&self) -> (StateDict, u64) {
         let mut state = StateDict::new();
-        for (name, moments) in &self.moments {
-            state.insert(format!("mean.{name}"), to_host(moments.mean.clone(), false));
-            state.insert(
-                format!("square.{name}"),
-                to_host(moments.square.clone(), false),
+        let mut add = |name: &str, mean: HostTensor, square: HostTensor| {
+            state.insert(format!("mean.{name}"), mean);
+            state.insert(format!("square.{name}"), square);
+        };
+        for (name, Moments { mean, square }) in &self.state.tensors {
+            add(
+                name,
+                to_host(mean.clone(), false),
+                to_host(square.clone(), false),
             );
+        }
+        let flat = &self.state.flat;
+        for (name, place) in &flat.places {
+            let part = |all: &[f32]| HostTensor {
+                shape: vec![place.len()],
+                values: all[place.clone()].to_vec(),
+            };
+            add(name, part(&flat.mean), part(&flat.square));
         }
         (state, self.steps)
     }
 
-    /// Puts a saved state back.
-    pub fn restore(&mut self, state: StateDict, steps: u64, device: &burn::tensor::Device) {
-        let tensor = |host: HostTensor| {
-            let shape = [host.values.len()];
-            Tensor::<1>::from_data(TensorData::new(host.values, shape), device)
-        };
+    /// Puts a saved state back, for parameters on `device`.
+    pub fn restore(&mut self, state: StateDict, steps: u64, device: &Device) {
         let (mut means, mut squares) = (BTreeMap::new(), BTreeMap::new());
         for (name, host) in state {
             if let Some(name) = name.strip_prefix("mean.") {
-                means.insert(name.to_owned(), tensor(host));
+                means.insert(name.to_owned(), host.values);
             } else if let Some(name) = name.strip_prefix("square.") {
-                squares.insert(name.to_owned(), tensor(host));
+                squares.insert(name.to_owned(), host.values);
             }
         }
-        self.moments = means
-            .into_iter()
-            .filter_map(|(name, mean)| {
-                let square = squares.remove(&name)?;
-                Some((name, Moments { mean, square }))
-            })
-            .collect();
         self.steps = steps;
+        self.state = State::default();
+        let tensor = |values: Vec<f32>| {
+            let shape = [values.len()];
+            Tensor::<1>::from_data(TensorData::new(values, shape), device)
+        };
+        for (name, mean) in means {
+            let Some(square) = squares
+                .remove(&name)
+                .filter(|other| other.len() == mean.len())
+            else {
+                continue;
+            };
+            if is_fused(device) {
+                let flat = &mut self.state.flat;
+                let place = flat.place(&name, mean.len());
+                flat.mean[place.clone()].copy_from_slice(&mean);
+                flat.square[place].copy_from_slice(&square);
+            } else {
+                let moments = Moments {
+                    mean: tensor(mean),
+                    square: tensor(square),
+                };
+                self.state.tensors.insert(name, moments);
+            }
+        }
     }
 }
 

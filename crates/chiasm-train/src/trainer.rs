@@ -14,6 +14,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use chiasm_data::{Dataset, HostBatch, Loader, LoaderConfig, Preprocess, Resize, TextTokenizer};
+use chiasm_nn::dropout;
 use chiasm_nn::layers::Init;
 use chiasm_nn::weights::{from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
@@ -22,7 +23,7 @@ use chiasm_objective::masking::{DrawKey, ImageRows, TextRows, Vocabulary, step_i
 
 use crate::checkpoint::{self, Checkpoint, Files, RunState};
 use crate::error::TrainError;
-use crate::gradients::{self, GradientMap};
+use crate::gradients::{GradientSum, clip_factor};
 use crate::optimizer::Optimizer;
 use crate::recipe::{Recipe, ResizeRule};
 use crate::run::{MetricLine, RunDir};
@@ -84,7 +85,9 @@ pub struct Outcome {
 pub struct Trainer {
     recipe: Recipe,
     model_config: ModelConfig,
-    model: VisionLanguageModel,
+    /// There except while a step replaces it: values are changed where they lie, which takes a
+    /// model that nothing else holds.
+    model: Option<VisionLanguageModel>,
     optimizer: Optimizer,
     loader: Loader,
     tokenizer: Arc<TextTokenizer>,
@@ -187,7 +190,7 @@ impl Trainer {
             vocabulary: vocabulary(&tokenizer, &recipe)?,
             recipe,
             model_config,
-            model,
+            model: Some(model),
             loader,
             tokenizer,
             device,
@@ -228,7 +231,7 @@ impl Trainer {
                 source,
             })
         };
-        self.model = load_weights(self.model.clone(), checkpoint)?;
+        self.model = Some(load_weights(self.model().clone(), checkpoint)?);
         self.optimizer.restore(
             weights(checkpoint::OPTIMIZER_FILE)?,
             state.optimizer_steps,
@@ -247,7 +250,14 @@ impl Trainer {
     /// The model without gradients, for evaluation.
     #[must_use]
     pub fn evaluation_model(&self) -> VisionLanguageModel {
-        self.model.valid()
+        self.model().valid()
+    }
+
+    fn model(&self) -> &VisionLanguageModel {
+        match &self.model {
+            Some(model) => model,
+            None => unreachable!("a step puts the model back before it ends"),
+        }
     }
 
     /// Trains to the recipe's last step, or until `stop` is set; saves at the end of either.
@@ -311,11 +321,11 @@ impl Trainer {
         let (seed, total) = (schedule.seed, schedule.steps);
         let share = 1.0 / batches.len().max(1) as f64;
         let mut terms: BTreeMap<String, f64> = BTreeMap::new();
-        let (mut loss, mut sum) = (0.0, GradientMap::new());
+        let (mut loss, mut sum) = (0.0, GradientSum::new(&self.device));
         for batch in batches {
-            self.device.seed(dropout_seed(seed, batch.step));
+            dropout::begin_step(dropout_seed(seed, batch.step), &self.device);
             let input = self.step_input(batch);
-            let losses = losses::shared(&self.model, &self.recipe.objectives, &input);
+            let losses = losses::shared(self.model(), &self.recipe.objectives, &input);
             let Some(total) = losses.total() else {
                 continue;
             };
@@ -328,22 +338,26 @@ impl Trainer {
             }
             loss += share * value;
             let mut gradients = total.mul_scalar(share).backward();
-            sum = gradients::add(sum, gradients::collect(&self.model, &mut gradients));
+            sum.collect(self.model(), &mut gradients);
         }
-        let norm = gradients::global_norm(&sum);
+        let norm = sum.norm();
         if !norm.is_finite() {
             return Err(self.not_finite("the gradient", batches));
         }
-        if schedule.clip_norm > 0.0 {
-            sum = gradients::clip(sum, norm, schedule.clip_norm);
-        }
+        let scale = if schedule.clip_norm > 0.0 {
+            clip_factor(norm, schedule.clip_norm)
+        } else {
+            1.0
+        };
         let factor = schedule.learning_rate.factor(self.step, total);
         let rate = self.recipe.optimizer.learning_rate * factor;
-        let mut model = self.optimizer.step(self.model.clone(), sum, rate);
-        let (low, high) = TEMPERATURE_RANGE;
-        let temperature = model.temperature.val().inner().clamp(low, high);
-        model.temperature = replace_value(model.temperature, temperature);
-        self.model = model;
+        self.model = self.model.take().map(|model| {
+            let mut model = self.optimizer.step(model, sum, rate, scale);
+            let (low, high) = TEMPERATURE_RANGE;
+            let temperature = model.temperature.val().inner().clamp(low, high);
+            model.temperature = replace_value(model.temperature, temperature);
+            model
+        });
         self.step += 1;
         Ok(StepRecord {
             step: self.step,
@@ -438,7 +452,7 @@ impl Trainer {
         let entries = [
             (
                 checkpoint::MODEL_FILE,
-                tensors(checkpoint::MODEL_FILE, state_dict(&self.model))?,
+                tensors(checkpoint::MODEL_FILE, state_dict(self.model()))?,
             ),
             (
                 checkpoint::OPTIMIZER_FILE,

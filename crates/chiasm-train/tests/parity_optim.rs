@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_testkit::{Case, Golden, assert_close};
-use chiasm_train::gradients::{GradientMap, clip, global_norm};
+use chiasm_train::gradients::{FlatGradients, GradientSum, clip_factor};
 use chiasm_train::optimizer::{AdamForm, GroupConfig, Optimizer, OptimizerConfig};
 use chiasm_train::schedule::Schedule;
 use serde_json::Value;
@@ -50,7 +50,12 @@ fn replay(
         .as_array()
         .expect("rates");
     let base = config.learning_rate;
-    let mut optimizer = Optimizer::new(config);
+    let mut optimizer = Optimizer::new(config.clone());
+    let mut in_place = Optimizer::new(config);
+    let mut host: BTreeMap<String, Vec<f32>> = case
+        .with_prefix("inputs.init.")
+        .map(|(name, golden)| (name.to_owned(), golden.f32s()))
+        .collect();
     let mut parameters: BTreeMap<String, Tensor<1>> = case
         .with_prefix("inputs.init.")
         .map(|(name, golden)| (name.to_owned(), flat(golden, &device)))
@@ -64,27 +69,31 @@ fn replay(
             .iter()
             .map(|r| r.as_f64().unwrap())
             .collect();
-        let mut gradients: GradientMap = parameters
-            .keys()
-            .map(|name| {
-                (
-                    name.clone(),
-                    flat(case.tensor(&format!("inputs.grad{step}.{name}")), &device),
-                )
-            })
-            .collect();
+        let mut sums = [
+            GradientSum::Flat(FlatGradients::default()),
+            GradientSum::Tensors(BTreeMap::new()),
+        ];
+        let gradient = |name: &str| case.tensor(&format!("inputs.grad{step}.{name}"));
+        for sum in &mut sums {
+            for name in parameters.keys() {
+                sum.add(name.clone(), flat(gradient(name), &device));
+            }
+        }
+        let mut scale = 1.0;
         if let Some(limit) = clip_norm {
-            let norm = global_norm(&gradients);
             let recorded = case.json["gradient_norms_before_clipping"][step]
                 .as_f64()
                 .expect("norm");
-            assert!(
-                (norm - recorded).abs() < 1e-5 * recorded,
-                "norm {norm} instead of {recorded}"
-            );
-            gradients = clip(gradients, norm, limit);
+            for norm in sums.iter().map(GradientSum::norm) {
+                assert!(
+                    (norm - recorded).abs() < 1e-5 * recorded,
+                    "norm {norm} instead of {recorded}"
+                );
+                scale = clip_factor(norm, limit);
+            }
         }
         optimizer.begin_step();
+        in_place.begin_step();
         for (name, value) in &mut parameters {
             let rate = base * factor * optimizer.config().rule(name).multiplier;
             assert!(
@@ -93,20 +102,25 @@ fn replay(
                     .any(|r| (r - rate).abs() <= 1e-9 * r.abs().max(1e-12)),
                 "step {step}, {name}: rate {rate} is none of {allowed:?}"
             );
-            let gradient = gradients.remove(name).expect("gradient");
-            *value = optimizer.update(name, value.clone(), gradient, rate);
+            let gradient = gradient(name);
+            let scaled = flat(gradient, &device).mul_scalar(scale);
+            *value = optimizer.update(name, value.clone(), scaled, rate);
             let found = value
                 .clone()
                 .into_data()
                 .try_into_vec::<f32>()
                 .expect("f32");
-            assert_close(
-                &format!("step {step}, {name}"),
-                &found,
-                case.tensor(&format!("expected.step{step}.{name}")),
-                case.tolerance("abs"),
-                case.tolerance("rel"),
-            );
+            let values = host.get_mut(name).expect("value");
+            in_place.update_flat(name, values, &gradient.f32s(), rate, scale);
+            for found in [&found, &*values] {
+                assert_close(
+                    &format!("step {step}, {name}"),
+                    found,
+                    case.tensor(&format!("expected.step{step}.{name}")),
+                    case.tolerance("abs"),
+                    case.tolerance("rel"),
+                );
+            }
         }
     }
 }

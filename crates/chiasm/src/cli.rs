@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chiasm_nn::compute::Kernels;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -38,9 +39,36 @@ pub(crate) struct Global {
         value_name = "DEVICE"
     )]
     pub(crate) device: String,
+    /// How layers are computed on a CPU: `fused` is several times faster, `plain` is the reference
+    #[arg(
+        long,
+        global = true,
+        env = chiasm_nn::compute::ENVIRONMENT,
+        default_value = "fused",
+        value_name = "KIND"
+    )]
+    pub(crate) kernels: KernelsArg,
     /// Print results as JSON on stdout
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+/// `--kernels`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum KernelsArg {
+    /// Fused operations
+    Fused,
+    /// Plain tensor operations
+    Plain,
+}
+
+impl From<KernelsArg> for Kernels {
+    fn from(kernels: KernelsArg) -> Self {
+        match kernels {
+            KernelsArg::Fused => Self::Fused,
+            KernelsArg::Plain => Self::Plain,
+        }
+    }
 }
 
 /// What to do.

@@ -1,6 +1,7 @@
-//! From `--device` and `--threads` to a place to compute.
+//! From `--device`, `--kernels` and `--threads` to a place to compute.
 
 use burn::tensor::Device;
+use chiasm_nn::compute;
 
 use crate::cli::Global;
 use crate::error::CliError;
@@ -21,8 +22,9 @@ const BUILT_IN: &[&str] = &[
 /// GPU kinds that can be built in.
 const GPU_KINDS: [&str; 4] = ["cuda", "rocm", "vulkan", "metal"];
 
-/// Sets the number of threads and opens the device.
+/// Sets the number of threads and the kind of kernels, and opens the device.
 pub(crate) fn open(global: &Global) -> Result<Device, CliError> {
+    compute::choose(global.kernels.into());
     if let Some(threads) = global.threads {
         if threads == 0 {
             return Err(CliError::new(

@@ -10,7 +10,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use chiasm_data::{Dataset, Split, TextTokenizer};
 use chiasm_eval::tasks::retrieval::Embedder;
-use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::{VisionLanguageModel, compute};
 use chiasm_train::run::RunDir;
 use chiasm_train::trainer::{preprocess, tokenizer};
 use chiasm_train::{Observer, Recipe, StepRecord, Trainer, checkpoint};
@@ -231,6 +231,10 @@ fn environment(global: &Global, command: &str) -> BTreeMap<String, String> {
         ("cpu", cpu),
         ("threads", Some(rayon::current_num_threads().to_string())),
         ("device", Some(global.device.clone())),
+        (
+            "kernels",
+            Some(format!("{:?}", compute::chosen()).to_lowercase()),
+        ),
         ("command", Some(command.to_owned())),
     ]
     .into_iter()
