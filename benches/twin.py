@@ -24,6 +24,7 @@ HEAD_NORM_EPS = 1e-5  # crates/chiasm-nn/src/heads.rs
 MASKED_SCORE = -10_000.0  # crates/chiasm-nn/src/attention.rs
 TEMPERATURE_RANGE = (0.001, 0.5)  # crates/chiasm-train/src/trainer.rs
 TEXT_TYPE, IMAGE_TYPE = 0, 1  # crates/chiasm-nn/src/model.rs
+COLUMNS = 8  # crates/chiasm-bench/src/serve.rs
 
 Config = dict[str, Any]
 Batch = dict[str, Tensor]
@@ -343,6 +344,7 @@ class Trainer:
         own = self.model.state_dict().keys()
         self.model.load_state_dict({name: value for name, value in state.items() if name in own})
         self.batches = [(load_file(folder / b["file"]), b["fused_size"]) for b in settings["batches"]]
+        self.kind = settings["kind"]
         self.losses = torch.compile(self.model) if compiled else self.model
         self.rate, self.step_number = optimizer["learning_rate"], 0
         if optimizer["form"] != "adamw" or optimizer["groups"]:
@@ -364,9 +366,23 @@ class Trainer:
         )
 
     def step(self) -> dict[str, Any]:
-        """One training step on the next batch."""
+        """One step on the next batch: seconds and values."""
         batch, fused = self.batches[self.step_number % len(self.batches)]
         start = time.perf_counter()
+        values = self.look(batch) if self.kind == "image_forward" else self.train(batch, fused)
+        seconds = time.perf_counter() - start
+        self.step_number += 1
+        return {"seconds": seconds, "values": values}
+
+    @torch.inference_mode()
+    def look(self, batch: Batch) -> dict[str, float]:
+        """The image tower on one batch: the mean of some columns of what it gives."""
+        encoded = self.model.vision(self.model.vision.embed_patches(batch["pixel_values"]))
+        means = encoded.flatten(0, 1).mean(0)[:COLUMNS].tolist()
+        return {f"column {column}": mean for column, mean in enumerate(means)}
+
+    def train(self, batch: Batch, fused: int) -> dict[str, float]:
+        """One training step: its losses and gradient norm."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * rate_factor(self.schedule, self.step_number)
         self.optimizer.zero_grad(set_to_none=True)
@@ -378,10 +394,7 @@ class Trainer:
         if "contrastive" in self.objectives:
             with torch.no_grad():
                 self.model.temperature.clamp_(*TEMPERATURE_RANGE)
-        values = {name: value.item() for name, value in losses.items()}
-        seconds = time.perf_counter() - start
-        self.step_number += 1
-        return {"seconds": seconds, "losses": values, "gradient_norm": norm.item()}
+        return {name: value.item() for name, value in losses.items()} | {"gradient norm": norm.item()}
 
 
 def main() -> None:

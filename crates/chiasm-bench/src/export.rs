@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Tensor};
+use chiasm_nn::text::TextInput;
 use chiasm_objective::StepInput;
 use chiasm_train::checkpoint::MODEL_FILE;
 use safetensors::tensor::{Dtype, View};
@@ -49,13 +50,14 @@ pub(crate) fn write(prepared: &Prepared, out: &Path) -> Result<()> {
         let name = format!("batch_{index}.safetensors");
         std::fs::write(
             out.join(&name),
-            safetensors::serialize(tensors(&input)?, None)?,
+            safetensors::serialize(tensors(&input, batch.pad_id)?, None)?,
         )?;
         batches.push(json!({ "file": name, "fused_size": input.fused_size }));
     }
     let recipe = &prepared.recipe;
     let settings = json!({
         "title": prepared.workload.title,
+        "kind": prepared.workload.kind,
         "model": prepared.model_config,
         "objectives": recipe.objectives,
         "optimizer": recipe.optimizer,
@@ -69,31 +71,68 @@ pub(crate) fn write(prepared: &Prepared, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a step reads, by name; an objective that is off leaves its tensors out.
-fn tensors(input: &StepInput) -> Result<Vec<(&'static str, Bytes)>> {
-    let mut found = vec![
-        ("pixel_values", floats(&input.pixel_values)?),
-        ("clean.input_ids", ints(&input.clean.input_ids)?),
-        ("clean.attention_mask", ints(&input.clean.attention_mask)?),
-    ];
-    if let Some((text, targets)) = &input.mlm {
-        found.push(("mlm.input_ids", ints(&text.input_ids)?));
-        found.push(("mlm.attention_mask", ints(&text.attention_mask)?));
-        found.push(("mlm.positions", ints(&targets.positions)?));
-        found.push(("mlm.labels", ints(&targets.labels)?));
+/// What a step reads, by name, texts padded to the longest of the batch; an objective that is off
+/// leaves its tensors out.
+fn tensors(input: &StepInput, pad_id: i64) -> Result<Vec<(String, Bytes)>> {
+    let len = input.clean.spans.longest();
+    let mut found = vec![("pixel_values".to_owned(), floats(&input.pixel_values)?)];
+    let mut text = |name: &str, text: &TextInput| {
+        let batch = text.spans.batch();
+        let (ids, mask) = padded(text, len, pad_id);
+        found.push((format!("{name}.input_ids"), ints(ids, &[batch, len])));
+        found.push((format!("{name}.attention_mask"), ints(mask, &[batch, len])));
+    };
+    text("clean", &input.clean);
+    if let Some((mlm, _)) = &input.mlm {
+        text("mlm", mlm);
     }
-    if let Some(text) = &input.masked {
-        found.push(("masked.input_ids", ints(&text.input_ids)?));
-        found.push(("masked.attention_mask", ints(&text.attention_mask)?));
+    if let Some(masked) = &input.masked {
+        text("masked", masked);
+    }
+    let mut vector = |name: &str, values: Vec<i64>| {
+        let shape = [values.len()];
+        found.push((name.to_owned(), ints(values, &shape)));
+    };
+    if let Some((mlm, targets)) = &input.mlm {
+        let places = places(mlm, len);
+        let place = |position: &usize| places.get(*position).copied();
+        vector(
+            "mlm.positions",
+            targets.positions.iter().filter_map(place).collect(),
+        );
+        vector("mlm.labels", widened(&targets.labels));
     }
     if let Some(kept) = &input.kept_patches {
-        found.push(("kept_patches", ints(kept)?));
+        vector("kept_patches", kept.flat.clone());
     }
-    if let Some((partner, labels)) = &input.matching {
-        found.push(("matching.partner", ints(partner)?));
-        found.push(("matching.labels", ints(labels)?));
+    if let Some(draw) = &input.matching {
+        let partner = draw.partner.iter().map(|image| *image as i64).collect();
+        vector("matching.partner", partner);
+        vector("matching.labels", widened(&draw.labels));
     }
     Ok(found)
+}
+
+/// Place of every token in the padded batch, `row * len + column`.
+fn places(text: &TextInput, len: usize) -> Vec<i64> {
+    let rows = text.spans.lengths().enumerate();
+    rows.flat_map(|(row, own)| (0..own).map(move |column| (row * len + column) as i64))
+        .collect()
+}
+
+/// Ids and keep-mask, `[batch, len]`.
+fn padded(text: &TextInput, len: usize, pad_id: i64) -> (Vec<i64>, Vec<i64>) {
+    let count = text.spans.batch() * len;
+    let (mut ids, mut mask) = (vec![pad_id; count], vec![0; count]);
+    for (place, id) in places(text, len).into_iter().zip(text.ids.iter()) {
+        ids[place as usize] = i64::from(*id);
+        mask[place as usize] = 1;
+    }
+    (ids, mask)
+}
+
+fn widened(values: &[u32]) -> Vec<i64> {
+    values.iter().map(|value| i64::from(*value)).collect()
 }
 
 fn floats<const D: usize>(tensor: &Tensor<D>) -> Result<Bytes> {
@@ -111,17 +150,13 @@ fn floats<const D: usize>(tensor: &Tensor<D>) -> Result<Bytes> {
     })
 }
 
-fn ints<const D: usize>(tensor: &Tensor<D, Int>) -> Result<Bytes> {
-    let data = tensor.to_data().convert_dtype(DType::I64);
-    let values = data
-        .try_into_vec::<i64>()
-        .map_err(|error| format!("integers that are not i64: {error:?}"))?;
-    Ok(Bytes {
+fn ints(values: Vec<i64>, shape: &[usize]) -> Bytes {
+    Bytes {
         dtype: Dtype::I64,
-        shape: tensor.dims().to_vec(),
+        shape: shape.to_vec(),
         data: values
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect(),
-    })
+    }
 }

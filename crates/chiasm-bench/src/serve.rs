@@ -1,18 +1,26 @@
 //! Runs steps on request. Waits, without computing, between requests, so that one implementation
 //! at a time has the machine.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
 use std::time::Instant;
 
+use burn::tensor::{Device, Tensor, TensorData};
+use chiasm_data::HostBatch;
+use chiasm_nn::VisionLanguageModel;
+use chiasm_train::Trainer;
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::workload::Prepared;
+use crate::workload::{Kind, Prepared};
+
+/// Columns of a forward pass's result that both sides report.
+const COLUMNS: usize = 8;
 
 /// Answers every line of stdin with one line of JSON, until stdin ends.
 ///
-/// `steps N` runs N training steps on the next N batches and answers with the seconds, the losses
-/// and the gradient norm of each.
+/// `steps N` runs N steps on the next N batches and answers with the seconds and the values of each:
+/// losses and the gradient norm of a training step, some sums of a forward pass.
 pub(crate) fn answer(mut prepared: Prepared) -> Result<()> {
     reply(&json!({
         "ready": true,
@@ -22,6 +30,7 @@ pub(crate) fn answer(mut prepared: Prepared) -> Result<()> {
         "batches": prepared.batches.len(),
         "batch_size": prepared.recipe.schedule.batch_size,
     }))?;
+    let model = prepared.trainer.evaluation_model();
     let mut next = 0;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -37,17 +46,40 @@ pub(crate) fn answer(mut prepared: Prepared) -> Result<()> {
                 .ok_or("the workload has no batches")?;
             next = (next + 1) % prepared.batches.len();
             let start = Instant::now();
-            let record = prepared.trainer.train_step(std::slice::from_ref(batch))?;
+            let values = match prepared.workload.kind {
+                Kind::Step => train(&mut prepared.trainer, batch)?,
+                Kind::ImageForward => look(&model, batch)?,
+            };
             let seconds = start.elapsed().as_secs_f64();
-            steps.push(json!({
-                "seconds": seconds,
-                "losses": record.terms,
-                "gradient_norm": record.gradient_norm,
-            }));
+            steps.push(json!({ "seconds": seconds, "values": values }));
         }
         reply(&json!({ "steps": steps }))?;
     }
     Ok(())
+}
+
+/// One training step: its losses and gradient norm.
+fn train(trainer: &mut Trainer, batch: &HostBatch) -> Result<BTreeMap<String, f64>> {
+    let record = trainer.train_step(std::slice::from_ref(batch))?;
+    let mut values = record.terms;
+    values.insert("gradient norm".to_owned(), record.gradient_norm);
+    Ok(values)
+}
+
+/// The image tower on one batch: the mean of some columns of what it gives.
+fn look(model: &VisionLanguageModel, batch: &HostBatch) -> Result<BTreeMap<String, f64>> {
+    let side = batch.image_size;
+    let shape = [batch.samples.len(), 3, side, side];
+    let pixels = TensorData::new(batch.pixel_values.clone(), shape);
+    let patches = model
+        .vision
+        .embed_patches(Tensor::from_data(pixels, &Device::flex()));
+    let encoded = model.vision.encode(&patches).rows;
+    let columns = encoded.mean_dim(0).narrow(1, 0, COLUMNS);
+    let means = columns.into_data().try_into_vec::<f32>();
+    let means = means.map_err(|error| format!("no values: {error:?}"))?;
+    let name = |(column, mean)| (format!("column {column}"), f64::from(mean));
+    Ok(means.into_iter().enumerate().map(name).collect())
 }
 
 fn reply(value: &Value) -> Result<()> {

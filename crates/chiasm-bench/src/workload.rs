@@ -9,10 +9,21 @@ use chiasm_nn::ModelConfig;
 use chiasm_train::recipe::BUILTIN_EMOJI;
 use chiasm_train::trainer::{model_config, preprocess, tokenizer};
 use chiasm_train::{Recipe, Trainer};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::Result;
+
+/// What is timed.
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// A whole training step.
+    #[default]
+    Step,
+    /// The image tower, without gradients.
+    ImageForward,
+}
 
 /// A file of `benches/workloads`.
 #[derive(Deserialize)]
@@ -20,6 +31,9 @@ use crate::Result;
 pub(crate) struct Workload {
     /// Name in tables.
     pub(crate) title: String,
+    /// What is timed. Default: `step`.
+    #[serde(default)]
+    pub(crate) kind: Kind,
     /// Recipe file, relative to the root of the repository.
     pub(crate) recipe: PathBuf,
     /// What the steps see.
@@ -200,14 +214,18 @@ mod tests {
         let mut found = 0;
         for entry in std::fs::read_dir(root.join("benches/workloads")).unwrap() {
             let path = entry.unwrap().path();
-            if path.to_string_lossy().ends_with("_step.toml") {
+            let name = path.to_string_lossy();
+            if ["_step.toml", "_forward.toml"]
+                .iter()
+                .any(|end| name.ends_with(end))
+            {
                 let workload: Workload =
                     toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
                 Recipe::from_file(&root.join(&workload.recipe)).unwrap();
                 found += 1;
             }
         }
-        assert!(found >= 2);
+        assert!(found >= 4);
     }
 
     #[test]
