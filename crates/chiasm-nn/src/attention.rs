@@ -7,6 +7,7 @@
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
+use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::compute::is_fused;
@@ -14,7 +15,7 @@ use crate::dropout::{drop_from, next_site};
 use crate::kernels::{self, Dropout, Norm};
 use crate::layers::{Init, LayerNorm, Linear, drop_rows};
 use crate::spans::Spans;
-use crate::tokens::Tokens;
+use crate::tokens::{Chosen, Tokens};
 
 /// Added to the score of a masked key (BERT's convention; exact zero probability in f32).
 const MASKED_SCORE: f32 = -10_000.0;
@@ -181,6 +182,35 @@ impl SelfAttention {
             spans,
         }
     }
+
+    /// The sub-layer for chosen tokens alone; they look at all tokens of their sequences.
+    #[must_use]
+    pub(crate) fn sub_layer_at(
+        &self,
+        input: &Tokens,
+        chosen: &Chosen,
+        norm: &LayerNorm,
+        place: Norm,
+    ) -> Tokens {
+        let looked_at = match place {
+            Norm::Before => input.with_rows(norm.forward(input.rows.clone())),
+            Norm::After => input.clone(),
+        };
+        let (weight, bias) = self.qkv.values();
+        let [width, _] = weight.dims();
+        let part = |start: usize, len: usize| {
+            let weight = weight.clone().narrow(1, start * width, len * width);
+            (weight, bias.clone().narrow(0, start * width, len * width))
+        };
+        let crossing = Crossing {
+            query: part(0, 1),
+            kv: part(1, 2),
+            out: self.out.values(),
+            num_heads: self.num_heads,
+            dropout: self.dropout,
+        };
+        crossing.sub_layer(input.choose(chosen), &looked_at, norm, place)
+    }
 }
 
 /// Attention of one sequence to another.
@@ -220,11 +250,48 @@ impl CrossAttention {
         norm: &LayerNorm,
         place: Norm,
     ) -> Tokens {
+        self.crossing().sub_layer(input, other, norm, place)
+    }
+
+    /// How much each token of `input` looks at each of `other`, padded:
+    /// `[batch, heads, queries, keys]`. Rows of real tokens sum to 1.
+    #[must_use]
+    pub fn probabilities(&self, input: &Tokens, other: &Tokens) -> Tensor<4> {
+        self.crossing()
+            .attend(input.rows.clone(), &input.spans, other, None)
+            .probabilities
+    }
+
+    fn crossing(&self) -> Crossing {
+        Crossing {
+            query: self.query.values(),
+            kv: self.kv.values(),
+            out: self.out.values(),
+            num_heads: self.num_heads,
+            dropout: self.dropout,
+        }
+    }
+}
+
+/// A linear map: weight `[in, out]` and bias `[out]`.
+type Map = (Tensor<2>, Tensor<1>);
+
+/// Attention whose queries come from other rows than its keys and values.
+struct Crossing {
+    query: Map,
+    kv: Map,
+    out: Map,
+    num_heads: usize,
+    dropout: f64,
+}
+
+impl Crossing {
+    fn sub_layer(self, input: Tokens, other: &Tokens, norm: &LayerNorm, place: Norm) -> Tokens {
         let device = input.rows.device();
         let dropout = next_site(self.dropout, &device);
         let residual_dropout = next_site(self.dropout, &device);
         let Tokens { rows, spans } = input;
-        if is_fused(&device) {
+        let rows = if is_fused(&device) {
             let [tokens, width] = rows.dims();
             let operation = kernels::CrossAttention {
                 spans: spans.clone(),
@@ -237,35 +304,23 @@ impl CrossAttention {
                 residual_dropout,
             };
             let [gain, bias] = norm.operands();
-            let [query, query_bias] = self.query.operands();
-            let [kv, kv_bias] = self.kv.operands();
-            let [out, out_bias] = self.out.operands();
+            let [query, kv, out] = [self.query, self.kv, self.out]
+                .map(|(weight, bias)| [weight.into_dispatch(), bias.into_dispatch()]);
             let (input, other) = (rows.into_dispatch(), other.rows.clone().into_dispatch());
+            let ([query, query_bias], [kv, kv_bias], [out, out_bias]) = (query, kv, out);
             let inputs = [
                 input, other, gain, bias, query, query_bias, kv, kv_bias, out, out_bias,
             ];
-            let rows = kernels::apply(operation, inputs, [tokens, width]);
-            return Tokens { rows, spans };
-        }
-        let crossed = place.residual(rows, norm, |rows| {
-            let attended = self.attend(rows, &spans, other, dropout.as_ref());
-            drop_rows(
-                residual_dropout.as_ref(),
-                self.out.forward(attended.context),
-            )
-        });
-        Tokens {
-            rows: crossed,
-            spans,
-        }
-    }
-
-    /// How much each token of `input` looks at each of `other`, padded:
-    /// `[batch, heads, queries, keys]`. Rows of real tokens sum to 1.
-    #[must_use]
-    pub fn probabilities(&self, input: &Tokens, other: &Tokens) -> Tensor<4> {
-        self.attend(input.rows.clone(), &input.spans, other, None)
-            .probabilities
+            kernels::apply(operation, inputs, [tokens, width])
+        } else {
+            place.residual(rows, norm, |rows| {
+                let attended = self.attend(rows, &spans, other, dropout.as_ref());
+                let (weight, bias) = self.out;
+                let mixed = linear(attended.context, weight, Some(bias));
+                drop_rows(residual_dropout.as_ref(), mixed)
+            })
+        };
+        Tokens { rows, spans }
     }
 
     fn attend(
@@ -276,10 +331,11 @@ impl CrossAttention {
         dropout: Option<&Dropout>,
     ) -> Attended {
         let [_, width] = rows.dims();
-        let kv = self.kv.forward(other.rows.clone());
+        let map = |rows, (weight, bias): &Map| linear(rows, weight.clone(), Some(bias.clone()));
+        let kv = map(other.rows.clone(), &self.kv);
         let part = |index: usize| kv.clone().narrow(1, index * width, width);
         attend(
-            self.query.forward(rows),
+            map(rows, &self.query),
             [part(0), part(1)],
             [spans, &other.spans],
             self.num_heads,

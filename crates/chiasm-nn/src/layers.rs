@@ -120,13 +120,19 @@ impl Linear {
         }
     }
 
-    /// Weight and bias for a fused operation; zeros stand in for a bias there is not.
-    pub(crate) fn operands(&self) -> [DispatchTensor; 2] {
+    /// Weight and bias; zeros stand in for a bias there is not.
+    pub(crate) fn values(&self) -> (Tensor<2>, Tensor<1>) {
         let weight = self.weight.val();
         let bias = match &self.bias {
             Some(bias) => bias.val(),
             None => Tensor::zeros([weight.dims()[1]], &weight.device()),
         };
+        (weight, bias)
+    }
+
+    /// [`Self::values`] for a fused operation.
+    pub(crate) fn operands(&self) -> [DispatchTensor; 2] {
+        let (weight, bias) = self.values();
         [weight.into_dispatch(), bias.into_dispatch()]
     }
 }

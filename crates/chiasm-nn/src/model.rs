@@ -82,6 +82,13 @@ impl VisionLanguageModel {
         encoded.with_rows(self.text_transform.forward(encoded.rows.clone()))
     }
 
+    /// As [`Self::encode_text`], of the first token of every text alone.
+    #[must_use]
+    pub fn summarise_text(&self, input: &TextInput) -> Tokens {
+        let summary = self.text.summarise(input);
+        summary.with_rows(self.text_transform.forward(summary.rows.clone()))
+    }
+
     /// Image tower and bridge to the fusion width; each picture's class token comes first.
     ///
     /// `patches` come from `vision.embed_patches`: all of a picture, or any subset.
@@ -89,6 +96,13 @@ impl VisionLanguageModel {
     pub fn encode_patches(&self, patches: &Tokens) -> Tokens {
         let encoded = self.vision.encode(patches);
         encoded.with_rows(self.image_transform.forward(encoded.rows.clone()))
+    }
+
+    /// As [`Self::encode_patches`], of the class token of every picture alone.
+    #[must_use]
+    pub fn summarise_patches(&self, patches: &Tokens) -> Tokens {
+        let summary = self.vision.summarise(patches);
+        summary.with_rows(self.image_transform.forward(summary.rows.clone()))
     }
 
     /// Complete pictures, `[batch, 3, side, side]`.

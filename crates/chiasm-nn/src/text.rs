@@ -12,7 +12,7 @@ use crate::dropout::next_site;
 use crate::kernels::{self, Norm};
 use crate::layers::{Embedding, FeedForward, Init, LayerNorm, drop_rows};
 use crate::spans::Spans;
-use crate::tokens::Tokens;
+use crate::tokens::{Chosen, Tokens};
 
 /// Token ids of a batch of texts, one text after another, without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +109,16 @@ impl TextLayer {
             .sub_layer(input, &self.attention_norm, Norm::After);
         self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::After)
     }
+
+    /// As [`Self::forward`], of chosen tokens alone.
+    #[must_use]
+    pub fn forward_at(&self, input: &Tokens, chosen: &Chosen) -> Tokens {
+        let norm = &self.attention_norm;
+        let hidden = self
+            .attention
+            .sub_layer_at(input, chosen, norm, Norm::After);
+        self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::After)
+    }
 }
 
 /// Embeddings and layers.
@@ -191,5 +201,20 @@ impl TextEncoder {
         self.layers
             .iter()
             .fold(self.embed(input), |hidden, layer| layer.forward(hidden))
+    }
+
+    /// The first token of every text, as [`Self::forward`] gives it, without computing what the
+    /// last layer gives for the others.
+    #[must_use]
+    pub fn summarise(&self, input: &TextInput) -> Tokens {
+        let embedded = self.embed(input);
+        let chosen = Chosen::first(&input.spans);
+        let Some((last, layers)) = self.layers.split_last() else {
+            return embedded.choose(&chosen);
+        };
+        let hidden = layers
+            .iter()
+            .fold(embedded, |hidden, layer| layer.forward(hidden));
+        last.forward_at(&hidden, &chosen)
     }
 }

@@ -16,6 +16,29 @@ pub struct Tokens {
     pub spans: Spans,
 }
 
+/// Some tokens of a batch of sequences.
+///
+/// What a last layer gives for tokens that nobody reads need not be computed: it is asked for the
+/// chosen ones alone, which still look at all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Number of each chosen token in the packed batch, sequence by sequence.
+    pub rows: Vec<usize>,
+    /// How many are of which sequence.
+    pub spans: Spans,
+}
+
+impl Chosen {
+    /// The first token of every sequence that has one.
+    #[must_use]
+    pub fn first(spans: &Spans) -> Self {
+        Self {
+            rows: spans.iter().filter_map(|mut span| span.next()).collect(),
+            spans: Spans::new(spans.lengths().map(|len| len.min(1))),
+        }
+    }
+}
+
 impl Tokens {
     /// Sequences of one length, `[batch, len, width]`.
     #[must_use]
@@ -112,6 +135,23 @@ impl Tokens {
         let rows = chosen.iter().map(|row| *row as i64).collect();
         let device = self.rows.device();
         self.rows.clone().select(0, indices(rows, &device))
+    }
+
+    /// The chosen tokens alone.
+    #[must_use]
+    pub fn choose(&self, chosen: &Chosen) -> Self {
+        let rows = if let (Some(1), Some(1..)) =
+            (chosen.spans.common_length(), self.spans.common_length())
+            && *chosen == Chosen::first(&self.spans)
+        {
+            self.first()
+        } else {
+            self.token_rows(&chosen.rows)
+        };
+        Self {
+            rows,
+            spans: chosen.spans.clone(),
+        }
     }
 
     /// All sequences of all parts in one batch.

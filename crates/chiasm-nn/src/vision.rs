@@ -11,7 +11,7 @@ use crate::config::VisionConfig;
 use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm, Linear};
 use crate::spans::Spans;
-use crate::tokens::{Tokens, indices};
+use crate::tokens::{Chosen, Tokens, indices};
 
 /// One pre-LN block: attention and feed-forward, each on a normalised copy, each added back.
 #[derive(Module, Debug)]
@@ -50,6 +50,16 @@ impl VisionBlock {
         let hidden = self
             .attention
             .sub_layer(input, &self.attention_norm, Norm::Before);
+        self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::Before)
+    }
+
+    /// As [`Self::forward`], of chosen tokens alone.
+    #[must_use]
+    pub fn forward_at(&self, input: &Tokens, chosen: &Chosen) -> Tokens {
+        let norm = &self.attention_norm;
+        let hidden = self
+            .attention
+            .sub_layer_at(input, chosen, norm, Norm::Before);
         self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::Before)
     }
 }
@@ -116,13 +126,35 @@ impl VisionEncoder {
     /// `patches` come from [`Self::embed_patches`]: all of a picture, or any subset.
     #[must_use]
     pub fn encode(&self, patches: &Tokens) -> Tokens {
-        let hidden = self.prepend_class(patches);
-        let hidden = hidden.with_rows(self.norm_pre.forward(hidden.rows.clone()));
         let hidden = self
             .blocks
             .iter()
-            .fold(hidden, |hidden, block| block.forward(hidden));
+            .fold(self.embed(patches), |hidden, block| block.forward(hidden));
         hidden.with_rows(self.norm_post.forward(hidden.rows.clone()))
+    }
+
+    /// The class token of every picture, as [`Self::encode`] gives it, without computing what the
+    /// last block gives for the patches.
+    #[must_use]
+    pub fn summarise(&self, patches: &Tokens) -> Tokens {
+        let embedded = self.embed(patches);
+        let chosen = Chosen::first(&embedded.spans);
+        let hidden = match self.blocks.split_last() {
+            Some((last, blocks)) => {
+                let hidden = blocks
+                    .iter()
+                    .fold(embedded, |hidden, block| block.forward(hidden));
+                last.forward_at(&hidden, &chosen)
+            }
+            None => embedded.choose(&chosen),
+        };
+        hidden.with_rows(self.norm_post.forward(hidden.rows.clone()))
+    }
+
+    /// What the first block reads: class token and patches, normalised.
+    fn embed(&self, patches: &Tokens) -> Tokens {
+        let hidden = self.prepend_class(patches);
+        hidden.with_rows(self.norm_pre.forward(hidden.rows.clone()))
     }
 
     /// Class token with its position in front of every picture's patches.

@@ -206,7 +206,11 @@ fn check_text(sizes: &Sizes, lengths: &[usize]) {
     };
     same(&text_encoder(sizes, longest), &[], |encoder, _| {
         let encoded = encoder.forward(&input);
-        vec![encoded.first(), encoded.rows]
+        vec![
+            encoded.first(),
+            encoded.rows,
+            encoder.summarise(&input).first(),
+        ]
     });
 }
 
@@ -224,8 +228,11 @@ fn check_vision(sizes: &Sizes, activation: Activation, lengths: &[usize]) {
     let encoder = VisionEncoder::new(&Init::new(2, 0.2, &device()), &config);
     let patches = tokens(lengths, sizes.width(), 3);
     same(&encoder, &[patches.rows.clone()], |encoder, inputs| {
-        let encoded = encoder.encode(&patches.with_rows(inputs[0].clone()));
-        vec![encoded.rows]
+        let patches = patches.with_rows(inputs[0].clone());
+        vec![
+            encoder.encode(&patches).rows,
+            encoder.summarise(&patches).rows,
+        ]
     });
 }
 

@@ -130,6 +130,28 @@ fn a_batch_of_one_gives_what_it_gives_among_others() {
     }
 }
 
+/// A summary is what the whole tower gives for the first token.
+#[test]
+fn summaries_are_first_tokens() {
+    let device = Device::flex();
+    let model = model(&device);
+    let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
+    let patches = model.vision.embed_patches(pixels(|_| 0.0, &device));
+    for (summary, whole) in [
+        (model.summarise_text(&input), model.encode_text(&input)),
+        (
+            model.summarise_patches(&patches),
+            model.encode_patches(&patches),
+        ),
+    ] {
+        assert_eq!(summary.spans, Spans::uniform(2, 1));
+        let whole = values(whole.first());
+        for (one, other) in values(summary.rows).into_iter().zip(whole) {
+            assert!((one - other).abs() <= 1e-5 * other.abs().max(1.0));
+        }
+    }
+}
+
 /// A7: image layer l reads the text of layer l - 1, not the one just made.
 #[test]
 fn both_streams_are_updated_in_parallel() {

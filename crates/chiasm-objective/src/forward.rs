@@ -51,9 +51,10 @@ impl StepInput {
 /// What the passes of a plan gave.
 #[derive(Clone, Debug, Default)]
 pub struct Features {
-    /// Encoded images, class token first.
+    /// Encoded images, class token first; the class token alone in a plan without fusion.
     pub images: BTreeMap<ImageView, Tokens>,
-    /// Encoded texts: all of them in the clean view, `fused` in the others.
+    /// Encoded texts: all of them in the clean view, `fused` in the others; the first token alone in
+    /// a plan without fusion.
     pub texts: BTreeMap<TextView, Tokens>,
     /// Fused pairs.
     pub fused: BTreeMap<FusionPass, Fused>,
@@ -92,7 +93,12 @@ fn encode_images(
     }
     let patches = model.vision.embed_patches(input.pixel_values.clone());
     if plan.images.contains(&ImageView::Complete) {
-        encoded.insert(ImageView::Complete, model.encode_patches(&patches));
+        let image = if plan.fusions.is_empty() {
+            model.summarise_patches(&patches)
+        } else {
+            model.encode_patches(&patches)
+        };
+        encoded.insert(ImageView::Complete, image);
     }
     if let (true, Some(kept)) = (
         plan.images.contains(&ImageView::Dropped),
@@ -118,7 +124,12 @@ fn encode_texts(
         return BTreeMap::new();
     }
     let texts: Vec<&TextInput> = views.iter().map(|(_, text)| *text).collect();
-    let encoded = model.encode_text(&TextInput::cat(&texts));
+    let texts = TextInput::cat(&texts);
+    let encoded = if plan.fusions.is_empty() {
+        model.summarise_text(&texts)
+    } else {
+        model.encode_text(&texts)
+    };
     let mut start = 0;
     views
         .iter()

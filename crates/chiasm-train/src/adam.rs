@@ -154,22 +154,27 @@ pub(crate) fn squared_norm(gradient: &[f32]) -> f64 {
     /// Partial sums, so that additions need not wait for each other.
     const LANES: usize = 16;
 
+    /// An element's square.
+    #[inline(always)]
+    fn square(x: &f32) -> f64 {
+        f64::from(*x) * f64::from(*x)
+    }
+
     let chunks = gradient.par_chunks(CHUNK).map(|chunk| {
-        simd(|| {
-            let mut lanes = [0.0_f64; LANES];
-            let (whole, rest) = chunk.as_chunks::<LANES>();
-            for elements in whole {
-                for (lane, x) in lanes.iter_mut().zip(elements) {
-                    let x = f64::from(*x);
-                    *lane += x * x;
+        simd(
+            #[inline(always)]
+            || {
+                let (whole, rest) = chunk.as_chunks::<LANES>();
+                let mut lanes = [0.0; LANES];
+                for elements in whole {
+                    for (lane, x) in lanes.iter_mut().zip(elements) {
+                        *lane += square(x);
+                    }
                 }
-            }
-            for (lane, x) in lanes.iter_mut().zip(rest) {
-                let x = f64::from(*x);
-                *lane += x * x;
-            }
-            lanes.iter().sum::<f64>()
-        })
+                // The rest apart: lanes that a loop of unknown length indexes would live in memory.
+                lanes.iter().sum::<f64>() + rest.iter().map(square).sum::<f64>()
+            },
+        )
     });
     // Added up in the order of the chunks, whichever was ready first.
     chunks.collect::<Vec<f64>>().iter().sum()

@@ -1,7 +1,6 @@
 //! Gradients by parameter name: collected, added up over micro-batches and measured.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
@@ -10,41 +9,14 @@ use chiasm_nn::weights::{ParamPath, to_host};
 
 use crate::adam::squared_norm;
 
-/// The sum of the gradients of a step. Parameters without a gradient are absent.
+/// The sum of the gradients of a step, by parameter, flat, in memory layout. Parameters without a
+/// gradient are absent.
 #[derive(Clone, Debug)]
 pub enum GradientSum {
-    /// All in one buffer of this process's memory.
-    Flat(FlatGradients),
-    /// One tensor a parameter, flat, on its device.
+    /// In this process's memory, where the backward pass left them.
+    Host(BTreeMap<String, Vec<f32>>),
+    /// On the parameters' device.
     Tensors(BTreeMap<String, Tensor<1>>),
-}
-
-/// Gradients one behind the other, each in memory layout.
-#[derive(Clone, Debug, Default)]
-pub struct FlatGradients {
-    places: BTreeMap<String, Range<usize>>,
-    values: Vec<f32>,
-}
-
-impl FlatGradients {
-    /// A parameter's gradient, `[n]`.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&[f32]> {
-        self.values.get(self.places.get(name)?.clone())
-    }
-
-    /// Adds to a parameter's gradient.
-    pub fn add(&mut self, name: String, gradient: &[f32]) {
-        if let Some(sum) = self.places.get(&name) {
-            for (sum, new) in self.values[sum.clone()].iter_mut().zip(gradient) {
-                *sum += new;
-            }
-        } else {
-            let start = self.values.len();
-            self.values.extend_from_slice(gradient);
-            self.places.insert(name, start..self.values.len());
-        }
-    }
 }
 
 impl GradientSum {
@@ -52,7 +24,7 @@ impl GradientSum {
     #[must_use]
     pub fn new(device: &Device) -> Self {
         if is_fused(device) {
-            Self::Flat(FlatGradients::default())
+            Self::Host(BTreeMap::new())
         } else {
             Self::Tensors(BTreeMap::new())
         }
@@ -89,7 +61,16 @@ impl GradientSum {
     /// Adds to one parameter's gradient, `[n]`.
     pub fn add(&mut self, name: String, gradient: Tensor<1>) {
         match self {
-            Self::Flat(sum) => sum.add(name, &to_host(gradient, false).values),
+            Self::Host(sum) => {
+                let values = to_host(gradient, false).values;
+                if let Some(present) = sum.get_mut(&name) {
+                    for (sum, new) in present.iter_mut().zip(values) {
+                        *sum += new;
+                    }
+                } else {
+                    sum.insert(name, values);
+                }
+            }
             Self::Tensors(sum) => {
                 let total = match sum.remove(&name) {
                     Some(present) => present + gradient,
@@ -104,7 +85,11 @@ impl GradientSum {
     #[must_use]
     pub fn norm(&self) -> f64 {
         match self {
-            Self::Flat(sum) => squared_norm(&sum.values).sqrt(),
+            Self::Host(sum) => sum
+                .values()
+                .map(|gradient| squared_norm(gradient))
+                .sum::<f64>()
+                .sqrt(),
             Self::Tensors(sum) => {
                 let squares: Vec<Tensor<1>> = sum
                     .values()

@@ -120,6 +120,15 @@ struct FlatMoments {
 }
 
 impl FlatMoments {
+    /// Makes room for parameters of these lengths at once: a buffer that grows as they come would
+    /// end up with room for twice as many.
+    fn reserve<'a>(&mut self, parameters: impl Iterator<Item = (&'a String, usize)>) {
+        let new = parameters.filter(|(name, _)| !self.places.contains_key(*name));
+        let count = new.map(|(_, len)| len).sum();
+        self.mean.reserve_exact(count);
+        self.square.reserve_exact(count);
+    }
+
     /// Where a parameter of `len` numbers has its means; zeros at first.
     fn place(&mut self, name: &str, len: usize) -> Range<usize> {
         if let Some(place) = self.places.get(name) {
@@ -279,14 +288,14 @@ impl Optimizer {
                 let name = self.path.name();
                 let rate = self.rate * self.optimizer.config.rule(&name).multiplier;
                 match &mut self.gradients {
-                    GradientSum::Flat(gradients) => {
-                        let Some(gradient) = gradients.get(&name) else {
+                    GradientSum::Host(gradients) => {
+                        let Some(gradient) = gradients.remove(&name) else {
                             return param;
                         };
                         let scale = self.gradient_scale;
                         edit_value(param, |value| {
                             self.optimizer
-                                .update_flat(&name, value, gradient, rate, scale);
+                                .update_flat(&name, value, &gradient, rate, scale);
                         })
                     }
                     GradientSum::Tensors(gradients) => {
@@ -306,6 +315,10 @@ impl Optimizer {
             }
         }
         self.begin_step();
+        if let GradientSum::Host(gradients) = &gradients {
+            let lengths = gradients.iter().map(|(name, values)| (name, values.len()));
+            self.state.flat.reserve(lengths);
+        }
         module.map(&mut Apply {
             path: ParamPath::default(),
             optimizer: self,
@@ -357,6 +370,10 @@ impl Optimizer {
             let shape = [values.len()];
             Tensor::<1>::from_data(TensorData::new(values, shape), device)
         };
+        if is_fused(device) {
+            let lengths = means.iter().map(|(name, values)| (name, values.len()));
+            self.state.flat.reserve(lengths);
+        }
         for (name, mean) in means {
             let Some(square) = squares
                 .remove(&name)

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_testkit::{Case, Golden, assert_close};
-use chiasm_train::gradients::{FlatGradients, GradientSum, clip_factor};
+use chiasm_train::gradients::{GradientSum, clip_factor};
 use chiasm_train::optimizer::{AdamForm, GroupConfig, Optimizer, OptimizerConfig};
 use chiasm_train::schedule::Schedule;
 use serde_json::Value;
@@ -70,7 +70,7 @@ fn replay(
             .map(|r| r.as_f64().unwrap())
             .collect();
         let mut sums = [
-            GradientSum::Flat(FlatGradients::default()),
+            GradientSum::Host(BTreeMap::new()),
             GradientSum::Tensors(BTreeMap::new()),
         ];
         let gradient = |name: &str| case.tensor(&format!("inputs.grad{step}.{name}"));

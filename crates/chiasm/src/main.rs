@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    chiasm_alloc::keep_freed_memory();
     let cli = cli::Cli::parse();
     match commands::run(&cli) {
         Ok(code) => code,

@@ -88,9 +88,15 @@ impl Embedder<'_> {
         for chunk in indices.chunks(self.batch_size.max(1)) {
             let pixels = eval_images(dataset, chunk, self.preprocess)?;
             let pixels = TensorData::new(pixels, [chunk.len(), 3, side, side]);
-            let encoded = self
+            let patches = self
                 .model
-                .encode_images(Tensor::from_data(pixels, self.device));
+                .vision
+                .embed_patches(Tensor::from_data(pixels, self.device));
+            let encoded = if keep_tokens {
+                self.model.encode_patches(&patches)
+            } else {
+                self.model.summarise_patches(&patches)
+            };
             embeds.push(normalize(self.model.project_image(&encoded)));
             if keep_tokens {
                 tokens.push(encoded);
@@ -109,9 +115,12 @@ impl Embedder<'_> {
         let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
         for chunk in texts.chunks(self.batch_size.max(1)) {
             let (ids, mask, len) = encode_texts(self.tokenizer, chunk, self.max_text_len);
-            let encoded = self
-                .model
-                .encode_text(&TextInput::from_padded(&ids, &mask, len));
+            let input = TextInput::from_padded(&ids, &mask, len);
+            let encoded = if keep_tokens {
+                self.model.encode_text(&input)
+            } else {
+                self.model.summarise_text(&input)
+            };
             embeds.push(normalize(self.model.project_text(&encoded)));
             if keep_tokens {
                 tokens.push(encoded);

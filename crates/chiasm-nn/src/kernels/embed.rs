@@ -32,14 +32,6 @@ pub(crate) struct Embed {
 const TABLE_BLOCK: usize = 256;
 
 impl Embed {
-    fn affine<'a>(&self, gain: &'a [f32], bias: &'a [f32]) -> Affine<'a> {
-        Affine {
-            gain,
-            bias,
-            eps: self.eps as f32,
-        }
-    }
-
     /// The sums of a block of tokens before the norm.
     fn gather(&self, block: usize, tables: [&[f32]; 3], sums: &mut [f32]) {
         let width = self.width;
@@ -81,7 +73,7 @@ impl Operation<5> for Embed {
         [words, positions, types, gain, bias]: [&[f32]; 5],
         keep: bool,
     ) -> (Vec<f32>, Option<Self::Kept>) {
-        let affine = self.affine(gain, bias);
+        let affine = Affine::new(gain, bias, self.eps);
         let mut moments = vec![Moments::default(); self.ids.len()];
         let mut result = vec![0.0; self.ids.len() * self.width];
         (
@@ -107,7 +99,7 @@ impl Operation<5> for Embed {
         wanted: [bool; 5],
     ) -> [Option<Vec<f32>>; 5] {
         let width = self.width;
-        let affine = self.affine(gain, bias);
+        let affine = Affine::new(gain, bias, self.eps);
         let mut d_sums = vec![0.0; gradient.len()];
         let mut partials = vec![0.0; rows::blocks(moments.len()) * 3 * width];
         (

@@ -47,14 +47,6 @@ pub(crate) struct Kept {
 }
 
 impl FeedForward {
-    fn affine<'a>(&self, gain: &'a [f32], bias: &'a [f32]) -> Affine<'a> {
-        Affine {
-            gain,
-            bias,
-            eps: self.eps as f32,
-        }
-    }
-
     /// The second map's product made the sub-layer's sum, in place: bias, dropout, residual.
     fn finish(&self, block: usize, product: &mut [f32], bias: &[f32], x: &[f32]) {
         let width = self.width;
@@ -146,7 +138,7 @@ impl Operation<7> for FeedForward {
     ) -> (Vec<f32>, Option<Kept>) {
         let (width, intermediate) = (self.width, self.intermediate);
         let rows = x.len() / width;
-        let affine = self.affine(gain, bias);
+        let affine = Affine::new(gain, bias, self.eps);
         let up = Packed::new(View::new(up_w, width, intermediate));
         let down = Packed::new(View::new(down_w, intermediate, width));
 
@@ -211,7 +203,7 @@ impl Operation<7> for FeedForward {
     ) -> [Option<Vec<f32>>; 7] {
         let (width, intermediate) = (self.width, self.intermediate);
         let rows = x.len() / width;
-        let affine = self.affine(gain, bias);
+        let affine = Affine::new(gain, bias, self.eps);
         let up = Packed::new(View::new(up_w, width, intermediate).t());
         let down = Packed::new(View::new(down_w, intermediate, width).t());
         let before = self.norm == Norm::Before;

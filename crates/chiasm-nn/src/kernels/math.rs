@@ -130,36 +130,46 @@ pub(crate) fn quick_gelu(x: f32) -> Activated {
 
 /// Combines `term` of every element, of N rows of one length at once, with `join`.
 ///
-/// `start` is what `join` does not change.
+/// `start` is what `join` does not change. The partial results of whole chunks stand apart from
+/// those of the rest, and are halved by functions of constant size: an array that a loop of unknown
+/// length indexes lives in memory, and every addition would wait for it.
 #[inline(always)]
 fn reduce<const N: usize>(
     rows: [&[f32]; N],
     start: f32,
     term: impl Fn([f32; N]) -> f32,
-    join: impl Fn(f32, f32) -> f32,
+    join: impl Fn(f32, f32) -> f32 + Copy,
 ) -> f32 {
     let len = rows.first().map_or(0, |row| row.len());
-    let rows = rows.map(|row| &row[..len]);
+    let rows = rows.map(|row| row[..len].as_chunks::<LANES>());
+    let mut rest = [start; LANES];
+    for (lane, rest) in rest.iter_mut().enumerate().take(len % LANES) {
+        *rest = term(rows.map(|(_, row)| row[lane]));
+    }
     let mut lanes = [start; LANES];
-    let whole = len - len % LANES;
-    for at in (0..whole).step_by(LANES) {
-        let chunk = rows.map(|row| &row[at..at + LANES]);
+    for at in 0..len / LANES {
+        let chunks = rows.map(|(chunks, _)| &chunks[at]);
         for (lane, total) in lanes.iter_mut().enumerate() {
-            *total = join(*total, term(chunk.map(|chunk| chunk[lane])));
+            *total = join(*total, term(chunks.map(|chunk| chunk[lane])));
         }
     }
-    let rest = rows.map(|row| &row[whole..]);
-    for (lane, total) in lanes.iter_mut().enumerate().take(len - whole) {
-        *total = join(*total, term(rest.map(|rest| rest[lane])));
+    for (total, rest) in lanes.iter_mut().zip(rest) {
+        *total = join(*total, rest);
     }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] = join(lanes[lane], lanes[lane + half]);
-        }
-        half /= 2;
-    }
-    lanes[0]
+    let lanes: [f32; LANES / 2] = halve(lanes, join);
+    let lanes: [f32; LANES / 4] = halve(lanes, join);
+    let lanes: [f32; LANES / 8] = halve(lanes, join);
+    let [a, b] = halve(lanes, join);
+    join(a, b)
+}
+
+/// The first half joined with the second.
+#[inline(always)]
+fn halve<const N: usize, const H: usize>(
+    lanes: [f32; N],
+    join: impl Fn(f32, f32) -> f32,
+) -> [f32; H] {
+    std::array::from_fn(|lane| join(lanes[lane], lanes[lane + H]))
 }
 
 /// The sum of `term` of every element of N rows of one length.
@@ -196,14 +206,6 @@ pub(crate) fn max(row: &[f32]) -> f32 {
 pub(crate) fn add(to: &mut [f32], row: &[f32]) {
     for (to, x) in to.iter_mut().zip(row) {
         *to += x;
-    }
-}
-
-/// Adds `factor` times `row` to `to`.
-#[inline(always)]
-pub(crate) fn add_scaled(to: &mut [f32], factor: f32, row: &[f32]) {
-    for (to, x) in to.iter_mut().zip(row) {
-        *to = factor.mul_add(*x, *to);
     }
 }
 

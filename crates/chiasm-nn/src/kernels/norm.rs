@@ -57,7 +57,13 @@ pub(crate) struct Affine<'a> {
     pub(crate) eps: f32,
 }
 
-impl Affine<'_> {
+impl<'a> Affine<'a> {
+    /// Weights, and what is added to the variance.
+    pub(crate) fn new(gain: &'a [f32], bias: &'a [f32], eps: f64) -> Self {
+        let eps = eps as f32;
+        Self { gain, bias, eps }
+    }
+
     /// Normalises rows, and finds their moments.
     pub(crate) fn forward(&self, input: &[f32], moments: &mut [Moments], output: &mut [f32]) {
         simd(
@@ -161,22 +167,12 @@ pub(crate) struct LayerNorm {
     pub(crate) eps: f64,
 }
 
-impl LayerNorm {
-    fn affine<'a>(&self, gain: &'a [f32], bias: &'a [f32]) -> Affine<'a> {
-        Affine {
-            gain,
-            bias,
-            eps: self.eps as f32,
-        }
-    }
-}
-
 impl Operation<3> for LayerNorm {
     /// Of every row.
     type Kept = Vec<Moments>;
 
     fn forward(&self, [x, gain, bias]: [&[f32]; 3], keep: bool) -> (Vec<f32>, Option<Self::Kept>) {
-        let affine = self.affine(gain, bias);
+        let affine = Affine::new(gain, bias, self.eps);
         let block = BLOCK * self.width;
         let mut moments = vec![Moments::default(); x.len() / self.width];
         let mut output = vec![0.0; x.len()];
@@ -197,7 +193,7 @@ impl Operation<3> for LayerNorm {
         gradient: &[f32],
         wanted: [bool; 3],
     ) -> [Option<Vec<f32>>; 3] {
-        let affine = self.affine(gain, bias);
+        let affine = Affine::new(gain, bias, self.eps);
         let block = BLOCK * self.width;
         let mut d_x = vec![0.0; x.len()];
         let mut partials = vec![0.0; rows::blocks(moments.len()) * 2 * self.width];
@@ -243,11 +239,7 @@ mod tests {
     fn a_large_mean_does_not_cancel() {
         let mut moments = [Moments::default()];
         let mut y = [0.0; 4];
-        let affine = Affine {
-            gain: &[1.0; 4],
-            bias: &[0.0; 4],
-            eps: 1e-12,
-        };
+        let affine = Affine::new(&[1.0; 4], &[0.0; 4], 1e-12);
         affine.forward(&[1e6, 1e6 + 1.0, 1e6, 1e6 + 1.0], &mut moments, &mut y);
         assert_eq!(y, [-1.0, 1.0, -1.0, 1.0]);
     }

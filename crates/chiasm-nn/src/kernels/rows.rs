@@ -5,7 +5,7 @@ use super::math::{add, simd};
 /// Rows that one task takes through a whole sub-layer, while they lie in its cache.
 ///
 /// A constant: were it to depend on the number of threads, so would the order of sums.
-pub(crate) const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 32;
 
 /// The blocks that `rows` rows make.
 pub(crate) fn blocks(rows: usize) -> usize {

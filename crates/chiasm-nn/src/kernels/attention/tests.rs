@@ -121,7 +121,7 @@ fn self_attention_equals_the_plain_form() {
                 dropout,
                 residual_dropout,
             };
-            check(&operation, &inputs, 2e-4, |inputs| {
+            check(&operation, &inputs, 5e-5, |inputs| {
                 let [x, gain, bias, qkv_w, qkv_b, out_w, out_b] =
                     inputs.each_ref().map(Vec::as_slice);
                 plain_form.sublayer(x, [gain, bias, out_w, out_b], |x| {
@@ -178,7 +178,7 @@ fn cross_attention_equals_the_plain_form() {
                 dropout,
                 residual_dropout,
             };
-            check(&operation, &inputs, 2e-4, |inputs| {
+            check(&operation, &inputs, 5e-5, |inputs| {
                 let [
                     x,
                     other,

@@ -24,7 +24,7 @@ mod tests;
 mod view;
 
 use kernel::Kernel;
-use pack::{Buffer, gather_rows, pack_panels};
+use pack::{Buffer, gather, pack_panels};
 
 pub(crate) use pack::Packed;
 pub(crate) use view::{View, ViewMut};
@@ -40,7 +40,7 @@ const ROWS: usize = 112;
 /// Columns of `B` packed at a time where it comes unpacked, 256 KiB.
 const COLS: usize = 256;
 
-/// Width of `C` from which on rows of `A` are gathered: below it, they are not read often enough to
+/// Width of `C` from which on a block of `A` is gathered: a narrow one does not read it often enough to
 /// pay for the copy.
 const GATHER_FROM: usize = 128;
 
@@ -219,9 +219,8 @@ fn multiply_block(
     for rows in blocks(a.rows(), ROWS) {
         let mut c = c.block(rows.clone(), 0..cols);
         let mut a = a.block(rows, 0..depth);
-        // Columns in one piece are read in order as they are.
-        if cols >= GATHER_FROM && a.is_row_major() {
-            a = gather_rows(a, scratch);
+        if cols >= GATHER_FROM {
+            a = gather(kernel, a, scratch);
         }
         let panels = panels.chunks_exact(depth * kernel.cols());
         for (cols, panel) in blocks(cols, kernel.cols()).zip(panels) {

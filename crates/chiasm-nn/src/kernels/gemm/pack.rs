@@ -137,11 +137,22 @@ fn fill_transposed(columns: View, panel: &mut [f32], width: usize) {
     }
 }
 
-/// Brings the rows of `a` together in `buffer`.
-pub(super) fn gather_rows<'a>(a: View, buffer: &'a mut Buffer) -> View<'a> {
-    // A line longer than the rows are, because rows a power of two apart would share one set of the
-    // first-level cache.
-    let stride = a.cols().next_multiple_of(LINE) + LINE;
+/// Brings a block of `A` together in `buffer`, in its own order, or returns it as it lies.
+pub(super) fn gather<'a>(kernel: &Kernel, a: View<'a>, buffer: &'a mut Buffer) -> View<'a> {
+    if a.is_row_major() {
+        gather_rows(a, buffer)
+    } else if kernel.rows() < LINE / 2 {
+        // A low tile takes a small part of every line it touches. Left pages apart, the lines are lost
+        // before the next tile takes its part: half the speed of AVX2 at a row of 4 KiB.
+        gather_rows(a.t(), buffer).t()
+    } else {
+        a
+    }
+}
+
+fn gather_rows<'a>(a: View, buffer: &'a mut Buffer) -> View<'a> {
+    // An odd number of lines, because rows a power of two apart would share one set of the cache.
+    let stride = (a.cols().div_ceil(LINE) | 1) * LINE;
     let elements = buffer.take(a.rows() * stride);
     for (i, row) in elements.chunks_exact_mut(stride).enumerate() {
         row[..a.cols()].copy_from_slice(a.row(i));
