@@ -6,13 +6,13 @@
 
 #![allow(unsafe_code, reason = "the allocator's options are set through its C interface")]
 
-use libmimalloc_sys::{mi_option_eager_commit_delay, mi_option_set, mi_option_t};
+use libmimalloc_sys::{mi_option_set, mi_option_t, mi_option_use_numa_nodes};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// `mi_option_purge_delay`, which the bindings leave out: it follows `mi_option_eager_commit_delay`.
-const PURGE_DELAY: mi_option_t = mi_option_eager_commit_delay + 1;
+/// `mi_option_purge_delay`, which the bindings leave out: it stands before `mi_option_use_numa_nodes`.
+const PURGE_DELAY: mi_option_t = mi_option_use_numa_nodes - 1;
 
 /// No purging: freed memory stays with the process, so that it holds its peak until it ends.
 const NEVER: std::ffi::c_long = -1;
