@@ -4,7 +4,10 @@
 //! gives them back and has every page cleared again each time, which took a sixth of a step; mimalloc
 //! with its default delay of 10 ms still lost a twentieth.
 
-#![allow(unsafe_code, reason = "the allocator's options are set through its C interface")]
+#![allow(
+    unsafe_code,
+    reason = "the allocator's options are set through its C interface"
+)]
 
 use libmimalloc_sys::{mi_option_set, mi_option_t, mi_option_use_numa_nodes};
 

@@ -11,7 +11,7 @@ use crate::attention::{CrossAttention, SelfAttention};
 use crate::config::{Activation, FusionConfig};
 use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm};
-use crate::tokens::Tokens;
+use crate::tokens::{Chosen, Tokens};
 
 /// Self-attention, cross-attention, feed-forward; each with residual and LayerNorm after it.
 #[derive(Module, Debug)]
@@ -53,6 +53,19 @@ impl FusionLayer {
     #[must_use]
     pub fn forward(&self, input: Tokens, other: &Tokens) -> Tokens {
         let hidden = self.attend(input);
+        let hidden = self
+            .cross
+            .sub_layer(hidden, other, &self.cross_norm, Norm::After);
+        self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::After)
+    }
+
+    /// As [`Self::forward`], of chosen tokens of the stream alone.
+    #[must_use]
+    pub fn forward_at(&self, input: &Tokens, other: &Tokens, chosen: &Chosen) -> Tokens {
+        let norm = &self.attention_norm;
+        let hidden = self
+            .attention
+            .sub_layer_at(input, chosen, norm, Norm::After);
         let hidden = self
             .cross
             .sub_layer(hidden, other, &self.cross_norm, Norm::After);
@@ -123,6 +136,24 @@ impl FusionEncoder {
     #[must_use]
     pub fn forward(&self, input: Fused) -> Fused {
         self.layers().fold(input, update)
+    }
+
+    /// Some tokens of both streams as [`Self::forward`] gives them, without computing what the last
+    /// layers give for the others.
+    #[must_use]
+    pub fn forward_at(&self, input: Fused, text: &Chosen, image: &Chosen) -> Fused {
+        let mut layers: Vec<_> = self.layers().collect();
+        let Some((last_text, last_image)) = layers.pop() else {
+            return Fused {
+                text: input.text.choose(text),
+                image: input.image.choose(image),
+            };
+        };
+        let current = layers.into_iter().fold(input, update);
+        Fused {
+            text: last_text.forward_at(&current.text, &current.image, text),
+            image: last_image.forward_at(&current.image, &current.text, image),
+        }
     }
 
     /// As [`Self::forward`], returning what every layer gave, the last one last.

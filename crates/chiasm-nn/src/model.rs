@@ -9,7 +9,7 @@ use crate::fusion::{Fused, FusionEncoder};
 use crate::heads::{MatchHead, MlmHead, Pooler, Projection};
 use crate::layers::{Embedding, Init, Linear};
 use crate::text::{TextEncoder, TextInput};
-use crate::tokens::Tokens;
+use crate::tokens::{Chosen, Tokens};
 use crate::vision::VisionEncoder;
 
 /// Row of the token-type table for words.
@@ -82,11 +82,13 @@ impl VisionLanguageModel {
         encoded.with_rows(self.text_transform.forward(encoded.rows.clone()))
     }
 
-    /// As [`Self::encode_text`], of the first token of every text alone.
+    /// As [`Self::encode_text`], whole for the texts that `whole` names by number; of the others the
+    /// first token alone, for less work.
     #[must_use]
-    pub fn summarise_text(&self, input: &TextInput) -> Tokens {
-        let summary = self.text.summarise(input);
-        summary.with_rows(self.text_transform.forward(summary.rows.clone()))
+    pub fn encode_text_where(&self, input: &TextInput, whole: impl Fn(usize) -> bool) -> Tokens {
+        let chosen = Chosen::whole(&input.spans, whole);
+        let encoded = self.text.forward_at(input, &chosen);
+        encoded.with_rows(self.text_transform.forward(encoded.rows.clone()))
     }
 
     /// Image tower and bridge to the fusion width; each picture's class token comes first.
@@ -98,11 +100,12 @@ impl VisionLanguageModel {
         encoded.with_rows(self.image_transform.forward(encoded.rows.clone()))
     }
 
-    /// As [`Self::encode_patches`], of the class token of every picture alone.
+    /// As [`Self::encode_patches`], whole for the pictures that `whole` names by number; of the
+    /// others the class token alone, for less work.
     #[must_use]
-    pub fn summarise_patches(&self, patches: &Tokens) -> Tokens {
-        let summary = self.vision.summarise(patches);
-        summary.with_rows(self.image_transform.forward(summary.rows.clone()))
+    pub fn encode_patches_where(&self, patches: &Tokens, whole: impl Fn(usize) -> bool) -> Tokens {
+        let encoded = self.vision.encode_where(patches, whole);
+        encoded.with_rows(self.image_transform.forward(encoded.rows.clone()))
     }
 
     /// Complete pictures, `[batch, 3, side, side]`.
@@ -127,6 +130,19 @@ impl VisionLanguageModel {
     #[must_use]
     pub fn fuse(&self, text: &Tokens, image: &Tokens) -> Fused {
         self.fusion.forward(self.with_types(text, image))
+    }
+
+    /// Some tokens as [`Self::fuse`] gives them, for less work.
+    #[must_use]
+    pub fn fuse_at(
+        &self,
+        text: &Tokens,
+        image: &Tokens,
+        chosen_text: &Chosen,
+        chosen_image: &Chosen,
+    ) -> Fused {
+        self.fusion
+            .forward_at(self.with_types(text, image), chosen_text, chosen_image)
     }
 
     /// As [`Self::fuse`], returning the output of every fusion layer.

@@ -203,18 +203,17 @@ impl TextEncoder {
             .fold(self.embed(input), |hidden, layer| layer.forward(hidden))
     }
 
-    /// The first token of every text, as [`Self::forward`] gives it, without computing what the
-    /// last layer gives for the others.
+    /// Some tokens as [`Self::forward`] gives them, without computing what the last layer gives for
+    /// the others.
     #[must_use]
-    pub fn summarise(&self, input: &TextInput) -> Tokens {
+    pub fn forward_at(&self, input: &TextInput, chosen: &Chosen) -> Tokens {
         let embedded = self.embed(input);
-        let chosen = Chosen::first(&input.spans);
         let Some((last, layers)) = self.layers.split_last() else {
-            return embedded.choose(&chosen);
+            return embedded.choose(chosen);
         };
         let hidden = layers
             .iter()
             .fold(embedded, |hidden, layer| layer.forward(hidden));
-        last.forward_at(&hidden, &chosen)
+        last.forward_at(&hidden, chosen)
     }
 }

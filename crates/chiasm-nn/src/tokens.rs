@@ -29,13 +29,33 @@ pub struct Chosen {
 }
 
 impl Chosen {
+    /// The given tokens, which come sequence by sequence.
+    #[must_use]
+    pub fn new(spans: &Spans, rows: Vec<usize>) -> Self {
+        let of = |span: std::ops::Range<usize>| {
+            rows.partition_point(|row| *row < span.end)
+                - rows.partition_point(|row| *row < span.start)
+        };
+        Self {
+            spans: Spans::new(spans.iter().map(of)),
+            rows,
+        }
+    }
+
     /// The first token of every sequence that has one.
     #[must_use]
     pub fn first(spans: &Spans) -> Self {
-        Self {
-            rows: spans.iter().filter_map(|mut span| span.next()).collect(),
-            spans: Spans::new(spans.lengths().map(|len| len.min(1))),
-        }
+        Self::whole(spans, |_| false)
+    }
+
+    /// Every token of the sequences that `whole` names by number, the first one of the others.
+    #[must_use]
+    pub fn whole(spans: &Spans, whole: impl Fn(usize) -> bool) -> Self {
+        let of = |(sequence, span): (usize, std::ops::Range<usize>)| {
+            let count = if whole(sequence) { span.len() } else { 1 };
+            span.take(count)
+        };
+        Self::new(spans, spans.iter().enumerate().flat_map(of).collect())
     }
 }
 
@@ -140,16 +160,8 @@ impl Tokens {
     /// The chosen tokens alone.
     #[must_use]
     pub fn choose(&self, chosen: &Chosen) -> Self {
-        let rows = if let (Some(1), Some(1..)) =
-            (chosen.spans.common_length(), self.spans.common_length())
-            && *chosen == Chosen::first(&self.spans)
-        {
-            self.first()
-        } else {
-            self.token_rows(&chosen.rows)
-        };
         Self {
-            rows,
+            rows: self.token_rows(&chosen.rows),
             spans: chosen.spans.clone(),
         }
     }

@@ -133,12 +133,12 @@ impl VisionEncoder {
         hidden.with_rows(self.norm_post.forward(hidden.rows.clone()))
     }
 
-    /// The class token of every picture, as [`Self::encode`] gives it, without computing what the
-    /// last block gives for the patches.
+    /// As [`Self::encode`], whole for the pictures that `whole` names by number; of the others the
+    /// class token alone, without computing what the last block gives for their patches.
     #[must_use]
-    pub fn summarise(&self, patches: &Tokens) -> Tokens {
+    pub fn encode_where(&self, patches: &Tokens, whole: impl Fn(usize) -> bool) -> Tokens {
         let embedded = self.embed(patches);
-        let chosen = Chosen::first(&embedded.spans);
+        let chosen = Chosen::whole(&embedded.spans, whole);
         let hidden = match self.blocks.split_last() {
             Some((last, blocks)) => {
                 let hidden = blocks

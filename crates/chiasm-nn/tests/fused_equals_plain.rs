@@ -15,6 +15,7 @@ use chiasm_nn::fusion::FusionEncoder;
 use chiasm_nn::heads::{MlmHead, Projection};
 use chiasm_nn::layers::Init;
 use chiasm_nn::text::{TextEncoder, TextInput};
+use chiasm_nn::tokens::Chosen;
 use chiasm_nn::vision::VisionEncoder;
 use chiasm_nn::weights::ParamPath;
 use chiasm_nn::{
@@ -209,7 +210,9 @@ fn check_text(sizes: &Sizes, lengths: &[usize]) {
         vec![
             encoded.first(),
             encoded.rows,
-            encoder.summarise(&input).first(),
+            encoder
+                .forward_at(&input, &Chosen::first(&input.spans))
+                .first(),
         ]
     });
 }
@@ -231,7 +234,7 @@ fn check_vision(sizes: &Sizes, activation: Activation, lengths: &[usize]) {
         let patches = patches.with_rows(inputs[0].clone());
         vec![
             encoder.encode(&patches).rows,
-            encoder.summarise(&patches).rows,
+            encoder.encode_where(&patches, |picture| picture == 1).rows,
         ]
     });
 }
@@ -250,11 +253,22 @@ fn check_fusion(sizes: &Sizes, text: &[usize], image: &[usize]) {
     let image = tokens(image, sizes.width(), 5);
     let inputs = [text.rows.clone(), image.rows.clone()];
     same(&encoder, &inputs, |encoder, inputs| {
-        let fused = encoder.forward(Fused {
+        let input = Fused {
             text: text.with_rows(inputs[0].clone()),
             image: image.with_rows(inputs[1].clone()),
-        });
-        vec![fused.text.rows, fused.image.rows]
+        };
+        let (first, last) = (
+            Chosen::first(&image.spans),
+            (1..text.spans.tokens()).collect(),
+        );
+        let some = encoder.forward_at(input.clone(), &Chosen::new(&text.spans, last), &first);
+        let fused = encoder.forward(input);
+        vec![
+            fused.text.rows,
+            fused.image.rows,
+            some.text.rows,
+            some.image.rows,
+        ]
     });
 }
 

@@ -8,6 +8,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::layers::Init;
 use chiasm_nn::text::TextInput;
+use chiasm_nn::tokens::Chosen;
 use chiasm_nn::vision::KeptPatches;
 use chiasm_nn::{FusionConfig, ModelConfig, Spans, TextConfig, VisionConfig, VisionLanguageModel};
 
@@ -130,23 +131,35 @@ fn a_batch_of_one_gives_what_it_gives_among_others() {
     }
 }
 
-/// A summary is what the whole tower gives for the first token.
+/// Tokens asked for alone are what the whole computation gives for them.
 #[test]
-fn summaries_are_first_tokens() {
+fn a_part_is_what_it_is_in_the_whole() {
     let device = Device::flex();
     let model = model(&device);
     let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
     let patches = model.vision.embed_patches(pixels(|_| 0.0, &device));
-    for (summary, whole) in [
-        (model.summarise_text(&input), model.encode_text(&input)),
+    let (text, image) = (model.encode_text(&input), model.encode_patches(&patches));
+    let fused = model.fuse(&text, &image);
+    let second = |row: usize| row == 1;
+    let (some_text, some_image) = (
+        Chosen::whole(&text.spans, second),
+        Chosen::new(&image.spans, vec![3, 10, 12]),
+    );
+    let part = model.fuse_at(&text, &image, &some_text, &some_image);
+    for (part, whole) in [
         (
-            model.summarise_patches(&patches),
-            model.encode_patches(&patches),
+            model.encode_text_where(&input, second),
+            text.choose(&some_text),
         ),
+        (
+            model.encode_patches_where(&patches, second),
+            image.choose(&Chosen::whole(&image.spans, second)),
+        ),
+        (part.text, fused.text.choose(&some_text)),
+        (part.image, fused.image.choose(&some_image)),
     ] {
-        assert_eq!(summary.spans, Spans::uniform(2, 1));
-        let whole = values(whole.first());
-        for (one, other) in values(summary.rows).into_iter().zip(whole) {
+        assert_eq!(part.spans, whole.spans);
+        for (one, other) in values(part.rows).into_iter().zip(values(whole.rows)) {
             assert!((one - other).abs() <= 1e-5 * other.abs().max(1.0));
         }
     }

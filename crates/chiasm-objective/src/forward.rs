@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use chiasm_nn::text::TextInput;
+use chiasm_nn::tokens::Chosen;
 use chiasm_nn::vision::KeptPatches;
 use chiasm_nn::{Fused, Tokens, VisionLanguageModel};
 
@@ -51,13 +52,16 @@ impl StepInput {
 /// What the passes of a plan gave.
 #[derive(Clone, Debug, Default)]
 pub struct Features {
-    /// Encoded images, class token first; the class token alone in a plan without fusion.
+    /// Encoded images, class token first; the class token alone where no pass fuses the image.
     pub images: BTreeMap<ImageView, Tokens>,
-    /// Encoded texts: all of them in the clean view, `fused` in the others; the first token alone in
-    /// a plan without fusion.
+    /// Encoded texts: all of them in the clean view, `fused` in the others; the first token alone
+    /// where no pass fuses the text.
     pub texts: BTreeMap<TextView, Tokens>,
-    /// Fused pairs.
+    /// Fused pairs: what the losses read of them. That is the first token of every text and image,
+    /// and behind it the masked tokens of a text corrupted for MLM.
     pub fused: BTreeMap<FusionPass, Fused>,
+    /// Where the masked tokens stand in the fused text of the MLM pass, in the order of the targets.
+    pub asked: Vec<usize>,
 }
 
 /// Computes the features of a plan. A pass whose input was not drawn is left out, and so is the
@@ -67,7 +71,7 @@ pub fn forward(model: &VisionLanguageModel, plan: &ForwardPlan, input: &StepInpu
     let mut features = Features {
         images: encode_images(model, plan, input),
         texts: encode_texts(model, plan, input),
-        fused: BTreeMap::new(),
+        ..Features::default()
     };
     // One call for all passes over the same image view.
     for view in [ImageView::Complete, ImageView::Dropped] {
@@ -93,11 +97,22 @@ fn encode_images(
     }
     let patches = model.vision.embed_patches(input.pixel_values.clone());
     if plan.images.contains(&ImageView::Complete) {
-        let image = if plan.fusions.is_empty() {
-            model.summarise_patches(&patches)
-        } else {
-            model.encode_patches(&patches)
-        };
+        // The fusion encoder reads whole pictures, the contrast class tokens alone.
+        let mut whole = vec![false; patches.spans.batch()];
+        for pass in &plan.fusions {
+            let read: Vec<usize> = match (pass.image, pass.pairing, &input.matching) {
+                (ImageView::Dropped, ..) | (_, Pairing::Matching, None) => Vec::new(),
+                (_, Pairing::Own, _) => (0..input.fused_size).collect(),
+                (_, Pairing::Matching, Some(draw)) => draw.partner.clone(),
+            };
+            for picture in read {
+                if let Some(whole) = whole.get_mut(picture) {
+                    *whole = true;
+                }
+            }
+        }
+        let is_whole = |picture: usize| whole.get(picture) == Some(&true);
+        let image = model.encode_patches_where(&patches, is_whole);
         encoded.insert(ImageView::Complete, image);
     }
     if let (true, Some(kept)) = (
@@ -124,12 +139,17 @@ fn encode_texts(
         return BTreeMap::new();
     }
     let texts: Vec<&TextInput> = views.iter().map(|(_, text)| *text).collect();
-    let texts = TextInput::cat(&texts);
-    let encoded = if plan.fusions.is_empty() {
-        model.summarise_text(&texts)
-    } else {
-        model.encode_text(&texts)
-    };
+    // The fusion encoder reads whole texts, the contrast first tokens alone.
+    let whole: Vec<bool> = views
+        .iter()
+        .flat_map(|(view, text)| {
+            let fused = plan.fusions.iter().any(|pass| pass.text == *view);
+            (0..text.spans.batch()).map(move |row| fused && row < input.fused_size)
+        })
+        .collect();
+    let encoded = model.encode_text_where(&TextInput::cat(&texts), |text| {
+        whole.get(text) == Some(&true)
+    });
     let mut start = 0;
     views
         .iter()
@@ -151,6 +171,7 @@ fn fuse(
     let count = input.fused_size;
     let mut stacked: Vec<FusionPass> = Vec::new();
     let (mut texts, mut images) = (Vec::new(), Vec::new());
+    let (mut read, mut start) = (Vec::new(), 0);
     for pass in passes {
         let (Some(text), Some(image)) = (
             features.texts.get(&pass.text),
@@ -163,14 +184,28 @@ fn fuse(
             (Pairing::Matching, Some(draw)) => image.select(&draw.partner),
             (Pairing::Matching, None) => continue,
         };
+        let text = text.narrow(0, count);
+        let mut rows = Chosen::first(&text.spans).rows;
+        if let (TextView::Mlm, Some((_, targets))) = (pass.text, &input.mlm) {
+            rows.extend(&targets.positions);
+            rows.sort_unstable();
+            rows.dedup();
+            let place = |position: &usize| rows.binary_search(position).ok();
+            features.asked = targets.positions.iter().filter_map(place).collect();
+        }
+        read.extend(rows.into_iter().map(|row| start + row));
+        start += text.spans.tokens();
         stacked.push(*pass);
-        texts.push(text.narrow(0, count));
+        texts.push(text);
         images.push(image);
     }
     if stacked.is_empty() {
         return;
     }
-    let fused = model.fuse(&Tokens::cat(texts), &Tokens::cat(images));
+    let (texts, images) = (Tokens::cat(texts), Tokens::cat(images));
+    let read_texts = Chosen::new(&texts.spans, read);
+    let read_images = Chosen::first(&images.spans);
+    let fused = model.fuse_at(&texts, &images, &read_texts, &read_images);
     for (index, pass) in stacked.into_iter().enumerate() {
         let part = |tokens: &Tokens| tokens.narrow(index * count, count);
         features.fused.insert(

@@ -134,7 +134,7 @@ fn mlm_terms(
     Some(vec![LossTerm {
         name: "mlm",
         weight: config.weight,
-        value: mlm_loss(model, &fused.text, targets),
+        value: mlm_loss(model, &fused.text, &features.asked, &targets.labels),
     }])
 }
 

@@ -13,13 +13,17 @@ pub struct MlmTargets {
 }
 
 /// Mean cross-entropy over the selected positions; the head runs on those alone. 0 when nothing
-/// is selected. Output: `[1]`.
+/// is selected.
+///
+/// # Shapes
+/// - asked: where each of the `labels` stands among the tokens of `fused_text`, `[selected]`
+/// - output: `[1]`
 #[must_use]
 pub fn mlm_loss(
     model: &VisionLanguageModel,
     fused_text: &Tokens,
-    targets: &MlmTargets,
+    asked: &[usize],
+    labels: &[u32],
 ) -> Tensor<1> {
-    let chosen = fused_text.token_rows(&targets.positions);
-    model.mlm_head.loss(chosen, &targets.labels)
+    model.mlm_head.loss(fused_text.token_rows(asked), labels)
 }

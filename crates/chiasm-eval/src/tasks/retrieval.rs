@@ -14,6 +14,7 @@ use chiasm_data::{
 };
 use chiasm_nn::layers::normalize;
 use chiasm_nn::text::TextInput;
+use chiasm_nn::tokens::Chosen;
 use chiasm_nn::{Tokens, VisionLanguageModel};
 
 use crate::metrics::{Direction, Reranked, RetrievalError, ScoreMatrix, shortlist};
@@ -92,11 +93,7 @@ impl Embedder<'_> {
                 .model
                 .vision
                 .embed_patches(Tensor::from_data(pixels, self.device));
-            let encoded = if keep_tokens {
-                self.model.encode_patches(&patches)
-            } else {
-                self.model.summarise_patches(&patches)
-            };
+            let encoded = self.model.encode_patches_where(&patches, |_| keep_tokens);
             embeds.push(normalize(self.model.project_image(&encoded)));
             if keep_tokens {
                 tokens.push(encoded);
@@ -116,11 +113,7 @@ impl Embedder<'_> {
         for chunk in texts.chunks(self.batch_size.max(1)) {
             let (ids, mask, len) = encode_texts(self.tokenizer, chunk, self.max_text_len);
             let input = TextInput::from_padded(&ids, &mask, len);
-            let encoded = if keep_tokens {
-                self.model.encode_text(&input)
-            } else {
-                self.model.summarise_text(&input)
-            };
+            let encoded = self.model.encode_text_where(&input, |_| keep_tokens);
             embeds.push(normalize(self.model.project_text(&encoded)));
             if keep_tokens {
                 tokens.push(encoded);
@@ -149,10 +142,10 @@ impl Embedder<'_> {
             let rows = |pick: fn(&(u32, u32)) -> u32| -> Vec<usize> {
                 chunk.iter().map(|pair| pick(pair) as usize).collect()
             };
-            let fused = self.model.fuse(
-                &text_tokens.select(&rows(|pair| pair.1)),
-                &image_tokens.select(&rows(|pair| pair.0)),
-            );
+            let texts = text_tokens.select(&rows(|pair| pair.1));
+            let images = image_tokens.select(&rows(|pair| pair.0));
+            let (text, image) = (Chosen::first(&texts.spans), Chosen::first(&images.spans));
+            let fused = self.model.fuse_at(&texts, &images, &text, &image);
             let logits = host(self.model.match_head.forward(self.model.pooled(&fused)))?;
             scores.extend(logits.chunks_exact(2).map(|pair| pair[1] - pair[0]));
             done(chunk.len());
