@@ -35,9 +35,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 PAGE = """# Performance
 
-One training step of chiasm beside the same model in PyTorch: same weights, same batches, same
-losses, same number of threads, in one run. `benches/README.md` says what is measured and how to
-read it. To measure again:
+Training steps and a forward pass of chiasm beside the same models in PyTorch: same weights, same
+batches, same results, same number of threads, in one run. `benches/README.md` says what is measured
+and how to read it. To measure again:
 
 ```
 python3 benches/compare.py --write docs/performance.md

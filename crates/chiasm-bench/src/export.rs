@@ -79,8 +79,8 @@ fn tensors(input: &StepInput, pad_id: i64) -> Result<Vec<(String, Bytes)>> {
     let mut text = |name: &str, text: &TextInput| {
         let batch = text.spans.batch();
         let (ids, mask) = padded(text, len, pad_id);
-        found.push((format!("{name}.input_ids"), ints(ids, &[batch, len])));
-        found.push((format!("{name}.attention_mask"), ints(mask, &[batch, len])));
+        found.push((format!("{name}.input_ids"), ints(&ids, &[batch, len])));
+        found.push((format!("{name}.attention_mask"), ints(&mask, &[batch, len])));
     };
     text("clean", &input.clean);
     if let Some((mlm, _)) = &input.mlm {
@@ -89,26 +89,23 @@ fn tensors(input: &StepInput, pad_id: i64) -> Result<Vec<(String, Bytes)>> {
     if let Some(masked) = &input.masked {
         text("masked", masked);
     }
-    let mut vector = |name: &str, values: Vec<i64>| {
-        let shape = [values.len()];
-        found.push((name.to_owned(), ints(values, &shape)));
+    let mut vector = |name: &str, values: &[i64]| {
+        found.push((name.to_owned(), ints(values, &[values.len()])));
     };
     if let Some((mlm, targets)) = &input.mlm {
         let places = places(mlm, len);
         let place = |position: &usize| places.get(*position).copied();
-        vector(
-            "mlm.positions",
-            targets.positions.iter().filter_map(place).collect(),
-        );
-        vector("mlm.labels", widened(&targets.labels));
+        let asked: Vec<i64> = targets.positions.iter().filter_map(place).collect();
+        vector("mlm.positions", &asked);
+        vector("mlm.labels", &widened(&targets.labels));
     }
     if let Some(kept) = &input.kept_patches {
-        vector("kept_patches", kept.flat.clone());
+        vector("kept_patches", &kept.flat);
     }
     if let Some(draw) = &input.matching {
-        let partner = draw.partner.iter().map(|image| *image as i64).collect();
-        vector("matching.partner", partner);
-        vector("matching.labels", widened(&draw.labels));
+        let partner: Vec<i64> = draw.partner.iter().map(|image| *image as i64).collect();
+        vector("matching.partner", &partner);
+        vector("matching.labels", &widened(&draw.labels));
     }
     Ok(found)
 }
@@ -150,7 +147,7 @@ fn floats<const D: usize>(tensor: &Tensor<D>) -> Result<Bytes> {
     })
 }
 
-fn ints(values: Vec<i64>, shape: &[usize]) -> Bytes {
+fn ints(values: &[i64], shape: &[usize]) -> Bytes {
     Bytes {
         dtype: Dtype::I64,
         shape: shape.to_vec(),

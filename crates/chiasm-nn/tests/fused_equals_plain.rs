@@ -230,13 +230,17 @@ fn check_vision(sizes: &Sizes, activation: Activation, lengths: &[usize]) {
     };
     let encoder = VisionEncoder::new(&Init::new(2, 0.2, &device()), &config);
     let patches = tokens(lengths, sizes.width(), 3);
-    same(&encoder, &[patches.rows.clone()], |encoder, inputs| {
-        let patches = patches.with_rows(inputs[0].clone());
-        vec![
-            encoder.encode(&patches).rows,
-            encoder.encode_where(&patches, |picture| picture == 1).rows,
-        ]
-    });
+    same(
+        &encoder,
+        std::slice::from_ref(&patches.rows),
+        |encoder, inputs| {
+            let patches = patches.with_rows(inputs[0].clone());
+            vec![
+                encoder.encode(&patches).rows,
+                encoder.encode_where(&patches, |picture| picture == 1).rows,
+            ]
+        },
+    );
 }
 
 fn check_fusion(sizes: &Sizes, text: &[usize], image: &[usize]) {
@@ -278,7 +282,7 @@ fn check_heads(sizes: &Sizes, rows: usize) {
     let hidden = tensor([rows, width], 6);
     let labels: Vec<u32> = (0..rows).map(|i| (i * 17 % 37) as u32).collect();
     let head = MlmHead::new(&init, width, 37, 1e-5);
-    same(&head, &[hidden.clone()], |head, inputs| {
+    same(&head, std::slice::from_ref(&hidden), |head, inputs| {
         vec![head.loss(inputs[0].clone(), &labels).unsqueeze()]
     });
     let projection = Projection::new(&init, width, sizes.intermediate);

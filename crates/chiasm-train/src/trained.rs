@@ -43,6 +43,13 @@ impl TrainedModel {
             .map_err(|error| unusable(error.to_string()))?;
         let tokenizer = TextTokenizer::from_bytes(checkpoint.file(checkpoint::TOKENIZER_FILE)?)
             .map_err(|error| unusable(error.to_string()))?;
+        // A token without a row in the table would have no embedding.
+        let (tokens, rows) = (tokenizer.vocab_size(), config.text.vocab_size);
+        if tokens > rows {
+            return Err(unusable(format!(
+                "its tokenizer knows {tokens} tokens, its model {rows}"
+            )));
+        }
         let preprocess = Preprocess::from_hf_json(checkpoint.text(checkpoint::PREPROCESSOR_FILE)?)
             .map_err(|error| unusable(error.to_string()))?;
         let origin = checkpoint.path.display().to_string();

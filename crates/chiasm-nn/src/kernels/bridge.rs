@@ -45,11 +45,9 @@ trait HostAccess: Backend {
 
 impl HostAccess for Flex {
     fn edit<F: FnOnce(&mut [f32])>(value: FloatTensor<Self>, edit: F) -> FloatTensor<Self> {
-        // Clones nothing but the handle, so a dense tensor that nobody shares stays unshared.
-        let mut value = if value
-            .as_slice::<f32>()
-            .is_some_and(|all| all.len() * 4 == value.bytes().len())
-        {
+        // Not `to_contiguous` in any case: its result would share the values, and be copied for that.
+        let whole = |all: &[f32]| size_of_val(all) == value.bytes().len();
+        let mut value = if value.as_slice().is_some_and(whole) {
             value
         } else {
             value.to_contiguous()
@@ -89,8 +87,11 @@ impl<C: CheckpointStrategy> FusedOperations for Autodiff<Flex, C> {
         operation: O,
         shape: Vec<usize>,
     ) -> FloatTensor<Self> {
-        let (inputs, nodes): (Vec<_>, Vec<_>) =
-            inputs.0.into_iter().map(|input| input.into_parts()).unzip();
+        let (inputs, nodes): (Vec<_>, Vec<_>) = inputs
+            .0
+            .into_iter()
+            .map(FloatTensor::<Self>::into_parts)
+            .unzip();
         let inputs = dense::<N>(inputs);
         let prepared = Derived(operation.clone())
             .prepare::<C>(exactly(nodes))

@@ -8,7 +8,7 @@ use super::dropout::Dropout;
 use super::math::{add, simd};
 use super::norm::{Affine, Moments};
 use super::operation::Operation;
-use super::rows::{self, BLOCK, room};
+use super::rows::{self, BLOCK, room, zeros};
 
 /// `dropout(LN(word + position + type))` of every token, `[tokens, width]`.
 ///
@@ -75,7 +75,7 @@ impl Operation<5> for Embed {
     ) -> (Vec<f32>, Option<Self::Kept>) {
         let affine = Affine::new(gain, bias, self.eps);
         let mut moments = vec![Moments::default(); self.ids.len()];
-        let mut result = vec![0.0; self.ids.len() * self.width];
+        let mut result = zeros(self.ids.len() * self.width);
         (
             moments.par_chunks_mut(BLOCK),
             result.par_chunks_mut(BLOCK * self.width),
@@ -100,7 +100,7 @@ impl Operation<5> for Embed {
     ) -> [Option<Vec<f32>>; 5] {
         let width = self.width;
         let affine = Affine::new(gain, bias, self.eps);
-        let mut d_sums = vec![0.0; gradient.len()];
+        let mut d_sums = zeros(gradient.len());
         let mut partials = vec![0.0; rows::blocks(moments.len()) * 3 * width];
         (
             moments.par_chunks(BLOCK),
@@ -142,7 +142,7 @@ impl Operation<5> for Embed {
 ///
 /// Tasks own blocks of the table; a stable sort by place brings them their rows in order.
 fn scatter(values: &[f32], places: &[u32], width: usize, len: usize) -> Vec<f32> {
-    let mut table = vec![0.0; len];
+    let mut table = zeros(len);
     let mut order: Vec<(u32, u32)> = places.iter().copied().zip(0..).collect();
     order.sort_unstable();
     table

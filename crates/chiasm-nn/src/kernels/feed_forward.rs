@@ -10,7 +10,7 @@ use super::linear::product_of_columns;
 use super::math::{Activated, add, gelu, quick_gelu, simd};
 use super::norm::{Affine, Moments, Norm};
 use super::operation::Operation;
-use super::rows::{self, BLOCK, room};
+use super::rows::{self, BLOCK, room, zeros};
 
 /// `f(x) = activation(x U + u) D + d`, with dropout, residual and LayerNorm as [`Norm`] says.
 ///
@@ -139,13 +139,15 @@ impl Operation<7> for FeedForward {
         let (width, intermediate) = (self.width, self.intermediate);
         let rows = x.len() / width;
         let affine = Affine::new(gain, bias, self.eps);
-        let up = Packed::new(View::new(up_w, width, intermediate));
-        let down = Packed::new(View::new(down_w, intermediate, width));
+        let (up, down) = rayon::join(
+            || Packed::new(View::new(up_w, width, intermediate)),
+            || Packed::new(View::new(down_w, intermediate, width)),
+        );
 
-        let mut result = vec![0.0; x.len()];
+        let mut result = zeros(x.len());
         let mut moments = vec![Moments::default(); rows];
-        let mut inner = keep.then(|| vec![0.0; rows * intermediate]);
-        let mut sum = (keep && self.norm == Norm::After).then(|| vec![0.0; x.len()]);
+        let mut inner = keep.then(|| zeros(rows * intermediate));
+        let mut sum = (keep && self.norm == Norm::After).then(|| zeros(x.len()));
         (
             x.par_chunks(BLOCK * width),
             result.par_chunks_mut(BLOCK * width),
@@ -204,8 +206,10 @@ impl Operation<7> for FeedForward {
         let (width, intermediate) = (self.width, self.intermediate);
         let rows = x.len() / width;
         let affine = Affine::new(gain, bias, self.eps);
-        let up = Packed::new(View::new(up_w, width, intermediate).t());
-        let down = Packed::new(View::new(down_w, intermediate, width).t());
+        let (up, down) = rayon::join(
+            || Packed::new(View::new(up_w, width, intermediate).t()),
+            || Packed::new(View::new(down_w, intermediate, width).t()),
+        );
         let before = self.norm == Norm::Before;
         let [d_x_wanted, d_gain_wanted, d_bias_wanted, d_up_wanted, ..] = wanted;
         let inward = d_x_wanted || before && (d_gain_wanted || d_bias_wanted);
@@ -215,11 +219,11 @@ impl Operation<7> for FeedForward {
             mut inner,
             sum,
         } = kept;
-        let mut d_x = vec![0.0; x.len()];
-        let mut d_inner = vec![0.0; rows * intermediate];
+        let mut d_x = zeros(x.len());
+        let mut d_inner = zeros(rows * intermediate);
         // The gradient of the second map's result, where it is not that of the whole.
-        let mut d_outer = sum.or_else(|| self.dropout.map(|_| vec![0.0; x.len()]));
-        let mut normal = (before && d_up_wanted).then(|| vec![0.0; x.len()]);
+        let mut d_outer = sum.or_else(|| self.dropout.map(|_| zeros(x.len())));
+        let mut normal = (before && d_up_wanted).then(|| zeros(x.len()));
         let widths = [width, width, intermediate, width];
         let stride = widths.iter().sum();
         let mut partials = vec![0.0; rows::blocks(rows) * stride];

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::gemm::{View, ViewMut, multiply};
 use super::operation::Operation;
-use super::rows::{self, BLOCK};
+use super::rows::{self, BLOCK, zeros};
 
 /// Input `[rows, input]`, weights `[input, output]` and, as an operation of three, bias `[output]`;
 /// result `[rows, output]`.
@@ -27,7 +27,7 @@ impl Linear {
         let (input, output) = (self.input, self.output);
         let rows = x.len() / input;
         let d_x = wanted[0].then(|| {
-            let mut d_x = vec![0.0; x.len()];
+            let mut d_x = zeros(x.len());
             multiply(
                 ViewMut::new(&mut d_x, rows, input),
                 View::new(gradient, rows, output),
@@ -57,7 +57,7 @@ impl Linear {
 /// `[rows, width_b]`, as `[width_a, width_b]`: the gradient of weights from input and gradient.
 pub(crate) fn product_of_columns(a: &[f32], width_a: usize, b: &[f32], width_b: usize) -> Vec<f32> {
     let rows = a.len() / width_a;
-    let mut product = vec![0.0; width_a * width_b];
+    let mut product = zeros(width_a * width_b);
     multiply(
         ViewMut::new(&mut product, width_a, width_b),
         View::new(a, rows, width_a).t(),
@@ -73,7 +73,7 @@ impl Operation<2> for Linear {
     fn forward(&self, [x, w]: [&[f32]; 2], keep: bool) -> (Vec<f32>, Option<()>) {
         let (input, output) = (self.input, self.output);
         let rows = x.len() / input;
-        let mut y = vec![0.0; rows * output];
+        let mut y = zeros(rows * output);
         multiply(
             ViewMut::new(&mut y, rows, output),
             View::new(x, rows, input),
@@ -100,7 +100,7 @@ impl Operation<3> for Linear {
     fn forward(&self, [x, w, bias]: [&[f32]; 3], keep: bool) -> (Vec<f32>, Option<()>) {
         let (input, output) = (self.input, self.output);
         let rows = x.len() / input;
-        let mut y = vec![0.0; rows * output];
+        let mut y = zeros(rows * output);
         y.par_chunks_mut(BLOCK * output)
             .for_each(|block| rows::fill(block, bias));
         multiply(

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::math::{add, simd, sum, sum_of};
 use super::operation::Operation;
-use super::rows::{self, BLOCK};
+use super::rows::{self, BLOCK, zeros};
 
 /// Where a sub-layer f has its LayerNorm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ impl Operation<3> for LayerNorm {
         let affine = Affine::new(gain, bias, self.eps);
         let block = BLOCK * self.width;
         let mut moments = vec![Moments::default(); x.len() / self.width];
-        let mut output = vec![0.0; x.len()];
+        let mut output = zeros(x.len());
         (
             x.par_chunks(block),
             moments.par_chunks_mut(BLOCK),
@@ -195,7 +195,7 @@ impl Operation<3> for LayerNorm {
     ) -> [Option<Vec<f32>>; 3] {
         let affine = Affine::new(gain, bias, self.eps);
         let block = BLOCK * self.width;
-        let mut d_x = vec![0.0; x.len()];
+        let mut d_x = zeros(x.len());
         let mut partials = vec![0.0; rows::blocks(moments.len()) * 2 * self.width];
         (
             x.par_chunks(block),

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::super::dropout::Dropout;
 use super::super::gemm::{View, ViewMut, multiply_serial};
 use super::super::math::{exp, max, scale, simd, sum};
-use super::super::rows::{BLOCK, room};
+use super::super::rows::{BLOCK, room, zeros};
 use super::projected::{Projected, Role};
 use crate::spans::Spans;
 
@@ -55,7 +55,7 @@ impl Heads<'_> {
     pub(super) fn forward(&self, projected: &Projected<&[f32]>) -> Attended {
         let tokens = self.queries.tokens();
         let mut attended = Attended {
-            context: vec![0.0; tokens * self.width],
+            context: zeros(tokens * self.width),
             logs: vec![0.0; tokens * self.count],
         };
         let pieces: Vec<Piece> = self.pieces().collect();

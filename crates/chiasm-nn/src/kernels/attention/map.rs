@@ -1,7 +1,7 @@
 //! The linear maps around attention, a block of rows at a time.
 
 use super::super::gemm::{Packed, View, ViewMut, multiply, multiply_packed};
-use super::super::rows;
+use super::super::rows::{self, zeros};
 
 /// A linear map of rows.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ impl<'a> Map<'a> {
     /// The gradient of the weights, given all rows of the input and the gradient of the output.
     pub(super) fn weight_gradient(&self, input: &[f32], gradient: &[f32]) -> Vec<f32> {
         let rows = gradient.len() / self.output();
-        let mut weight = vec![0.0; self.weight.len()];
+        let mut weight = zeros(self.weight.len());
         multiply(
             ViewMut::new(&mut weight, self.input(), self.output()),
             View::new(input, rows, self.input()).t(),

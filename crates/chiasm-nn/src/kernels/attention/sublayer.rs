@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::super::dropout::Dropout;
 use super::super::math::{add, simd};
 use super::super::norm::{Affine, Moments, Norm};
-use super::super::rows::{self, BLOCK, room};
+use super::super::rows::{self, BLOCK, room, zeros};
 use super::heads::{Attended, Heads};
 use super::map::Map;
 use super::projected::Projected;
@@ -53,7 +53,7 @@ impl Sublayer<'_> {
         let (width, output) = (self.heads.width, self.project.output());
         let tokens = x.len() / width;
         let packed = self.project.packed();
-        let mut projected = vec![0.0; tokens * output];
+        let mut projected = zeros(tokens * output);
         let mut moments = vec![Moments::default(); tokens];
         (
             x.par_chunks(BLOCK * width),
@@ -86,8 +86,8 @@ impl Sublayer<'_> {
         let attended = self.heads.forward(projected);
         let packed = self.out.packed();
         let width = self.heads.width;
-        let mut result = vec![0.0; x.len()];
-        let mut sum = (keep && self.norm == Norm::After).then(|| vec![0.0; x.len()]);
+        let mut result = zeros(x.len());
+        let mut sum = (keep && self.norm == Norm::After).then(|| zeros(x.len()));
         (
             x.par_chunks(BLOCK * width),
             attended.context.par_chunks(BLOCK * width),
@@ -135,9 +135,9 @@ impl Sublayer<'_> {
         let width = self.heads.width;
         let tokens = gradient.len() / width;
         let packed = self.out.packed_back();
-        let mut d_sum = kept.sum.as_ref().map(|sum| vec![0.0; sum.len()]);
-        let mut d_mapped = self.dropout.map(|_| vec![0.0; gradient.len()]);
-        let mut d_context = vec![0.0; gradient.len()];
+        let mut d_sum = kept.sum.as_ref().map(|sum| zeros(sum.len()));
+        let mut d_mapped = self.dropout.map(|_| zeros(gradient.len()));
+        let mut d_context = zeros(gradient.len());
         let mut partials = vec![0.0; rows::blocks(tokens) * 3 * width];
         (
             gradient.par_chunks(BLOCK * width),
@@ -204,7 +204,7 @@ impl Sublayer<'_> {
         let packed = self.project.packed_back();
         let before = self.norm == Norm::Before;
         let mut normalised = above.spare;
-        let mut d_x = above.sum.unwrap_or_else(|| vec![0.0; x.len()]);
+        let mut d_x = above.sum.unwrap_or_else(|| zeros(x.len()));
         let mut partials = vec![0.0; rows::blocks(x.len() / width) * (output + 2 * width)];
         (
             x.par_chunks(BLOCK * width),

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::super::gemm::{View, ViewMut, multiply_serial};
 use super::super::math::{add, exp, max, simd, sum_of};
 use super::super::operation::Operation;
-use super::super::rows::room;
+use super::super::rows::{room, zeros};
 use super::scaled;
 
 /// Rows whose logits live at a time: with 30,522 classes, in 31 MB.
@@ -158,8 +158,8 @@ impl Operation<3> for CrossEntropy {
         let (width, classes, rows) = (self.width, self.classes, self.labels.len());
         let tasks = self.tasks();
         let mut total = 0.0;
-        let mut kept = keep.then(|| [hidden, w, b].map(|input| vec![0.0; input.len()]));
-        let mut logits = vec![0.0; if keep { rows.min(GROUP) * classes } else { 0 }];
+        let mut kept = keep.then(|| [hidden, w, b].map(|input| zeros(input.len())));
+        let mut logits = zeros(if keep { rows.min(GROUP) * classes } else { 0 });
         let groups = hidden.chunks(GROUP * width).zip(self.labels.chunks(GROUP));
         for (group, (hidden, labels)) in groups.enumerate() {
             let group_rows = labels.len();
