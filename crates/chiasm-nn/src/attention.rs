@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::compute::is_fused;
 use crate::dropout::{drop_from, next_site};
-use crate::kernels::{self, Dropout, Norm};
+use crate::kernels::{self, AttentionForm, Dropout, Norm};
 use crate::layers::{Init, LayerNorm, Linear, drop_rows};
 use crate::spans::Spans;
 use crate::tokens::{Chosen, Tokens};
@@ -110,6 +110,24 @@ fn probability_rows(queries: &Spans, num_heads: usize) -> impl Iterator<Item = u
     })
 }
 
+/// What the fused operations want to know; `dropouts` are of the probabilities and of what is added.
+fn form(
+    width: usize,
+    heads: usize,
+    norm: &LayerNorm,
+    place: Norm,
+    [dropout, residual_dropout]: [Option<Dropout>; 2],
+) -> AttentionForm {
+    AttentionForm {
+        width,
+        heads,
+        norm: place,
+        eps: norm.eps(),
+        dropout,
+        residual_dropout,
+    }
+}
+
 /// Attention of a sequence to itself.
 #[derive(Module, Debug)]
 pub struct SelfAttention {
@@ -139,19 +157,14 @@ impl SelfAttention {
     #[must_use]
     pub(crate) fn sub_layer(&self, input: Tokens, norm: &LayerNorm, place: Norm) -> Tokens {
         let device = input.rows.device();
-        let dropout = next_site(self.dropout, &device);
-        let residual_dropout = next_site(self.dropout, &device);
+        let dropouts = [(); 2].map(|()| next_site(self.dropout, &device));
+        let [dropout, residual_dropout] = dropouts;
         let Tokens { rows, spans } = input;
         if is_fused(&device) {
             let [tokens, width] = rows.dims();
             let operation = kernels::SelfAttention {
                 spans: spans.clone(),
-                width,
-                heads: self.num_heads,
-                norm: place,
-                eps: norm.eps(),
-                dropout,
-                residual_dropout,
+                form: form(width, self.num_heads, norm, place, dropouts),
             };
             let [gain, bias] = norm.operands();
             let [qkv, qkv_bias] = self.qkv.operands();
@@ -288,20 +301,15 @@ struct Crossing {
 impl Crossing {
     fn sub_layer(self, input: Tokens, other: &Tokens, norm: &LayerNorm, place: Norm) -> Tokens {
         let device = input.rows.device();
-        let dropout = next_site(self.dropout, &device);
-        let residual_dropout = next_site(self.dropout, &device);
+        let dropouts = [(); 2].map(|()| next_site(self.dropout, &device));
+        let [dropout, residual_dropout] = dropouts;
         let Tokens { rows, spans } = input;
         let rows = if is_fused(&device) {
             let [tokens, width] = rows.dims();
             let operation = kernels::CrossAttention {
                 spans: spans.clone(),
                 other_spans: other.spans.clone(),
-                width,
-                heads: self.num_heads,
-                norm: place,
-                eps: norm.eps(),
-                dropout,
-                residual_dropout,
+                form: form(width, self.num_heads, norm, place, dropouts),
             };
             let [gain, bias] = norm.operands();
             let [query, kv, out] = [self.query, self.kv, self.out]

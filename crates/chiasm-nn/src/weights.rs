@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Gradients, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::kernels;
@@ -176,6 +176,41 @@ pub fn state_dict<M: Module>(module: &M) -> StateDict {
     };
     module.visit(&mut visitor);
     visitor.found
+}
+
+/// Takes the gradients of a module's parameters out of a backward pass: `take` gets where each stands,
+/// its shape and its values, flat, `[n]`, in memory layout. Parameters without a gradient are passed
+/// over.
+pub fn take_gradients<M: Module>(
+    module: &M,
+    gradients: &mut Gradients,
+    take: impl FnMut(&ParamPath, &[usize], Tensor<1>),
+) {
+    struct Take<'a, F> {
+        path: ParamPath,
+        gradients: &'a mut Gradients,
+        take: F,
+    }
+    impl<F: FnMut(&ParamPath, &[usize], Tensor<1>)> ModuleVisitor for Take<'_, F> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = param.val().grad_remove(self.gradients) {
+                let shape = gradient.dims();
+                let flat = gradient.reshape([shape.iter().product::<usize>()]);
+                (self.take)(&self.path, &shape, flat);
+            }
+        }
+    }
+    module.visit(&mut Take {
+        path: ParamPath::default(),
+        gradients,
+        take,
+    });
 }
 
 /// Fills a module from a state dict; parameters that the dict lacks keep their values and are

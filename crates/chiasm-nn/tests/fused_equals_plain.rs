@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::compute::{self, Kernels};
 use chiasm_nn::criterion::contrast;
 use chiasm_nn::fusion::FusionEncoder;
@@ -17,7 +17,7 @@ use chiasm_nn::layers::Init;
 use chiasm_nn::text::{TextEncoder, TextInput};
 use chiasm_nn::tokens::Chosen;
 use chiasm_nn::vision::VisionEncoder;
-use chiasm_nn::weights::ParamPath;
+use chiasm_nn::weights::take_gradients;
 use chiasm_nn::{
     Activation, Fused, FusionConfig, Spans, TextConfig, Tokens, VisionConfig, dropout,
 };
@@ -54,35 +54,6 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec::<f32>().unwrap()
 }
 
-/// Gradients of a module's parameters by name.
-fn gradients<M: Module>(module: &M, found: &Gradients) -> BTreeMap<String, Vec<f32>> {
-    struct Collect<'a> {
-        path: ParamPath,
-        found: &'a Gradients,
-        by_name: BTreeMap<String, Vec<f32>>,
-    }
-    impl ModuleVisitor for Collect<'_> {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.enter(name, container);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = param.val().grad(self.found) {
-                self.by_name.insert(self.path.name(), values(gradient));
-            }
-        }
-    }
-    let mut visitor = Collect {
-        path: ParamPath::default(),
-        found,
-        by_name: BTreeMap::new(),
-    };
-    module.visit(&mut visitor);
-    visitor.by_name
-}
-
 /// The results of `run` on inputs that want gradients, and all gradients, by name.
 fn outcome<M: Module>(
     module: &M,
@@ -102,8 +73,10 @@ fn outcome<M: Module>(
         let weights = tensor(result.dims(), 100 + index);
         total = total + (result * weights).sum();
     }
-    let found = total.backward();
-    all.extend(gradients(module, &found));
+    let mut found = total.backward();
+    take_gradients(module, &mut found, |path, _, gradient| {
+        all.insert(path.name(), values(gradient));
+    });
     for (index, input) in inputs.iter().enumerate() {
         if let Some(gradient) = input.grad(&found) {
             all.insert(format!("input {index}"), values(gradient));

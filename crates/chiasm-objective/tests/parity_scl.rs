@@ -11,12 +11,11 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use chiasm_nn::compute::{self, Kernels};
 use chiasm_nn::criterion::nce;
 use chiasm_nn::vision::KeptPatches;
-use chiasm_nn::weights::{ParamPath, to_host};
+use chiasm_nn::weights::{HostTensor, take_gradients};
 use chiasm_nn::{Spans, VisionLanguageModel, names};
 use chiasm_objective::config::{
     ContrastiveConfig, GlobalCompletionConfig, MatchingConfig, MlmConfig,
@@ -101,36 +100,22 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
 /// Gradients under their published names.
 fn published_gradients(
     model: &VisionLanguageModel,
-    gradients: &Gradients,
+    mut gradients: Gradients,
 ) -> BTreeMap<String, Vec<f32>> {
-    struct Collect<'a> {
-        path: ParamPath,
-        gradients: &'a Gradients,
-        found: BTreeMap<String, Vec<f32>>,
-    }
-    impl ModuleVisitor for Collect<'_> {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.enter(name, container);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let Some(gradient) = param.val().grad(self.gradients) else {
-                return;
-            };
-            let host = to_host(gradient, self.path.is_transposed());
-            self.found
-                .extend(names::to_published(&self.path.name(), &host));
-        }
-    }
-    let mut visitor = Collect {
-        path: ParamPath::default(),
-        gradients,
-        found: BTreeMap::new(),
-    };
-    model.visit(&mut visitor);
-    visitor.found
+    let mut found = BTreeMap::new();
+    take_gradients(model, &mut gradients, |path, shape, gradient| {
+        let host = HostTensor {
+            shape: shape.to_vec(),
+            values: values(gradient),
+        };
+        let host = if path.is_transposed() {
+            host.transposed()
+        } else {
+            host
+        };
+        found.extend(names::to_published(&path.name(), &host));
+    });
+    found
 }
 
 fn scalar(tensor: &Tensor<1>) -> f64 {
@@ -178,7 +163,7 @@ fn check_here(name: &str, enabled: &[&str], expected: &[(&str, &str)]) -> Option
                 case.tensor(&format!("expected.{theirs}")),
             );
         }
-        let found = published_gradients(&model, &total(&losses).backward());
+        let found = published_gradients(&model, total(&losses).backward());
         let mut compared = 0;
         for (parameter, expected) in case.with_prefix("grads.") {
             let gradient = found
@@ -349,8 +334,8 @@ fn shared_equals_unshared(done: &Checked) {
             one.name
         );
     }
-    let ours = published_gradients(&done.model, &total(&shared).backward());
-    let theirs = published_gradients(&done.model, &total(&unshared).backward());
+    let ours = published_gradients(&done.model, total(&shared).backward());
+    let theirs = published_gradients(&done.model, total(&unshared).backward());
     assert_eq!(
         ours.keys().collect::<Vec<_>>(),
         theirs.keys().collect::<Vec<_>>()

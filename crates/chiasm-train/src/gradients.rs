@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Gradients, Tensor};
 use chiasm_nn::compute::is_fused;
-use chiasm_nn::weights::{ParamPath, to_host};
+use chiasm_nn::weights::{take_gradients, to_host};
 
 use crate::adam::squared_norm;
 
@@ -32,29 +32,8 @@ impl GradientSum {
 
     /// Takes the gradients of a module's parameters out of a backward pass and adds them.
     pub fn collect<M: Module>(&mut self, module: &M, gradients: &mut Gradients) {
-        struct Collect<'a> {
-            path: ParamPath,
-            gradients: &'a mut Gradients,
-            sum: &'a mut GradientSum,
-        }
-        impl ModuleVisitor for Collect<'_> {
-            fn enter_module(&mut self, name: &str, container: &str) {
-                self.path.enter(name, container);
-            }
-            fn exit_module(&mut self, _: &str, _: &str) {
-                self.path.exit();
-            }
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if let Some(gradient) = param.val().grad_remove(self.gradients) {
-                    let count = gradient.dims().iter().product::<usize>();
-                    self.sum.add(self.path.name(), gradient.reshape([count]));
-                }
-            }
-        }
-        module.visit(&mut Collect {
-            path: ParamPath::default(),
-            gradients,
-            sum: self,
+        take_gradients(module, gradients, |path, _, gradient| {
+            self.add(path.name(), gradient);
         });
     }
 

@@ -19,7 +19,7 @@ mod rows;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use attention::{CrossAttention, SelfAttention};
+pub(crate) use attention::{AttentionForm, CrossAttention, SelfAttention};
 pub(crate) use bridge::{apply, edit};
 pub(crate) use dropout::Dropout;
 pub(crate) use embed::Embed;

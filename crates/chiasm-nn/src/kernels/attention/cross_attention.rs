@@ -1,13 +1,9 @@
 //! Attention of every sequence to another.
 
-use super::super::dropout::Dropout;
 use super::super::linear::Linear;
-use super::super::norm::{Affine, Norm};
 use super::super::operation::Operation;
-use super::heads::Heads;
-use super::map::Map;
 use super::projected::Projected;
-use super::sublayer::{self, Sublayer};
+use super::sublayer::{self, Form, Sublayer};
 use crate::spans::Spans;
 
 /// A sub-layer in which every token of sequence i of x attends to sequence i of another batch.
@@ -25,18 +21,8 @@ pub(crate) struct CrossAttention {
     pub(crate) spans: Spans,
     /// The sequences of the other batch, as many.
     pub(crate) other_spans: Spans,
-    /// Features of a token.
-    pub(crate) width: usize,
-    /// Number of heads, a divisor of the width.
-    pub(crate) heads: usize,
-    /// Where the LayerNorm is.
-    pub(crate) norm: Norm,
-    /// Added to LayerNorm's variance.
-    pub(crate) eps: f64,
-    /// Of probabilities.
-    pub(crate) dropout: Option<Dropout>,
-    /// Of what is added to x.
-    pub(crate) residual_dropout: Option<Dropout>,
+    /// Everything else.
+    pub(crate) form: Form,
 }
 
 /// What [`CrossAttention`] keeps.
@@ -52,37 +38,19 @@ pub(crate) struct Kept {
 impl CrossAttention {
     fn sublayer<'a>(&'a self, inputs: [&'a [f32]; 10]) -> Sublayer<'a> {
         let [_, _, gain, bias, query_w, query_b, _, _, out_w, out_b] = inputs;
-        Sublayer {
-            heads: Heads {
-                queries: &self.spans,
-                keys: &self.other_spans,
-                width: self.width,
-                count: self.heads,
-                dropout: self.dropout,
-            },
-            norm: self.norm,
-            affine: Affine {
-                gain,
-                bias,
-                eps: self.eps as f32,
-            },
-            project: Map {
-                weight: query_w,
-                bias: query_b,
-            },
-            out: Map {
-                weight: out_w,
-                bias: out_b,
-            },
-            dropout: self.residual_dropout,
-        }
+        self.form.sublayer(
+            [&self.spans, &self.other_spans],
+            [gain, bias],
+            [query_w, query_b],
+            [out_w, out_b],
+        )
     }
 
     /// The projection of the other batch, an operation by itself.
     fn key_value(&self) -> Linear {
         Linear {
-            input: self.width,
-            output: 2 * self.width,
+            input: self.form.width,
+            output: 2 * self.form.width,
         }
     }
 }

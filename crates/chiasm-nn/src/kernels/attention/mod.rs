@@ -17,3 +17,4 @@ mod tests;
 
 pub(crate) use cross_attention::CrossAttention;
 pub(crate) use self_attention::SelfAttention;
+pub(crate) use sublayer::Form as AttentionForm;

@@ -1,12 +1,8 @@
 //! Attention of every sequence to itself.
 
-use super::super::dropout::Dropout;
-use super::super::norm::{Affine, Norm};
 use super::super::operation::Operation;
-use super::heads::Heads;
-use super::map::Map;
 use super::projected::Projected;
-use super::sublayer::{self, Sublayer};
+use super::sublayer::{self, Form, Sublayer};
 use crate::spans::Spans;
 
 /// A sub-layer in which every token attends to its own sequence.
@@ -22,18 +18,8 @@ use crate::spans::Spans;
 pub(crate) struct SelfAttention {
     /// The sequences.
     pub(crate) spans: Spans,
-    /// Features of a token.
-    pub(crate) width: usize,
-    /// Number of heads, a divisor of the width.
-    pub(crate) heads: usize,
-    /// Where the LayerNorm is.
-    pub(crate) norm: Norm,
-    /// Added to LayerNorm's variance.
-    pub(crate) eps: f64,
-    /// Of probabilities.
-    pub(crate) dropout: Option<Dropout>,
-    /// Of what is added to x.
-    pub(crate) residual_dropout: Option<Dropout>,
+    /// Everything else.
+    pub(crate) form: Form,
 }
 
 /// What [`SelfAttention`] keeps.
@@ -47,30 +33,12 @@ pub(crate) struct Kept {
 impl SelfAttention {
     fn sublayer<'a>(&'a self, inputs: [&'a [f32]; 7]) -> Sublayer<'a> {
         let [_, gain, bias, qkv_w, qkv_b, out_w, out_b] = inputs;
-        Sublayer {
-            heads: Heads {
-                queries: &self.spans,
-                keys: &self.spans,
-                width: self.width,
-                count: self.heads,
-                dropout: self.dropout,
-            },
-            norm: self.norm,
-            affine: Affine {
-                gain,
-                bias,
-                eps: self.eps as f32,
-            },
-            project: Map {
-                weight: qkv_w,
-                bias: qkv_b,
-            },
-            out: Map {
-                weight: out_w,
-                bias: out_b,
-            },
-            dropout: self.residual_dropout,
-        }
+        self.form.sublayer(
+            [&self.spans, &self.spans],
+            [gain, bias],
+            [qkv_w, qkv_b],
+            [out_w, out_b],
+        )
     }
 }
 

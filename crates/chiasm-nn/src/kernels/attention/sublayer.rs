@@ -9,6 +9,52 @@ use super::super::rows::{self, BLOCK, room, zeros};
 use super::heads::{Attended, Heads};
 use super::map::Map;
 use super::projected::Projected;
+use crate::spans::Spans;
+
+/// What both kinds of attention sub-layer have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Form {
+    /// Features of a token.
+    pub(crate) width: usize,
+    /// Number of heads, a divisor of the width.
+    pub(crate) heads: usize,
+    /// Where the LayerNorm is.
+    pub(crate) norm: Norm,
+    /// Added to LayerNorm's variance.
+    pub(crate) eps: f64,
+    /// Of probabilities.
+    pub(crate) dropout: Option<Dropout>,
+    /// Of what is added to x.
+    pub(crate) residual_dropout: Option<Dropout>,
+}
+
+impl Form {
+    /// The sub-layer for one call: sequences of queries and of keys; the norm's gain and bias;
+    /// weights and bias of the projection and of the output map.
+    pub(super) fn sublayer<'a>(
+        &self,
+        [queries, keys]: [&'a Spans; 2],
+        [gain, bias]: [&'a [f32]; 2],
+        project: [&'a [f32]; 2],
+        out: [&'a [f32]; 2],
+    ) -> Sublayer<'a> {
+        let map = |[weight, bias]: [&'a [f32]; 2]| Map { weight, bias };
+        Sublayer {
+            heads: Heads {
+                queries,
+                keys,
+                width: self.width,
+                count: self.heads,
+                dropout: self.dropout,
+            },
+            norm: self.norm,
+            affine: Affine::new(gain, bias, self.eps),
+            project: map(project),
+            out: map(out),
+            dropout: self.residual_dropout,
+        }
+    }
+}
 
 /// A sub-layer for one call, `x + drop(out(attend(..)))` with its norm before or after.
 #[derive(Clone, Copy, Debug)]

@@ -3,10 +3,27 @@
 use super::super::dropout::Dropout;
 use super::super::norm::Norm;
 use super::super::testing::{check, plain, values};
-use super::{CrossAttention, SelfAttention};
+use super::{AttentionForm, CrossAttention, SelfAttention};
 use crate::spans::Spans;
 
 const EPS: f64 = 1e-5;
+
+/// What both kinds of attention have in common.
+fn form(
+    width: usize,
+    heads: usize,
+    norm: Norm,
+    [dropout, residual_dropout]: [Option<Dropout>; 2],
+) -> AttentionForm {
+    AttentionForm {
+        width,
+        heads,
+        norm,
+        eps: EPS,
+        dropout,
+        residual_dropout,
+    }
+}
 
 /// What an attention sub-layer does, whichever it is.
 struct Plain<'a> {
@@ -96,12 +113,7 @@ fn self_attention_equals_the_plain_form() {
             let [dropout, residual_dropout] = dropout;
             let operation = SelfAttention {
                 spans: Spans::new(lens.iter().copied()),
-                width,
-                heads,
-                norm,
-                eps: EPS,
-                dropout,
-                residual_dropout,
+                form: form(width, heads, norm, [dropout, residual_dropout]),
             };
             let inputs = [
                 values(1, operation.spans.tokens() * width),
@@ -150,12 +162,7 @@ fn cross_attention_equals_the_plain_form() {
             let operation = CrossAttention {
                 spans: Spans::new(lens.iter().map(|[len, _]| *len)),
                 other_spans: Spans::new(lens.iter().map(|[_, len]| *len)),
-                width,
-                heads,
-                norm,
-                eps: EPS,
-                dropout,
-                residual_dropout,
+                form: form(width, heads, norm, [dropout, residual_dropout]),
             };
             let inputs = [
                 values(1, operation.spans.tokens() * width),
