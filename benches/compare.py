@@ -319,15 +319,13 @@ def table(result: dict[str, Any], threads: int) -> str:
     return "\n".join(lines)
 
 
-def write_page(path: Path, fragment: str) -> None:
-    """Puts the tables between the markers of a page; makes the page if there is none."""
-    text = path.read_text() if path.exists() else f"{PAGE}{START}\n{END}\n"
-    head, start, rest = text.partition(START)
-    _, end, tail = rest.partition(END)
+def write_page(path: Path, fragment: str, markers: tuple[str, str]) -> None:
+    """Puts the tables between the markers of a page."""
+    head, start, rest = path.read_text().partition(markers[0])
+    _, end, tail = rest.partition(markers[1])
     if not start or not end:
-        raise SystemExit(f"error: {path} has no `{START}` and `{END}`")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{head}{START}\n{fragment}{END}{tail}")
+        raise SystemExit(f"error: {path} has no `{markers[0]}` and `{markers[1]}`")
+    path.write_text(f"{head}{start}\n{fragment}{end}{tail}")
 
 
 def note(text: str) -> None:
@@ -360,7 +358,10 @@ def main() -> None:
     fragment += "\n".join(table(result, args.threads) for result in results)
     print(fragment)
     if args.write:
-        write_page(args.write, fragment)
+        if not args.write.exists():
+            args.write.parent.mkdir(parents=True, exist_ok=True)
+            args.write.write_text(f"{PAGE}{START}\n{END}\n")
+        write_page(args.write, fragment, (START, END))
 
 
 if __name__ == "__main__":

@@ -226,15 +226,6 @@ def tables(record: dict[str, Any], compact: bool) -> str:
     return "\n".join(parts)
 
 
-def write_page(path: Path, fragment: str) -> None:
-    """Puts the tables between the markers of a page."""
-    head, start, rest = path.read_text().partition(START)
-    _, end, tail = rest.partition(END)
-    if not start or not end:
-        raise SystemExit(f"error: {path} has no `{START}` and `{END}`")
-    path.write_text(f"{head}{START}\n{fragment}{END}{tail}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -272,7 +263,7 @@ def main() -> None:
     (folder / f"gemm-{time.strftime('%Y%m%d-%H%M%S')}.json").write_text(json.dumps(record, indent=2) + "\n")
     print(tables(record, compact=False))
     if args.write:
-        write_page(args.write, tables(record, compact=True))
+        steps.write_page(args.write, tables(record, compact=True), (START, END))
 
 
 if __name__ == "__main__":

@@ -100,11 +100,10 @@ fn tensors(input: &StepInput, pad_id: i64) -> Result<Vec<(String, Bytes)>> {
         vector("mlm.labels", &widened(&targets.labels));
     }
     if let Some(kept) = &input.kept_patches {
-        vector("kept_patches", &kept.flat);
+        vector("kept_patches", &indices(&kept.rows));
     }
     if let Some(draw) = &input.matching {
-        let partner: Vec<i64> = draw.partner.iter().map(|image| *image as i64).collect();
-        vector("matching.partner", &partner);
+        vector("matching.partner", &indices(&draw.partner));
         vector("matching.labels", &widened(&draw.labels));
     }
     Ok(found)
@@ -126,6 +125,10 @@ fn padded(text: &TextInput, len: usize, pad_id: i64) -> (Vec<i64>, Vec<i64>) {
         mask[place as usize] = 1;
     }
     (ids, mask)
+}
+
+fn indices(values: &[usize]) -> Vec<i64> {
+    values.iter().map(|value| *value as i64).collect()
 }
 
 fn widened(values: &[u32]) -> Vec<i64> {

@@ -100,12 +100,10 @@ fn key_values(keys: &Spans, value: impl Fn(bool) -> f32, device: &Device) -> Ten
 fn probability_rows(queries: &Spans, num_heads: usize) -> impl Iterator<Item = u64> + '_ {
     let (tokens, longest) = (queries.tokens(), queries.longest());
     queries.iter().flat_map(move |span| {
+        // Places beyond the end of a sequence are thrown away: any row will do for them.
         (0..num_heads).flat_map(move |head| {
-            // Places beyond the end of a sequence are thrown away: any row will do for them.
-            (0..longest).map({
-                let start = span.start;
-                move |at| (head * tokens + start + at) as u64
-            })
+            let first = head * tokens + span.start;
+            (first..first + longest).map(|row| row as u64)
         })
     })
 }
@@ -205,6 +203,9 @@ impl SelfAttention {
         norm: &LayerNorm,
         place: Norm,
     ) -> Tokens {
+        if chosen.rows.len() == input.spans.tokens() {
+            return self.sub_layer(input.clone(), norm, place);
+        }
         let looked_at = match place {
             Norm::Before => input.with_rows(norm.forward(input.rows.clone())),
             Norm::After => input.clone(),

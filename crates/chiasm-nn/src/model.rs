@@ -78,8 +78,7 @@ impl VisionLanguageModel {
     /// Text tower and bridge to the fusion width.
     #[must_use]
     pub fn encode_text(&self, input: &TextInput) -> Tokens {
-        let encoded = self.text.forward(input);
-        encoded.with_rows(self.text_transform.forward(encoded.rows.clone()))
+        self.encode_text_where(input, |_| true)
     }
 
     /// As [`Self::encode_text`], whole for the texts that `whole` names by number; of the others the
@@ -96,8 +95,7 @@ impl VisionLanguageModel {
     /// `patches` come from `vision.embed_patches`: all of a picture, or any subset.
     #[must_use]
     pub fn encode_patches(&self, patches: &Tokens) -> Tokens {
-        let encoded = self.vision.encode(patches);
-        encoded.with_rows(self.image_transform.forward(encoded.rows.clone()))
+        self.encode_patches_where(patches, |_| true)
     }
 
     /// As [`Self::encode_patches`], whole for the pictures that `whole` names by number; of the

@@ -50,16 +50,6 @@ impl TextInput {
         }
     }
 
-    /// The first `count` texts.
-    #[must_use]
-    pub fn first(&self, count: usize) -> Self {
-        let tokens = self.spans.rows(0..count);
-        Self {
-            ids: self.ids.get(tokens).unwrap_or_default().into(),
-            spans: Spans::new(self.spans.lengths().take(count)),
-        }
-    }
-
     /// The texts of all parts in one batch.
     #[must_use]
     pub fn cat(parts: &[&Self]) -> Self {
@@ -198,9 +188,7 @@ impl TextEncoder {
     /// Embeds the texts and runs them through all layers.
     #[must_use]
     pub fn forward(&self, input: &TextInput) -> Tokens {
-        self.layers
-            .iter()
-            .fold(self.embed(input), |hidden, layer| layer.forward(hidden))
+        self.forward_at(input, &Chosen::whole(&input.spans, |_| true))
     }
 
     /// Some tokens as [`Self::forward`] gives them, without computing what the last layer gives for

@@ -87,8 +87,8 @@ impl Tokens {
             let rows = self.rows.clone().reshape([self.spans.batch(), len * width]);
             return rows.narrow(1, 0, width);
         }
-        let first = |span: std::ops::Range<usize>| span.clone().next();
-        gather(self.rows.clone(), self.spans.iter().map(first))
+        let first = self.spans.iter().map(|mut span| span.next());
+        gather(self.rows.clone(), first)
     }
 
     /// Filled up with zeros to the longest sequence, `[batch, longest, width]`.

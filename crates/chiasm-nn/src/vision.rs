@@ -10,8 +10,7 @@ use crate::attention::SelfAttention;
 use crate::config::VisionConfig;
 use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm, Linear};
-use crate::spans::Spans;
-use crate::tokens::{Chosen, Tokens, indices};
+use crate::tokens::{Chosen, Tokens};
 
 /// One pre-LN block: attention and feed-forward, each on a normalised copy, each added back.
 #[derive(Module, Debug)]
@@ -126,11 +125,7 @@ impl VisionEncoder {
     /// `patches` come from [`Self::embed_patches`]: all of a picture, or any subset.
     #[must_use]
     pub fn encode(&self, patches: &Tokens) -> Tokens {
-        let hidden = self
-            .blocks
-            .iter()
-            .fold(self.embed(patches), |hidden, block| block.forward(hidden));
-        hidden.with_rows(self.norm_post.forward(hidden.rows.clone()))
+        self.encode_where(patches, |_| true)
     }
 
     /// As [`Self::encode`], whole for the pictures that `whole` names by number; of the others the
@@ -162,27 +157,5 @@ impl VisionEncoder {
     pub fn prepend_class(&self, patches: &Tokens) -> Tokens {
         let class = self.class_token.val().unsqueeze::<2>() + self.positions.val().narrow(0, 0, 1);
         patches.prepend(class)
-    }
-}
-
-/// Some patches of each picture of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptPatches {
-    /// Index of every kept patch in the whole batch: `picture * patches + patch`.
-    pub flat: Vec<i64>,
-    /// Which of them belong to which picture; pictures may keep different numbers.
-    pub spans: Spans,
-}
-
-impl KeptPatches {
-    /// Picks the patches out of whole pictures.
-    #[must_use]
-    pub fn select(&self, patches: &Tokens) -> Tokens {
-        let device = patches.rows.device();
-        let flat = indices(self.flat.clone(), &device);
-        Tokens {
-            rows: patches.rows.clone().select(0, flat),
-            spans: self.spans.clone(),
-        }
     }
 }

@@ -9,7 +9,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::layers::Init;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
-use chiasm_nn::vision::KeptPatches;
 use chiasm_nn::{FusionConfig, ModelConfig, Spans, TextConfig, VisionConfig, VisionLanguageModel};
 
 fn config() -> ModelConfig {
@@ -97,18 +96,18 @@ fn dropped_patches_are_invisible() {
         let (row, column) = (index / 12 % 12, index % 12);
         row / 4 * 3 + column / 4 == patch
     };
-    let kept: Vec<i64> = vec![4, 8, 9 + 4, 9 + 8];
+    let kept: Vec<usize> = vec![4, 8, 9 + 4, 9 + 8];
     let run = |changed: usize| {
         let pixels = pixels(
             |index| f32::from(u8::from(in_patch(index, changed))),
             &device,
         );
-        let kept = KeptPatches {
-            flat: kept.clone(),
+        let kept = Chosen {
+            rows: kept.clone(),
             spans: Spans::uniform(2, 2),
         };
         let patches = model.vision.embed_patches(pixels);
-        values(model.encode_patches(&kept.select(&patches)).rows)
+        values(model.encode_patches(&patches.choose(&kept)).rows)
     };
     assert_eq!(run(0), run(1), "neither patch is kept");
     assert_ne!(run(0), run(4));

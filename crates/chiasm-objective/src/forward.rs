@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
-use chiasm_nn::vision::KeptPatches;
 use chiasm_nn::{Fused, Tokens, VisionLanguageModel};
 
 use crate::masking::MatchingDraw;
@@ -28,7 +27,7 @@ pub struct StepInput {
     /// Texts masked for completion, `fused` of them.
     pub masked: Option<TextInput>,
     /// Patches that stay in the masked view of the first `fused` images.
-    pub kept_patches: Option<KeptPatches>,
+    pub kept_patches: Option<Chosen>,
     /// Image each of the `fused` texts is matched against.
     pub matching: Option<MatchingDraw>,
 }
@@ -119,8 +118,8 @@ fn encode_images(
         plan.images.contains(&ImageView::Dropped),
         &input.kept_patches,
     ) {
-        let kept = kept.select(&patches);
-        encoded.insert(ImageView::Dropped, model.encode_patches(&kept));
+        let kept = model.encode_patches(&patches.choose(kept));
+        encoded.insert(ImageView::Dropped, kept);
     }
     encoded
 }

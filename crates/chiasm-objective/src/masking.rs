@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::rng::{self, Rng};
 use chiasm_nn::Spans;
 use chiasm_nn::text::TextInput;
-use chiasm_nn::vision::KeptPatches;
+use chiasm_nn::tokens::Chosen;
 
 use crate::config::{GlobalCompletionConfig, MlmConfig, ObjectivesConfig};
 use crate::forward::StepInput;
@@ -245,7 +245,7 @@ pub fn kept_patches(patches: usize, drop: f64) -> usize {
 
 /// The patches kept of every image, in raster order within an image.
 #[must_use]
-pub fn patch_draw(batch: usize, patches: usize, drop: f64, key: DrawKey<'_>) -> KeptPatches {
+pub fn patch_draw(batch: usize, patches: usize, drop: f64, key: DrawKey<'_>) -> Chosen {
     let kept = kept_patches(patches, drop);
     let mut flat = Vec::with_capacity(batch * kept);
     for row in 0..batch {
@@ -254,14 +254,10 @@ pub fn patch_draw(batch: usize, patches: usize, drop: f64, key: DrawKey<'_>) -> 
         partial_shuffle(&mut order, kept, &mut rng);
         order.truncate(kept);
         order.sort_unstable();
-        flat.extend(
-            order
-                .into_iter()
-                .map(|patch| (row * patches + patch) as i64),
-        );
+        flat.extend(order.into_iter().map(|patch| row * patches + patch));
     }
-    KeptPatches {
-        flat,
+    Chosen {
+        rows: flat,
         spans: Spans::uniform(batch, kept),
     }
 }
@@ -521,12 +517,12 @@ mod tests {
         fn kept_patches_are_distinct(batch in 1usize..8, patches in 5usize..80, seed in 0u64..1000) {
             let samples: Vec<usize> = (0..batch).collect();
             let key = DrawKey { seed, step: 1, samples: &samples };
-            let flat = patch_draw(batch, patches, 0.8, key).flat;
+            let flat = patch_draw(batch, patches, 0.8, key).rows;
             let kept = kept_patches(patches, 0.8);
             prop_assert_eq!(flat.len(), batch * kept);
             for (row, chunk) in flat.chunks(kept.max(1)).enumerate() {
                 prop_assert!(chunk.windows(2).all(|pair| pair[0] < pair[1]));
-                prop_assert!(chunk.iter().all(|i| *i as usize / patches == row));
+                prop_assert!(chunk.iter().all(|i| *i / patches == row));
             }
         }
     }

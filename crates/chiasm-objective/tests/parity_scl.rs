@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use chiasm_nn::compute::{self, Kernels};
 use chiasm_nn::criterion::nce;
-use chiasm_nn::vision::KeptPatches;
+use chiasm_nn::tokens::Chosen;
 use chiasm_nn::weights::{HostTensor, take_gradients};
 use chiasm_nn::{Spans, VisionLanguageModel, names};
 use chiasm_objective::config::{
@@ -77,9 +77,9 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
             let kept = case.tensor("inputs.drop_keep_indices");
             let side = case.size("image_size") / case.size("patch");
             let flat = kept.i64s().into_iter().enumerate();
-            KeptPatches {
-                flat: flat
-                    .map(|(i, p)| (i / kept.shape[1] * side * side) as i64 + p)
+            Chosen {
+                rows: flat
+                    .map(|(i, p)| i / kept.shape[1] * side * side + p as usize)
                     .collect(),
                 spans: Spans::uniform(kept.shape[0], kept.shape[1]),
             }

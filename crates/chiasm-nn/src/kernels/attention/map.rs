@@ -1,7 +1,8 @@
 //! The linear maps around attention, a block of rows at a time.
 
-use super::super::gemm::{Packed, View, ViewMut, multiply, multiply_packed};
-use super::super::rows::{self, zeros};
+use super::super::gemm::{Packed, View, ViewMut, multiply_packed};
+use super::super::linear::product_of_columns;
+use super::super::rows;
 
 /// A linear map of rows.
 #[derive(Clone, Copy, Debug)]
@@ -70,14 +71,6 @@ impl<'a> Map<'a> {
 
     /// The gradient of the weights, given all rows of the input and the gradient of the output.
     pub(super) fn weight_gradient(&self, input: &[f32], gradient: &[f32]) -> Vec<f32> {
-        let rows = gradient.len() / self.output();
-        let mut weight = zeros(self.weight.len());
-        multiply(
-            ViewMut::new(&mut weight, self.input(), self.output()),
-            View::new(input, rows, self.input()).t(),
-            View::new(gradient, rows, self.output()),
-            false,
-        );
-        weight
+        product_of_columns(input, self.input(), gradient, self.output())
     }
 }
