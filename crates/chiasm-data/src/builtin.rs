@@ -26,7 +26,7 @@
 //! * the split is [`Split::by_hash`] of the base: with `x` the first eight bytes of blake3(base) as a
 //!   big-endian fraction of 2^64, `x < 0.10` is test, `x < 0.15` is val, the rest is train.
 
-use crate::dataset::{Dataset, ImageSource, Origin, Sample, Split};
+use crate::dataset::{Annotations, Dataset, ImageSource, Origin, Sample, Split};
 use crate::error::DataError;
 use emojis::Emoji;
 use twemoji_assets::png::PngTwemojiAsset;
@@ -71,9 +71,11 @@ fn sample(member: &'static Emoji, family: &'static Emoji) -> Option<Sample> {
                 .chars()
                 .filter(|c| !is_variation_selector(*c)),
         ),
-        image: ImageSource::Static(asset.data.0),
+        visual: ImageSource::Static(asset.data.0).into(),
         texts: texts(member, asset.label),
         split: Split::by_hash(&base(family.as_str())),
+        group: None,
+        annotations: Annotations::default(),
         origin: Origin::default(),
     })
 }

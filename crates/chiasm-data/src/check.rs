@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic::write_atomically;
 use crate::dataset::{Dataset, Sample};
-use crate::decode::{Limits, decode_rgb};
+use crate::decode::{AlphaRule, Limits};
 use crate::error::DataError;
+use crate::frames::still;
 
 /// Allowed share of refused rows and pictures when nothing else is said: 0.1 %.
 pub const DEFAULT_MAX_BAD_RATE: f64 = 0.001;
@@ -158,7 +159,7 @@ pub fn check(dataset: &Dataset, limits: &Limits, progress: &(dyn Fn(usize) + Syn
             }
             Err(reason) => {
                 let path = sample
-                    .image
+                    .visual
                     .path()
                     .or(sample.origin.file.as_deref())
                     .unwrap_or(Path::new(""));
@@ -214,12 +215,15 @@ fn look(sample: &Sample, limits: &Limits) -> Result<Seen, String> {
     if sample.texts.iter().all(|text| text.trim().is_empty()) {
         return Err("no text".to_owned());
     }
-    let bytes = sample.image.read().map_err(|error| error.to_string())?;
-    let picture = decode_rgb(&bytes, limits, true).map_err(|error| error.to_string())?;
+    let mut digest = blake3::Hasher::new();
+    for source in sample.visual.sources() {
+        digest.update(&source.read().map_err(|error| error.to_string())?);
+    }
+    let picture = still(sample, limits, AlphaRule::Drop).map_err(|error| error.to_string())?;
     Ok(Seen {
         width: picture.width,
         height: picture.height,
-        digest: *blake3::hash(&bytes).as_bytes(),
+        digest: *digest.finalize().as_bytes(),
     })
 }
 
@@ -272,9 +276,9 @@ mod tests {
     fn bad_pictures_are_set_aside() {
         let mut set = crate::builtin::emoji().unwrap().subset(Split::Val);
         set.samples.truncate(20);
-        set.samples[3].image = ImageSource::Static(b"nothing");
-        set.samples[5].image = ImageSource::Path("missing/file.png".into());
-        set.samples[7].image = set.samples[8].image.clone();
+        set.samples[3].visual = ImageSource::Static(b"nothing").into();
+        set.samples[5].visual = ImageSource::Path("missing/file.png".into()).into();
+        set.samples[7].visual = set.samples[8].visual.clone();
         let calls = AtomicUsize::new(0);
         let report = check(&set, &Limits::default(), &|_| {
             calls.fetch_add(1, Ordering::Relaxed);

@@ -134,11 +134,88 @@ impl TryFrom<String> for Split {
     }
 }
 
+/// A file that is open, for reading parts of it from several threads at once.
+#[derive(Debug)]
+pub struct SharedFile {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl SharedFile {
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// What the system said, with the path.
+    pub fn open(path: &Path) -> Result<Arc<Self>, DataError> {
+        let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            file,
+        }))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `len` bytes from `offset` on, without moving any position that others read at.
+    ///
+    /// # Errors
+    /// What the system said, with the path; a file that ends early is such an error. A length above
+    /// [`MAX_FILE_BYTES`] is refused before memory is taken for it.
+    pub fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, DataError> {
+        let too_large = || DataError::TooLarge {
+            path: self.path.clone(),
+            bytes: len,
+            cap: MAX_FILE_BYTES,
+        };
+        if len > MAX_FILE_BYTES {
+            return Err(too_large());
+        }
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| too_large())?];
+        read_exact_at(&self.file, &mut bytes, offset)
+            .map_err(|source| DataError::io(&self.path, source))?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &std::fs::File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(
+    file: &std::fs::File,
+    mut bytes: &mut [u8],
+    mut offset: u64,
+) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes = bytes.get_mut(read..).unwrap_or_default();
+        offset += read as u64;
+    }
+    Ok(())
+}
+
 /// Where the bytes of a picture are.
 #[derive(Clone, Debug)]
 pub enum ImageSource {
     /// A file.
     Path(PathBuf),
+    /// Part of a file: a member of an archive, a cell of a table.
+    Part {
+        /// The archive or table.
+        file: Arc<SharedFile>,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        len: u64,
+    },
     /// Bytes compiled into the program.
     Static(&'static [u8]),
     /// Bytes held in memory, for example a Parquet cell.
@@ -146,20 +223,71 @@ pub enum ImageSource {
 }
 
 impl ImageSource {
-    /// The encoded bytes. A file above [`MAX_FILE_BYTES`] is refused before it is read.
+    /// The encoded bytes. More than [`MAX_FILE_BYTES`] are refused before they are read.
     pub fn read(&self) -> Result<Cow<'_, [u8]>, DataError> {
         match self {
             Self::Static(bytes) => Ok(Cow::Borrowed(bytes)),
             Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
             Self::Path(path) => read_capped(path, MAX_FILE_BYTES).map(Cow::Owned),
+            Self::Part { file, offset, len } => file.read(*offset, *len).map(Cow::Owned),
         }
     }
 
-    /// The path, when the picture is a file.
+    /// The path, when the picture is a file of its own.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Path(path) => Some(path),
-            Self::Static(_) | Self::Bytes(_) => None,
+            Self::Part { .. } | Self::Static(_) | Self::Bytes(_) => None,
+        }
+    }
+}
+
+/// What is to be seen in a sample.
+#[derive(Clone, Debug)]
+pub enum Visual {
+    /// One picture.
+    Image(ImageSource),
+    /// Several pictures that a text speaks of together (NLVR2: left, right).
+    Images(Vec<ImageSource>),
+    /// Moving pictures.
+    Clip(Clip),
+}
+
+/// Where the frames of a clip are.
+#[derive(Clone, Debug)]
+pub enum Clip {
+    /// One picture a frame, in order of time.
+    Frames(Vec<ImageSource>),
+    /// An animated GIF or WebP.
+    Animation(ImageSource),
+    /// A file that an external program decodes (MP4, WebM).
+    Video(PathBuf),
+}
+
+impl From<ImageSource> for Visual {
+    fn from(image: ImageSource) -> Self {
+        Self::Image(image)
+    }
+}
+
+impl Visual {
+    /// Every source in it, in order.
+    pub fn sources(&self) -> &[ImageSource] {
+        match self {
+            Self::Image(image) | Self::Clip(Clip::Animation(image)) => std::slice::from_ref(image),
+            Self::Images(images) | Self::Clip(Clip::Frames(images)) => images,
+            Self::Clip(Clip::Video(_)) => &[],
+        }
+    }
+
+    /// The file it is, when it is one file of its own.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Clip(Clip::Video(path)) => Some(path),
+            other => match other.sources() {
+                [one] => one.path(),
+                _ => None,
+            },
         }
     }
 }
@@ -219,19 +347,125 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One picture with all its texts.
+/// A box in a picture, as fractions of its width and height from the top left corner.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rect {
+    /// Left, 0 to 1.
+    pub x1: f32,
+    /// Top, 0 to 1.
+    pub y1: f32,
+    /// Right, 0 to 1, not left of `x1`.
+    pub x2: f32,
+    /// Bottom, 0 to 1, not above `y1`.
+    pub y2: f32,
+}
+
+impl Rect {
+    /// From corners in pixels of a picture `width x height`; clipped to it. `None` when nothing of
+    /// it lies in the picture, or when a value is not a number.
+    pub fn from_pixels(corners: [f64; 4], width: f64, height: f64) -> Option<Self> {
+        let [x1, y1, x2, y2] = corners;
+        let at = |value: f64, whole: f64| (value / whole).clamp(0.0, 1.0) as f32;
+        let rect = Self {
+            x1: at(x1, width),
+            y1: at(y1, height),
+            x2: at(x2, width),
+            y2: at(y2, height),
+        };
+        // Comparisons with NaN are false.
+        (width > 0.0 && height > 0.0 && rect.x2 > rect.x1 && rect.y2 > rect.y1).then_some(rect)
+    }
+}
+
+/// A part of a text and where what it names is to be seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Phrase {
+    /// Which of the sample's texts it belongs to.
+    pub text: usize,
+    /// Its words.
+    pub phrase: String,
+    /// What kind of thing it names, for example `people`; empty when not said.
+    pub kind: String,
+    /// Where it is; none when it cannot be seen.
+    pub boxes: Vec<Rect>,
+}
+
+/// A thing in a picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Its category, for example `dog`.
+    pub category: String,
+    /// Where it is, when that is said.
+    pub rect: Option<Rect>,
+}
+
+/// An answer to the sample's question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// As people gave it.
+    pub text: String,
+    /// How many gave it.
+    pub count: u32,
+}
+
+/// Where a picture's regions and their features are.
+#[derive(Clone, Debug)]
+pub enum RegionSource {
+    /// A NumPy archive with `x`, `boxes`, `image_w` and `image_h`.
+    Npz(ImageSource),
+    /// A row of a table of base64 cells.
+    Row {
+        /// The table.
+        file: Arc<SharedFile>,
+        /// First byte of the row.
+        offset: u64,
+        /// Bytes of the row.
+        len: u64,
+    },
+}
+
+/// What people, or a detector, said about a sample beyond its texts.
+#[derive(Clone, Debug, Default)]
+pub struct Annotations {
+    /// Width and height in pixels of the picture that was annotated.
+    pub size: Option<(u32, u32)>,
+    /// Answers to the question that the text is, most frequent first.
+    pub answers: Vec<Answer>,
+    /// Class of the sample: `true`, `entailment`, ...
+    pub label: Option<String>,
+    /// Phrases and their boxes.
+    pub phrases: Vec<Phrase>,
+    /// Things in the picture.
+    pub objects: Vec<Object>,
+    /// Features of regions.
+    pub regions: Option<RegionSource>,
+}
+
+/// One picture, clip or set of pictures with all its texts.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// Unique within the data set.
     pub id: String,
-    /// The picture.
-    pub image: ImageSource,
+    /// What is to be seen.
+    pub visual: Visual,
     /// Its texts, at least one.
     pub texts: Vec<String>,
     /// Its split.
     pub split: Split,
+    /// What must stay on one side of a split with it, for example the picture that several
+    /// questions ask about. `None`: nothing but itself.
+    pub group: Option<String>,
+    /// What else is known of it.
+    pub annotations: Annotations,
     /// Where it was named.
     pub origin: Origin,
+}
+
+impl Sample {
+    /// What must stay on one side of a split.
+    pub fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or(&self.id)
+    }
 }
 
 /// How many pictures and texts a split has.
@@ -315,16 +549,20 @@ impl Dataset {
             for text in &sample.texts {
                 field(text.as_bytes());
             }
-            match &sample.image {
-                ImageSource::Static(bytes) => field(bytes),
-                ImageSource::Bytes(bytes) => field(bytes),
-                // The file name and not the whole path: the same data in another folder is the
-                // same data. The id already tells apart equal names in different folders.
-                ImageSource::Path(path) => {
-                    field(path.file_name().unwrap_or_default().as_encoded_bytes());
-                    let size = std::fs::metadata(path).map_or(u64::MAX, |meta| meta.len());
-                    field(&size.to_le_bytes());
+            for source in sample.visual.sources() {
+                match source {
+                    ImageSource::Static(bytes) => field(bytes),
+                    ImageSource::Bytes(bytes) => field(bytes),
+                    ImageSource::Path(path) => file_fields(path, &mut field),
+                    ImageSource::Part { file, offset, len } => {
+                        file_fields(file.path(), &mut field);
+                        field(&offset.to_le_bytes());
+                        field(&len.to_le_bytes());
+                    }
                 }
+            }
+            if let Visual::Clip(Clip::Video(path)) = &sample.visual {
+                file_fields(path, &mut field);
             }
         }
         hasher.finalize().to_hex().to_string()
@@ -340,6 +578,14 @@ impl Dataset {
                 len: self.len(),
             })
     }
+}
+
+/// The file name and not the whole path: the same data in another folder is the same data. The id
+/// already tells apart equal names in different folders.
+fn file_fields(path: &Path, field: &mut impl FnMut(&[u8])) {
+    field(path.file_name().unwrap_or_default().as_encoded_bytes());
+    let size = std::fs::metadata(path).map_or(u64::MAX, |meta| meta.len());
+    field(&size.to_le_bytes());
 }
 
 /// Reads a file of at most `cap` bytes.
@@ -392,9 +638,11 @@ mod tests {
     fn sample(id: &str, split: Split, texts: &[&str]) -> Sample {
         Sample {
             id: id.to_owned(),
-            image: ImageSource::Static(b"x"),
+            visual: ImageSource::Static(b"x").into(),
             texts: texts.iter().map(|text| (*text).to_owned()).collect(),
             split,
+            group: None,
+            annotations: Annotations::default(),
             origin: Origin::default(),
         }
     }

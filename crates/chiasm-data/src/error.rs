@@ -102,6 +102,14 @@ pub enum DataError {
         /// File and row the sample came from.
         origin: String,
     },
+    /// A sample has nothing to show.
+    #[error("sample `{id}` has no picture\n  from: {origin}")]
+    NoPicture {
+        /// The sample.
+        id: String,
+        /// File and row the sample came from.
+        origin: String,
+    },
     /// An index is not in the data set.
     #[error("sample {index} does not exist: data set `{name}` has {len} samples")]
     OutOfRange {
@@ -164,10 +172,10 @@ impl DataError {
             }
             Self::TooLarge { .. } => Some("re-encode the picture at a smaller size".to_owned()),
             Self::Decode { source, .. } => source.hint(),
-            Self::UnknownFormat { .. } => Some(
-                "give a .csv, .tsv, .jsonl, .json or .parquet file, or a folder of pictures with .txt files beside them"
-                    .to_owned(),
-            ),
+            Self::UnknownFormat { .. } => Some(format!(
+                "`chiasm data formats` describes what can be read; name one with `--format`: {}",
+                crate::readers::format_names()
+            )),
             Self::ColumnMissing { role, nearest, .. } => Some(match nearest {
                 Some(column) => format!("if `{column}` is meant, pass `--{role}-column {column}`"),
                 None => format!("name the column with `--{role}-column`"),

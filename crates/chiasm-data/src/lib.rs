@@ -31,6 +31,7 @@ pub mod check;
 pub mod dataset;
 pub mod decode;
 pub mod error;
+pub mod frames;
 pub mod loader;
 pub mod readers;
 pub mod resample;
@@ -41,7 +42,10 @@ pub mod tokenizer;
 pub mod transform;
 
 pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
-pub use dataset::{Dataset, ImageSource, Origin, Place, Sample, Split, SplitCount, Unit};
+pub use dataset::{
+    Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rect,
+    RegionSource, Sample, SharedFile, Split, SplitCount, Unit, Visual,
+};
 pub use decode::{AlphaRule, DecodeError, Limits, Rgb, decode, decode_rgb};
 pub use error::DataError;
 pub use loader::{HostBatch, Loader, LoaderConfig, Prefetch, encode_texts, eval_images};

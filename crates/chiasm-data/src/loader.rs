@@ -15,8 +15,9 @@ use std::thread::JoinHandle;
 use rayon::prelude::*;
 
 use crate::dataset::{Dataset, Sample};
-use crate::decode::{Limits, Rgb, decode};
+use crate::decode::{Limits, Rgb};
 use crate::error::DataError;
+use crate::frames::still;
 use crate::rng::{below, permutation, stream};
 use crate::tokenizer::{Encoded, TextTokenizer};
 use crate::transform::Preprocess;
@@ -350,23 +351,8 @@ fn pad<'a>(texts: impl Iterator<Item = &'a Encoded> + Clone, pad_id: i64) -> Pad
 }
 
 fn prepare_sample(sample: &Sample, preprocess: &Preprocess, train: bool) -> Result<Rgb, DataError> {
-    let bytes = sample.image.read()?;
-    let picture = decode(&bytes, &Limits::default(), true, preprocess.alpha).map_err(|source| {
-        DataError::Decode {
-            id: sample.id.clone(),
-            origin: place(sample),
-            source,
-        }
-    })?;
+    let picture = still(sample, &Limits::default(), preprocess.alpha)?;
     Ok(preprocess.prepare(&picture, train))
-}
-
-/// Picture path and row, for messages.
-fn place(sample: &Sample) -> String {
-    match sample.image.path() {
-        Some(path) => format!("{} ({})", path.display(), sample.origin),
-        None => sample.origin.to_string(),
-    }
 }
 
 /// The pictures at `indices` as a model takes them in evaluation: `[indices, 3, size, size]`.
@@ -556,7 +542,7 @@ mod tests {
         let good = loader(9, |_| {});
         let mut set = Dataset::clone(good.dataset());
         for sample in &mut set.samples {
-            sample.image = ImageSource::Static(b"not a picture");
+            sample.visual = ImageSource::Static(b"not a picture").into();
         }
         let bad = Loader::new(
             Arc::new(set),

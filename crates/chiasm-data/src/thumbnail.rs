@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn the_longer_side_is_bounded_and_the_shape_kept() {
         let sample = crate::builtin::emoji().unwrap().samples.remove(0);
-        let bytes = sample.image.read().unwrap();
+        let bytes = sample.visual.sources()[0].read().unwrap();
         for (side, expected) in [(32, 32), (500, 72)] {
             let small = crate::decode::decode_rgb(
                 &thumbnail(&bytes, side).unwrap(),

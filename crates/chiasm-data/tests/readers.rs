@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chiasm_data::readers::MAX_TEXT_CHARS;
-use chiasm_data::{DataError, ImageSource, Limits, OpenOptions, Opened, Split, check, open};
+use chiasm_data::{
+    DataError, ImageSource, Limits, OpenOptions, Opened, Split, Visual, check, open,
+};
 use proptest::prelude::*;
 
 fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -61,7 +63,7 @@ fn csv_merges_rows_and_keeps_splits() {
     );
     assert_eq!(samples[0].texts, ["one", "three"]);
     assert_eq!(samples[1].texts, ["two, with comma"]);
-    assert!(samples[1].image.path().unwrap().ends_with("b.png"));
+    assert!(samples[1].visual.path().unwrap().ends_with("b.png"));
     assert_eq!(
         samples[1].origin.place.unwrap().to_string(),
         "line 3",
@@ -206,8 +208,8 @@ fn unusable_sources_say_why() {
         ("t.jsonl", "", "no usable image"),
         ("t.jsonl", "{\"a\":1}\n", "`a`"),
         ("t.json", "[1, 2]", "no usable image"),
-        ("t.json", "hello", "neither"),
-        ("t.json", "{}", "images"),
+        ("t.json", "hello", "not in a known"),
+        ("t.json", "{}", "not in a known"),
         ("t.parquet", "PAR1", "cannot be parsed"),
         ("t.xlsx", "", ".xlsx"),
         ("t", "", "not in a known"),
@@ -238,11 +240,12 @@ fn named_columns_and_image_root() {
         text_column: Some("worte".into()),
         split_column: Some("teil".into()),
         image_root: Some("pictures".into()),
+        ..OpenOptions::default()
     };
     let opened = open(&table, &options).unwrap();
     let sample = &opened.dataset.samples[0];
     assert_eq!((sample.id.as_str(), sample.split), ("a.png", Split::Val));
-    assert_eq!(sample.image.path().unwrap(), Path::new("pictures/a.png"));
+    assert_eq!(sample.visual.path().unwrap(), Path::new("pictures/a.png"));
     let wrong = OpenOptions {
         text_column: Some("wort".into()),
         ..OpenOptions::default()
@@ -396,7 +399,7 @@ fn karpathy_files_and_folders() {
     assert!(
         set.samples
             .iter()
-            .all(|sample| sample.image.path().unwrap().is_file())
+            .all(|sample| sample.visual.path().unwrap().is_file())
     );
     assert_eq!(set.samples[1].id, "val2014/b.jpg");
     write(folder.path(), "dataset_other.json", json);
@@ -484,7 +487,10 @@ mod tables {
             ("x/a.png", 2)
         );
         assert_eq!(samples[1].id.len(), 32);
-        assert!(matches!(samples[1].image, ImageSource::Bytes(_)));
+        assert!(matches!(
+            samples[1].visual,
+            Visual::Image(ImageSource::Bytes(_))
+        ));
         let report = check(&opened.dataset, &Limits::default(), &|_| {});
         assert_eq!((report.good.len(), report.summary.duplicate_images), (2, 1));
     }
@@ -511,7 +517,7 @@ fn flickr8k_opens_with_its_published_splits() {
             .samples
             .iter()
             .take(100)
-            .all(|sample| sample.image.read().is_ok())
+            .all(|sample| sample.visual.sources()[0].read().is_ok())
     );
 }
 

@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use chiasm_data::TokenizerKind;
 use chiasm_data::check::DEFAULT_MAX_BAD_RATE;
+use chiasm_data::{OpenOptions, TokenizerKind};
 use chiasm_nn::ModelConfig;
 use chiasm_objective::ObjectivesConfig;
 use chiasm_objective::masking::kept_patches;
@@ -28,6 +28,13 @@ pub struct DataConfig {
     /// `builtin:emoji`, or a table (CSV, TSV, JSON lines, Parquet), a Karpathy JSON file, or a
     /// folder of pictures with texts beside them. Default: `builtin:emoji`.
     pub source: String,
+    /// Format of the source, see `chiasm data formats`. Default: recognised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// File with what people said about the pictures, where a format keeps it apart. Default: the one
+    /// beside the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<PathBuf>,
     /// Column with image paths. Default: guessed from the names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
@@ -37,7 +44,13 @@ pub struct DataConfig {
     /// Column with `train`, `val` or `test`. Default: `split` if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_column: Option<String>,
-    /// Folder that image paths are relative to. Default: the table's own.
+    /// Column with the answer to a question. Default: guessed from the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_column: Option<String>,
+    /// Column with the class of a row. Default: guessed from the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
+    /// Folder that image paths are relative to. Default: the table's own, or `images` in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_root: Option<PathBuf>,
     /// Share of unreadable samples above which the run refuses to start. Default: 0.001.
@@ -46,13 +59,34 @@ pub struct DataConfig {
     pub cache_mb: usize,
 }
 
+impl DataConfig {
+    /// What is said about the source, for [`chiasm_data::open`].
+    #[must_use]
+    pub fn options(&self) -> OpenOptions {
+        OpenOptions {
+            format: self.format.clone(),
+            annotations: self.annotations.clone(),
+            image_column: self.image_column.clone(),
+            text_column: self.text_column.clone(),
+            split_column: self.split_column.clone(),
+            answer_column: self.answer_column.clone(),
+            label_column: self.label_column.clone(),
+            image_root: self.image_root.clone(),
+        }
+    }
+}
+
 impl Default for DataConfig {
     fn default() -> Self {
         Self {
             source: BUILTIN_EMOJI.to_owned(),
+            format: None,
+            annotations: None,
             image_column: None,
             text_column: None,
             split_column: None,
+            answer_column: None,
+            label_column: None,
             image_root: None,
             max_bad_rate: DEFAULT_MAX_BAD_RATE,
             cache_mb: 256,

@@ -114,6 +114,13 @@ pub(crate) struct QuickstartArgs {
 /// Where data comes from, on the command line.
 #[derive(Args, Debug, Clone, Default)]
 pub(crate) struct SourceArgs {
+    /// Format of the data, see `chiasm data formats` [default: recognised]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) format: Option<String>,
+    /// File with answers or objects, where a format keeps them apart [default: the one beside the
+    /// data]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) annotations: Option<PathBuf>,
     /// Column with image paths [default: guessed]
     #[arg(long, value_name = "NAME")]
     pub(crate) image_column: Option<String>,
@@ -123,7 +130,13 @@ pub(crate) struct SourceArgs {
     /// Column with train, val or test [default: `split` if there is one]
     #[arg(long, value_name = "NAME")]
     pub(crate) split_column: Option<String>,
-    /// Folder that image paths are relative to [default: the table's]
+    /// Column with the answer to a question [default: guessed]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) answer_column: Option<String>,
+    /// Column with the class of a row [default: guessed]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) label_column: Option<String>,
+    /// Folder that image paths are relative to [default: the table's, or `images` in it]
     #[arg(long, value_name = "DIR")]
     pub(crate) image_root: Option<PathBuf>,
     /// Share of unusable samples above which the command stops [default: 0.001]
@@ -223,6 +236,8 @@ pub(crate) struct DataArgs {
 /// What to do with data.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
+    /// Describe the formats that can be read
+    Formats,
     /// Read every row and decode every picture; list what cannot be used and why
     Check {
         /// A CSV, TSV, JSON-lines, Parquet or Karpathy file, a folder of pictures with texts

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use chiasm_data::check::Summary;
-use chiasm_data::{
-    Dataset, Limits, OpenOptions, Quarantine, Split, builtin, check, enforce_rate, readers,
-};
+use chiasm_data::{Dataset, Limits, Quarantine, Split, builtin, check, enforce_rate, readers};
 use chiasm_train::recipe::{BUILTIN_EMOJI, DataConfig};
 
 use crate::cli::{SourceArgs, SplitArg};
@@ -29,6 +27,12 @@ impl SourceArgs {
                 slot.clone_from(value);
             }
         };
+        set(&mut config.format, &self.format);
+        set(&mut config.answer_column, &self.answer_column);
+        set(&mut config.label_column, &self.label_column);
+        if self.annotations.is_some() {
+            config.annotations.clone_from(&self.annotations);
+        }
         set(&mut config.image_column, &self.image_column);
         set(&mut config.text_column, &self.text_column);
         set(&mut config.split_column, &self.split_column);
@@ -58,13 +62,7 @@ pub(crate) fn open_and_check(config: &DataConfig) -> Result<Checked, CliError> {
     let (dataset, mut quarantine) = if config.source == BUILTIN_EMOJI {
         (builtin::emoji()?, Quarantine::default())
     } else {
-        let options = OpenOptions {
-            image_column: config.image_column.clone(),
-            text_column: config.text_column.clone(),
-            split_column: config.split_column.clone(),
-            image_root: config.image_root.clone(),
-        };
-        let opened = readers::open(Path::new(&config.source), &options)?;
+        let opened = readers::open(Path::new(&config.source), &config.options())?;
         (opened.dataset, opened.quarantine)
     };
     let total = dataset.len() + quarantine.len();

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::{MAX_TEXT_CHARS, OpenOptions, Opened, name_of};
 use crate::check::Quarantine;
-use crate::dataset::{Dataset, ImageSource, Origin, Place, Sample, Split, Unit};
+use crate::dataset::{
+    Annotations, Answer, Dataset, ImageSource, Origin, Place, Sample, Split, Unit, Visual,
+};
 use crate::decode::MAX_FILE_BYTES;
 use crate::error::DataError;
 
@@ -14,8 +16,8 @@ use crate::error::DataError;
 pub(super) enum Picture {
     /// A path as the table writes it.
     Named(String),
-    /// A path that was already found on disk, with the id to use.
-    Found { id: String, path: PathBuf },
+    /// What was already found, with the id to use.
+    Found { id: String, visual: Visual },
     /// Bytes in the table, with their file name when the table has one.
     Stored {
         name: Option<String>,
@@ -31,11 +33,70 @@ pub(super) struct RawRow {
     pub(super) texts: Vec<String>,
     /// The split as the table has it.
     pub(super) split: Option<Split>,
+    /// Id of a row that is a sample of its own (a question, a statement); its picture's id is then
+    /// the group. `None`: rows of one picture are one sample.
+    pub(super) id: Option<String>,
+    pub(super) annotations: Annotations,
+}
+
+impl RawRow {
+    /// A row with a picture and its texts, without anything else.
+    pub(super) fn new(number: u64, picture: Picture, texts: Vec<String>) -> Self {
+        Self {
+            number,
+            picture,
+            texts,
+            split: None,
+            id: None,
+            annotations: Annotations::default(),
+        }
+    }
+}
+
+/// What a table says of a row beside picture and text.
+#[derive(Default)]
+pub(super) struct RowLabels {
+    pub(super) answers: Vec<String>,
+    pub(super) label: Option<String>,
+}
+
+impl RowLabels {
+    /// A row with an answer or a label is a sample of its own, named by its place: what is said of it
+    /// does not hold for other texts of the picture.
+    pub(super) fn apply(self, row: RawRow) -> RawRow {
+        if self.answers.is_empty() && self.label.is_none() {
+            return row;
+        }
+        RawRow {
+            id: Some(row.number.to_string()),
+            annotations: Annotations {
+                answers: count_answers(self.answers),
+                label: self.label,
+                ..row.annotations
+            },
+            ..row
+        }
+    }
+}
+
+/// Equal answers as one with their number, most frequent first, equally frequent ones in the order
+/// in which they came.
+pub(super) fn count_answers(given: impl IntoIterator<Item = String>) -> Vec<Answer> {
+    let mut answers: Vec<Answer> = Vec::new();
+    for text in given {
+        match answers.iter_mut().find(|answer| answer.text == text) {
+            Some(answer) => answer.count += 1,
+            None => answers.push(Answer { text, count: 1 }),
+        }
+    }
+    answers.sort_by_key(|answer| std::cmp::Reverse(answer.count));
+    answers
 }
 
 pub(super) struct Collector {
     file: PathBuf,
-    root: PathBuf,
+    /// Where pictures are looked for, in this order.
+    folders: Vec<PathBuf>,
     /// What a number counts.
     unit: Unit,
     samples: Vec<Sample>,
@@ -48,10 +109,7 @@ impl Collector {
         let beside = file.parent().unwrap_or(Path::new(""));
         Self {
             file: file.to_owned(),
-            root: options
-                .image_root
-                .clone()
-                .unwrap_or_else(|| beside.to_owned()),
+            folders: folders(beside, options),
             unit,
             samples: Vec::new(),
             index: HashMap::new(),
@@ -77,10 +135,16 @@ impl Collector {
             picture,
             texts,
             split,
+            id: own,
+            annotations,
         } = row;
-        let (id, image) = match self.locate(picture) {
+        let (picture_id, visual) = match self.locate(picture) {
             Ok(found) => found,
-            Err(reason) => return self.refuse(number, "", reason),
+            Err(reason) => return self.refuse(number, own.as_deref().unwrap_or(""), reason),
+        };
+        let (id, group) = match own {
+            Some(own) => (own, Some(picture_id)),
+            None => (picture_id, None),
         };
         let mut usable = Vec::with_capacity(texts.len());
         if texts.is_empty() {
@@ -100,7 +164,9 @@ impl Collector {
             .get(&id)
             .and_then(|index| self.samples.get_mut(*index))
         {
+            let twice = group.is_some();
             match split {
+                _ if twice => self.refuse(number, &id, "the id was already used"),
                 // A picture on both sides would be tested on what it was trained with.
                 Some(split) if split != sample.split => {
                     let reason = format!(
@@ -116,10 +182,12 @@ impl Collector {
         let place = self.place(number);
         self.index.insert(id.clone(), self.samples.len());
         self.samples.push(Sample {
-            split: split.unwrap_or_else(|| Split::by_hash(&id)),
+            split: split.unwrap_or_else(|| Split::by_hash(group.as_ref().unwrap_or(&id))),
             id,
-            image,
+            visual,
             texts: usable,
+            group,
+            annotations,
             origin: Origin {
                 file: Some(self.file.clone()),
                 place: Some(place),
@@ -157,7 +225,19 @@ impl Collector {
         }
     }
 
-    fn locate(&self, picture: Picture) -> Result<(String, ImageSource), String> {
+    /// The file of a picture that is named: the first place where it is, or, if it is nowhere, the
+    /// first place, so that the check can say where it was expected.
+    pub(super) fn find(&self, name: &str) -> PathBuf {
+        let mut places = self.folders.iter().map(|folder| folder.join(name));
+        let first = places.clone().next().unwrap_or_default();
+        // One place needs no look at the disk.
+        if self.folders.len() == 1 {
+            return first;
+        }
+        places.find(|path| path.is_file()).unwrap_or(first)
+    }
+
+    fn locate(&self, picture: Picture) -> Result<(String, Visual), String> {
         match picture {
             Picture::Named(name) => {
                 let name = name.trim();
@@ -170,9 +250,9 @@ impl Collector {
                         "`{name}` is a web address; download the image first"
                     ));
                 }
-                Ok((name.to_owned(), ImageSource::Path(self.root.join(name))))
+                Ok((name.to_owned(), ImageSource::Path(self.find(name)).into()))
             }
-            Picture::Found { id, path } => Ok((id, ImageSource::Path(path))),
+            Picture::Found { id, visual } => Ok((id, visual)),
             Picture::Stored { name, bytes } => {
                 if bytes.is_empty() {
                     return Err("the image cell is empty".to_owned());
@@ -186,10 +266,20 @@ impl Collector {
                 let id = name.filter(|name| !name.trim().is_empty());
                 let id =
                     id.unwrap_or_else(|| blake3::hash(&bytes).to_hex().chars().take(32).collect());
-                Ok((id, ImageSource::Bytes(Arc::from(bytes))))
+                Ok((id, ImageSource::Bytes(Arc::from(bytes)).into()))
             }
         }
     }
+}
+
+/// Where the pictures of a file in `beside` are: the folder that was named, else `images/` there if
+/// there is one, and the folder itself.
+fn folders(beside: &Path, options: &OpenOptions) -> Vec<PathBuf> {
+    if let Some(root) = &options.image_root {
+        return vec![root.clone()];
+    }
+    let images = Some(beside.join("images")).filter(|images| images.is_dir());
+    std::iter::once(beside.to_owned()).chain(images).collect()
 }
 
 /// The text without surrounding space, or the reason why it is none.

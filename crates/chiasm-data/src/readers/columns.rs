@@ -25,8 +25,13 @@ const TEXT: &[&str] = &[
     "title",
     "description",
     "alt",
+    "question",
+    "hypothesis",
+    "statement",
 ];
 const SPLIT: &[&str] = &["split"];
+const ANSWER: &[&str] = &["answer", "answers"];
+const LABEL: &[&str] = &["label", "gold_label", "class"];
 
 /// Below this Jaro–Winkler similarity a suggestion would be a guess.
 const SIMILAR: f64 = 0.75;
@@ -37,9 +42,26 @@ pub(super) struct Columns {
     pub(super) image: usize,
     pub(super) text: usize,
     pub(super) split: Option<usize>,
+    /// Answer to the question that the text is.
+    pub(super) answer: Option<usize>,
+    /// Class of the pair.
+    pub(super) label: Option<usize>,
 }
 
 impl Columns {
+    /// The columns that are read.
+    pub(super) fn read(&self) -> impl Iterator<Item = usize> {
+        [
+            Some(self.image),
+            Some(self.text),
+            self.split,
+            self.answer,
+            self.label,
+        ]
+        .into_iter()
+        .flatten()
+    }
+
     /// Finds the columns that the options name, else those with a usual name.
     pub(super) fn find(
         path: &Path,
@@ -49,14 +71,16 @@ impl Columns {
         let need = |role, wanted: Option<&str>, usual: &[&str]| {
             position(names, wanted, usual).ok_or_else(|| missing(path, role, wanted, usual, names))
         };
-        let split = match &options.split_column {
-            Some(wanted) => Some(need("split", Some(wanted), SPLIT)?),
-            None => position(names, None, SPLIT),
+        let maybe = |role, wanted: Option<&str>, usual: &[&str]| match wanted {
+            Some(wanted) => need(role, Some(wanted), usual).map(Some),
+            None => Ok(position(names, None, usual)),
         };
         Ok(Self {
             image: need("image", options.image_column.as_deref(), IMAGE)?,
             text: need("text", options.text_column.as_deref(), TEXT)?,
-            split,
+            split: maybe("split", options.split_column.as_deref(), SPLIT)?,
+            answer: maybe("answer", options.answer_column.as_deref(), ANSWER)?,
+            label: maybe("label", options.label_column.as_deref(), LABEL)?,
         })
     }
 }
@@ -125,7 +149,9 @@ mod tests {
             Columns {
                 image: 2,
                 text: 1,
-                split: Some(3)
+                split: Some(3),
+                answer: None,
+                label: None,
             }
         );
     }

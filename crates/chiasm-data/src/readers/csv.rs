@@ -9,16 +9,23 @@ use std::path::Path;
 
 use csv::{ByteRecord, ReaderBuilder};
 
-use super::collect::{Collector, Picture, RawRow};
+use super::collect::{Collector, Picture, RawRow, RowLabels};
 use super::columns::Columns;
-use super::{OpenOptions, Opened, parse_split};
+use super::{Format, OpenOptions, Opened, parse_split};
 use crate::dataset::Unit;
 use crate::error::DataError;
 
 /// Bytes of the header that are looked at for the delimiter.
 const SNIFF_BYTES: usize = 64 << 10;
 
-pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+pub(super) const FORMAT: Format = Format {
+    name: "csv",
+    what: "table with a header (.csv, .tsv)",
+    recognises: |source| source.has_extension(&["csv", "tsv", "tab"]),
+    open: |source, options| open(&source.path, options),
+};
+
+fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
     let mut buffered = BufReader::with_capacity(SNIFF_BYTES, file);
     let head = buffered
@@ -78,15 +85,19 @@ fn row(record: &ByteRecord, number: u64, columns: Columns, width: usize) -> Resu
             .ok_or_else(|| format!("the row has {} of {width} columns", record.len()))?;
         std::str::from_utf8(bytes).map_err(|_| format!("column {} is not UTF-8 text", column + 1))
     };
-    Ok(RawRow {
-        number,
-        picture: Picture::Named(cell(columns.image)?.to_owned()),
-        texts: vec![cell(columns.text)?.to_owned()],
-        split: columns
-            .split
-            .map(|column| cell(column).and_then(parse_split))
-            .transpose()?,
-    })
+    let own = |column: Option<usize>| column.map(cell).transpose();
+    let labels = RowLabels {
+        answers: own(columns.answer)?
+            .map(str::to_owned)
+            .into_iter()
+            .collect(),
+        label: own(columns.label)?.map(str::to_owned),
+    };
+    let picture = Picture::Named(cell(columns.image)?.to_owned());
+    Ok(labels.apply(RawRow {
+        split: own(columns.split)?.map(parse_split).transpose()?,
+        ..RawRow::new(number, picture, vec![cell(columns.text)?.to_owned()])
+    }))
 }
 
 /// Reads through, and remembers on which line each byte that begins a line stands.

@@ -8,8 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use super::collect::{Collector, Picture, RawRow};
-use super::{OpenOptions, Opened};
-use crate::dataset::{Split, Unit, read_capped};
+use super::{Format, OpenOptions, Opened};
+use crate::dataset::{ImageSource, Split, Unit, read_capped};
 use crate::error::DataError;
 
 const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
@@ -20,7 +20,14 @@ const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// Depth at which the search ends; deeper folders are a mistake or an attack.
 const MAX_DEPTH: usize = 64;
 
-pub(super) fn open(path: &Path) -> Result<Opened, DataError> {
+pub(super) const FORMAT: Format = Format {
+    name: "folder",
+    what: "folder of pictures with a .txt beside each",
+    recognises: |source| source.is_folder,
+    open: |source, _| open(&source.path),
+};
+
+fn open(path: &Path) -> Result<Opened, DataError> {
     let mut pictures = Vec::new();
     walk(path, 0, &mut pictures)?;
     if pictures.is_empty() {
@@ -39,17 +46,15 @@ pub(super) fn open(path: &Path) -> Result<Opened, DataError> {
     for (index, picture) in pictures.iter().enumerate() {
         let id = id_of(path, picture);
         match texts_of(picture) {
-            Ok(texts) => collector.add(RawRow {
-                number: index as u64 + 1,
-                picture: Picture::Found {
-                    id,
-                    path: picture.clone(),
-                },
-                texts,
-                split: splits
-                    .as_ref()
-                    .and_then(|splits| splits.get(index).copied()),
-            }),
+            Ok(texts) => {
+                let visual = ImageSource::Path(picture.clone()).into();
+                let found = Picture::Found { id, visual };
+                let splits = splits.as_ref();
+                collector.add(RawRow {
+                    split: splits.and_then(|splits| splits.get(index).copied()),
+                    ..RawRow::new(index as u64 + 1, found, texts)
+                });
+            }
             Err(reason) => collector.refuse_file(&id, picture, reason),
         }
     }

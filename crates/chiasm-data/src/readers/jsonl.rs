@@ -8,13 +8,27 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::collect::{Collector, Picture, RawRow};
+use super::collect::{Collector, Picture, RawRow, RowLabels};
 use super::columns::Columns;
-use super::{OpenOptions, Opened, parse_split};
+use super::{Format, OpenOptions, Opened, parse_split};
 use crate::dataset::Unit;
 use crate::error::DataError;
 
-pub(super) fn open_lines(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+pub(super) const LINES: Format = Format {
+    name: "jsonl",
+    what: "JSON objects, one a line (.jsonl)",
+    recognises: |source| source.has_extension(&["jsonl", "ndjson"]),
+    open: |source, options| open_lines(&source.path, options),
+};
+
+pub(super) const ARRAY: Format = Format {
+    name: "json",
+    what: "JSON array of objects (.json)",
+    recognises: |source| source.has_extension(&["json"]) && source.begins_with(b'['),
+    open: |source, options| open_array(&source.path, options),
+};
+
+fn open_lines(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
     let mut rows = Rows::new(path, options, Unit::Line);
     for (number, line) in (1..).zip(BufReader::new(file).split(b'\n')) {
@@ -44,12 +58,9 @@ pub(super) fn open_lines(path: &Path, options: &OpenOptions) -> Result<Opened, D
     rows.collector.finish()
 }
 
-pub(super) fn open_array(
-    path: &Path,
-    bytes: &[u8],
-    options: &OpenOptions,
-) -> Result<Opened, DataError> {
-    let values: Vec<Value> = serde_json::from_slice(bytes).map_err(|error| DataError::Parse {
+fn open_array(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+    let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
+    let values: Vec<Value> = serde_json::from_slice(&bytes).map_err(|error| DataError::Parse {
         path: path.to_owned(),
         location: format!("line {}", error.line()),
         message: error.to_string(),
@@ -66,6 +77,8 @@ struct Keys {
     image: String,
     text: String,
     split: Option<String>,
+    answer: Option<String>,
+    label: Option<String>,
 }
 
 struct Rows<'a> {
@@ -115,6 +128,8 @@ fn find_keys(
         image: name(columns.image),
         text: name(columns.text),
         split: columns.split.map(name),
+        answer: columns.answer.map(name),
+        label: columns.label.map(name),
     })
 }
 
@@ -122,35 +137,40 @@ fn row(object: &mut Map<String, Value>, number: u64, keys: &Keys) -> Result<RawR
     let Some(Value::String(image)) = object.remove(&keys.image) else {
         return Err(format!("`{}` is missing or no string", keys.image));
     };
-    let texts = match object.remove(&keys.text) {
-        Some(Value::String(text)) => vec![text],
-        Some(Value::Array(list)) => list
-            .into_iter()
-            .map(|item| match item {
-                Value::String(text) => Ok(text),
-                _ => Err(format!(
-                    "`{}` holds something other than strings",
-                    keys.text
-                )),
-            })
-            .collect::<Result<_, _>>()?,
-        _ => {
-            return Err(format!(
-                "`{}` is missing or neither a string nor a list",
-                keys.text
-            ));
-        }
-    };
+    let texts = strings(object, &keys.text)?;
     let split = match keys.split.as_ref().and_then(|key| object.remove(key)) {
         Some(Value::String(split)) => Some(parse_split(&split)?),
         // In a file that has splits, a row without one would land in either part by chance.
         _ if keys.split.is_some() => return Err("the split is missing or no string".to_owned()),
         _ => None,
     };
-    Ok(RawRow {
-        number,
-        picture: Picture::Named(image),
-        texts,
+    let answers = keys.answer.as_ref().map(|key| strings(object, key));
+    let label = keys.label.as_ref().and_then(|key| object.remove(key));
+    let labels = RowLabels {
+        answers: answers.transpose()?.unwrap_or_default(),
+        label: match label {
+            Some(Value::String(label)) => Some(label),
+            Some(Value::Null) | None => None,
+            Some(other) => Some(other.to_string()),
+        },
+    };
+    Ok(labels.apply(RawRow {
         split,
-    })
+        ..RawRow::new(number, Picture::Named(image), texts)
+    }))
+}
+
+/// A string, or a list of strings.
+fn strings(object: &mut Map<String, Value>, key: &str) -> Result<Vec<String>, String> {
+    match object.remove(key) {
+        Some(Value::String(text)) => Ok(vec![text]),
+        Some(Value::Array(list)) => list
+            .into_iter()
+            .map(|item| match item {
+                Value::String(text) => Ok(text),
+                _ => Err(format!("`{key}` holds something other than strings")),
+            })
+            .collect(),
+        _ => Err(format!("`{key}` is missing or neither a string nor a list")),
+    }
 }

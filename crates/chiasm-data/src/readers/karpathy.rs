@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::collect::{Collector, Picture, RawRow};
-use super::{OpenOptions, Opened, parse_split};
-use crate::dataset::Unit;
+use super::{Format, OpenOptions, Opened, parse_split};
+use crate::dataset::{ImageSource, Unit};
 use crate::error::DataError;
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ struct Sentence {
 }
 
 /// The one `dataset_*.json` of a folder; an error when there are several.
-pub(super) fn find(folder: &Path) -> Result<Option<PathBuf>, DataError> {
+fn find(folder: &Path) -> Result<Option<PathBuf>, DataError> {
     let io = |source| DataError::io(folder, source);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
@@ -58,13 +58,33 @@ pub(super) fn find(folder: &Path) -> Result<Option<PathBuf>, DataError> {
     Ok(found.pop())
 }
 
-pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
-    let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
-    parse(path, &bytes, options)
-}
+pub(super) const FORMAT: Format = Format {
+    name: "karpathy",
+    what: "Karpathy split file, or the folder of one (dataset_*.json)",
+    recognises: |source| {
+        if source.is_folder {
+            // Two such files are an error to report, not another format.
+            return !matches!(find(&source.path), Ok(None));
+        }
+        source.has_extension(&["json"])
+            && source.begins_with(b'{')
+            && source.head_has("\"sentences\"")
+    },
+    open: |source, options| match source.is_folder {
+        true => match find(&source.path)? {
+            Some(file) => open(&file, options),
+            None => Err(DataError::UnknownFormat {
+                path: source.path.clone(),
+                detail: ": it holds no `dataset_*.json`".to_owned(),
+            }),
+        },
+        false => open(&source.path, options),
+    },
+};
 
-pub(super) fn parse(path: &Path, bytes: &[u8], options: &OpenOptions) -> Result<Opened, DataError> {
-    let file: File = serde_json::from_slice(bytes).map_err(|error| DataError::Parse {
+fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+    let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
+    let file: File = serde_json::from_slice(&bytes).map_err(|error| DataError::Parse {
         path: path.to_owned(),
         location: format!("line {}, column {}", error.line(), error.column()),
         message: error.to_string(),
@@ -103,15 +123,11 @@ fn row(entry: Entry, number: u64, folders: &[PathBuf]) -> Result<RawRow, String>
         // Not there at all: the first place, so that the check can say where it was expected.
         .or_else(|| candidates.clone().next())
         .ok_or("no place to look for pictures")?;
+    let visual = ImageSource::Path(path).into();
+    let texts = entry.sentences.into_iter().map(|sentence| sentence.raw);
     Ok(RawRow {
-        number,
-        picture: Picture::Found { id, path },
-        texts: entry
-            .sentences
-            .into_iter()
-            .map(|sentence| sentence.raw)
-            .collect(),
         split: Some(split),
+        ..RawRow::new(number, Picture::Found { id, visual }, texts.collect())
     })
 }
 

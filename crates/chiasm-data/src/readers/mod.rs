@@ -1,20 +1,17 @@
-//! One's own pictures and texts, from the formats they are kept in.
+//! Pictures and clips with texts, from the formats they are kept in.
 //!
-//! | format | recognised by | file |
-//! |---|---|---|
-//! | CSV, TSV | `.csv`, `.tsv`, `.tab` | `csv.rs` |
-//! | JSON lines, JSON array of objects | `.jsonl`, `.ndjson`, `.json` that starts with `[` | `jsonl.rs` |
-//! | Parquet | `.parquet`, `.pq` | `parquet.rs` |
-//! | Karpathy splits | `.json` that starts with `{`, or a folder with one `dataset_*.json` | `karpathy.rs` |
-//! | folder of `name.jpg` + `name.txt` | any other folder | `folder.rs` |
+//! One file a format; [`FORMATS`] is the list of them, and how each is recognised stands in its file.
 //!
-//! # Rules that hold for every table
+//! # Rules that hold for every format
 //!
-//! * Paths of pictures are relative to [`OpenOptions::image_root`], else to the table's folder.
-//! * Rows that name the same picture become one sample with several texts.
+//! * Paths of pictures are relative to [`OpenOptions::image_root`], else to the file's folder or to
+//!   `images/` in it.
+//! * Rows that name the same picture become one sample with several texts. Rows with an answer or a
+//!   label are samples of their own; the picture is then their group.
 //! * The id of a sample is the picture's path as written (without a leading `./`). A picture stored
 //!   in the table without a path has the blake3 digest of its bytes as id.
-//! * Without a split column the split is [`Split::by_hash`] of the id: 85 % train, 5 % val, 10 % test.
+//! * Without a split column the split is [`Split::by_hash`] of the id or group: 85 % train, 5 % val,
+//!   10 % test.
 //! * A row that cannot be used goes to the quarantine list with its place and reason. The picture
 //!   files themselves are not opened here, see [`crate::check()`].
 
@@ -26,6 +23,7 @@ mod jsonl;
 mod karpathy;
 mod parquet;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::check::Quarantine;
@@ -39,6 +37,11 @@ pub const MAX_TEXT_CHARS: usize = 10_000;
 /// What the person said about the source; everything else is found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
+    /// Name of the format, one of [`FORMATS`]. Default: the first that recognises the source.
+    pub format: Option<String>,
+    /// File with what people said about the pictures, where a format keeps it apart (answers of
+    /// VQA v2, instances of COCO). Default: the file beside the source that the format names so.
+    pub annotations: Option<PathBuf>,
     /// Column of the picture. Default: the first of `image`, `image_path`, `filepath`, `file`,
     /// `filename`, `path`, `img`, `image_file` (in any case) that exists.
     pub image_column: Option<String>,
@@ -47,6 +50,10 @@ pub struct OpenOptions {
     pub text_column: Option<String>,
     /// Column of the split. Default: `split` when it exists.
     pub split_column: Option<String>,
+    /// Column of the answer to a question. Default: `answer` or `answers` when one exists.
+    pub answer_column: Option<String>,
+    /// Column of a row's class. Default: `label`, `gold_label` or `class` when one exists.
+    pub label_column: Option<String>,
     /// Folder that picture paths are relative to. Default: the folder of the table.
     pub image_root: Option<PathBuf>,
 }
@@ -60,6 +67,85 @@ pub struct Opened {
     pub quarantine: Quarantine,
 }
 
+/// A format that can be read.
+pub struct Format {
+    /// How it is named in options and messages, for example `karpathy`.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub what: &'static str,
+    /// Whether a source is of this format. Must not fail: what cannot be read is not recognised.
+    recognises: fn(&Source) -> bool,
+    open: fn(&Source, &OpenOptions) -> Result<Opened, DataError>,
+}
+
+/// Every format, in the order in which a source is tried: the particular before the general.
+pub const FORMATS: &[Format] = &[
+    karpathy::FORMAT,
+    jsonl::ARRAY,
+    jsonl::LINES,
+    csv::FORMAT,
+    parquet::FORMAT,
+    folder::FORMAT,
+];
+
+/// Bytes at the start of a file by which formats are recognised.
+const HEAD_BYTES: u64 = 64 << 10;
+
+/// What is known of a source before any format reads it.
+pub struct Source {
+    /// As it was given.
+    pub path: PathBuf,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// The extension in lower case, without its dot; empty for a folder.
+    pub extension: String,
+    /// The first bytes of a file, without a byte-order mark; empty for a folder.
+    pub head: Vec<u8>,
+}
+
+impl Source {
+    /// Looks at a path.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn look(path: &Path) -> Result<Self, DataError> {
+        let io = |source| DataError::io(path, source);
+        let is_folder = std::fs::metadata(path).map_err(io)?.is_dir();
+        let mut head = Vec::new();
+        if !is_folder {
+            let file = std::fs::File::open(path).map_err(io)?;
+            file.take(HEAD_BYTES).read_to_end(&mut head).map_err(io)?;
+            if head.starts_with(b"\xEF\xBB\xBF") {
+                head.drain(..3);
+            }
+        }
+        let extension = path.extension().filter(|_| !is_folder);
+        Ok(Self {
+            path: path.to_owned(),
+            is_folder,
+            extension: extension
+                .map(|extension| extension.to_string_lossy().to_lowercase())
+                .unwrap_or_default(),
+            head,
+        })
+    }
+
+    /// Whether the extension is one of these.
+    fn has_extension(&self, extensions: &[&str]) -> bool {
+        extensions.contains(&self.extension.as_str())
+    }
+
+    /// Whether the head of a text file begins, after blanks, with `first`.
+    fn begins_with(&self, first: u8) -> bool {
+        self.head.trim_ascii_start().first() == Some(&first)
+    }
+
+    /// Whether the head of a file holds `text`, for example a key with its quotes.
+    fn head_has(&self, text: &str) -> bool {
+        memchr::memmem::find(&self.head, text.as_bytes()).is_some()
+    }
+}
+
 /// Reads a file or folder of pictures with texts.
 ///
 /// # Errors
@@ -67,42 +153,28 @@ pub struct Opened {
 /// When the source as a whole cannot be used: it is missing, of an unknown format, has no column
 /// for a role, or holds no usable row.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
-    let meta = std::fs::metadata(path).map_err(|source| DataError::io(path, source))?;
-    if meta.is_dir() {
-        return match karpathy::find(path)? {
-            Some(file) => karpathy::open(&file, options),
-            None => folder::open(path),
-        };
-    }
-    let extension = path
-        .extension()
-        .map(|e| e.to_string_lossy().to_lowercase())
-        .unwrap_or_default();
-    match extension.as_str() {
-        "csv" | "tsv" | "tab" => csv::open(path, options),
-        "jsonl" | "ndjson" => jsonl::open_lines(path, options),
-        "parquet" | "pq" => parquet::open(path, options),
-        "json" => {
-            let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
-            match bytes.trim_ascii_start().first() {
-                Some(b'[') => jsonl::open_array(path, &bytes, options),
-                Some(b'{') => karpathy::parse(path, &bytes, options),
-                _ => Err(DataError::Parse {
-                    path: path.to_owned(),
-                    location: "its start".to_owned(),
-                    message: "neither a list of rows nor an object with `images`".to_owned(),
-                }),
-            }
-        }
-        _ => Err(DataError::UnknownFormat {
+    let source = Source::look(path)?;
+    let format = match &options.format {
+        Some(name) => FORMATS.iter().find(|format| format.name == name),
+        None => FORMATS.iter().find(|format| (format.recognises)(&source)),
+    };
+    match format {
+        Some(format) => (format.open)(&source, options),
+        None => Err(DataError::UnknownFormat {
             path: path.to_owned(),
-            detail: if extension.is_empty() {
-                String::new()
-            } else {
-                format!(": `.{extension}`")
+            detail: match (&options.format, source.extension.as_str()) {
+                (Some(name), _) => format!(": there is no format `{name}`"),
+                (None, "") => String::new(),
+                (None, extension) => format!(": `.{extension}`"),
             },
         }),
     }
+}
+
+/// The names of all formats, for a message.
+pub(crate) fn format_names() -> String {
+    let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+    names.join(", ")
 }
 
 /// The name of a data set: the file's or folder's name without its extension.

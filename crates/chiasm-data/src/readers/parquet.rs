@@ -12,13 +12,20 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
 
-use super::collect::{Collector, Picture, RawRow};
+use super::collect::{Collector, Picture, RawRow, RowLabels};
 use super::columns::Columns;
-use super::{OpenOptions, Opened, parse_split};
+use super::{Format, OpenOptions, Opened, parse_split};
 use crate::dataset::Unit;
 use crate::error::DataError;
 
-pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+pub(super) const FORMAT: Format = Format {
+    name: "parquet",
+    what: "Parquet table (.parquet)",
+    recognises: |source| source.has_extension(&["parquet", "pq"]),
+    open: |source, options| open(&source.path, options),
+};
+
+fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     // The Parquet crate has asserts on its way; a damaged file must be an error of ours.
     catch_unwind(AssertUnwindSafe(|| read(path, options)))
         .unwrap_or_else(|_| Err(parse_error(path, "an unknown row", "the file is damaged")))
@@ -35,27 +42,28 @@ fn read(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
         .map(|field| field.name().to_owned())
         .collect();
     let columns = Columns::find(path, &names, options)?;
-    let wanted = [Some(columns.image), Some(columns.text), columns.split];
     let fields = schema.get_fields().iter().enumerate();
     let fields = fields
-        .filter(|(index, _)| wanted.contains(&Some(*index)))
+        .filter(|(index, _)| columns.read().any(|column| column == *index))
         .map(|(_, field)| Arc::clone(field));
     let projection = Type::group_type_builder(schema.name())
         .with_fields(fields.collect())
         .build()
         .map_err(failed)?;
     let name = |column: usize| names.get(column).map(String::as_str).unwrap_or_default();
-    let (image, text, split) = (
-        name(columns.image),
-        name(columns.text),
-        columns.split.map(name),
-    );
+    let roles = Roles {
+        image: name(columns.image),
+        text: name(columns.text),
+        split: columns.split.map(name),
+        answer: columns.answer.map(name),
+        label: columns.label.map(name),
+    };
     let mut collector = Collector::new(path, options, Unit::Row);
     for (number, row) in (1u64..).zip(reader.get_row_iter(Some(projection)).map_err(failed)?) {
         // An unreadable page leaves nothing to go on with: the rows after it have no known place.
         let row =
             row.map_err(|error| parse_error(path, &format!("row {number}"), &error.to_string()))?;
-        match convert(row.into_columns(), number, image, text, split) {
+        match convert(row.into_columns(), number, &roles) {
             Ok(row) => collector.add(row),
             Err(reason) => collector.refuse(number, "", reason),
         }
@@ -63,33 +71,42 @@ fn read(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     collector.finish()
 }
 
-fn convert(
-    cells: Vec<(String, Field)>,
-    number: u64,
-    image: &str,
-    text: &str,
-    split: Option<&str>,
-) -> Result<RawRow, String> {
+/// Column names by role.
+struct Roles<'a> {
+    image: &'a str,
+    text: &'a str,
+    split: Option<&'a str>,
+    answer: Option<&'a str>,
+    label: Option<&'a str>,
+}
+
+fn convert(cells: Vec<(String, Field)>, number: u64, roles: &Roles<'_>) -> Result<RawRow, String> {
     let mut picture = None;
     let mut texts = None;
-    let mut part = None;
+    let mut split = None;
+    let mut own = RowLabels::default();
     for (name, field) in cells {
-        if name == image {
+        let is = |role: Option<&str>| role == Some(name.as_str());
+        if name == roles.image {
             picture = Some(to_picture(field)?);
-        } else if name == text {
+        } else if name == roles.text {
             texts = Some(to_texts(&field)?);
-        } else if Some(name.as_str()) == split {
-            part = Some(parse_split(
+        } else if is(roles.split) {
+            split = Some(parse_split(
                 &to_string(&field).ok_or("the split is missing or no string")?,
             )?);
+        } else if is(roles.answer) {
+            own.answers = to_texts(&field)?;
+        } else if is(roles.label) {
+            own.label = Some(to_string(&field).unwrap_or_else(|| field.to_string()));
         }
     }
-    Ok(RawRow {
-        number,
-        picture: picture.ok_or_else(|| format!("`{image}` is missing"))?,
-        texts: texts.ok_or_else(|| format!("`{text}` is missing"))?,
-        split: part,
-    })
+    let picture = picture.ok_or_else(|| format!("`{}` is missing", roles.image))?;
+    let texts = texts.ok_or_else(|| format!("`{}` is missing", roles.text))?;
+    Ok(own.apply(RawRow {
+        split,
+        ..RawRow::new(number, picture, texts)
+    }))
 }
 
 fn to_picture(field: Field) -> Result<Picture, String> {

@@ -1,10 +1,13 @@
 //! `chiasm data check`: what a data set holds and what of it cannot be used.
 
+use std::path::Path;
+
 use chiasm_data::check::{Spread, Summary};
+use chiasm_data::readers::FORMATS;
 use chiasm_train::recipe::DataConfig;
 use serde::Serialize;
 
-use crate::cli::{DataArgs, DataCommand, Global};
+use crate::cli::{DataArgs, DataCommand, Global, SourceArgs};
 use crate::error::CliError;
 use crate::output;
 use crate::source::{Checked, open_and_check};
@@ -21,11 +24,32 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: &DataArgs, global: &Global) -> Result<(), CliError> {
-    let DataCommand::Check {
-        path,
-        source,
-        quarantine,
-    } = &args.command;
+    match &args.command {
+        DataCommand::Formats => {
+            formats();
+            Ok(())
+        }
+        DataCommand::Check {
+            path,
+            source,
+            quarantine,
+        } => check(path, source, quarantine, global),
+    }
+}
+
+/// A line a format.
+fn formats() {
+    for format in FORMATS {
+        output::result(&format!("{:<20} {}", format.name, format.what));
+    }
+}
+
+fn check(
+    path: &str,
+    source: &SourceArgs,
+    quarantine: &Path,
+    global: &Global,
+) -> Result<(), CliError> {
     let mut config = DataConfig::default();
     source.apply(Some(path), &mut config);
     let checked = open_and_check(&config)?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use burn::module::Module as _;
 use burn::tensor::Device;
-use chiasm_data::{Dataset, thumbnail};
+use chiasm_data::{Dataset, ImageSource, frames, thumbnail};
 use chiasm_eval::metrics::{Direction, TieRule, retrieval, shortlist};
 use chiasm_eval::predictions::Predictions;
 use chiasm_eval::report::{
@@ -209,9 +209,8 @@ fn gallery(predictions: &Predictions, subset: &Dataset) -> Vec<QueryResult> {
 /// A small copy of a picture; a report goes on without one that has become unreadable.
 fn picture(dataset: &Dataset, index: usize) -> Option<Vec<u8>> {
     let sample = dataset.samples.get(index)?;
-    let small = sample
-        .image
-        .read()
+    let small = frames::still_source(sample)
+        .and_then(ImageSource::read)
         .map_err(|error| error.to_string())
         .and_then(|bytes| thumbnail(&bytes, THUMBNAIL).map_err(|error| error.to_string()));
     match small {

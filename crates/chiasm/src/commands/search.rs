@@ -76,7 +76,7 @@ pub(crate) fn search(
                         rank: place + 1,
                         score,
                         id: sample.id.clone(),
-                        path: sample.image.path().map(|path| path.display().to_string()),
+                        path: sample.visual.path().map(|path| path.display().to_string()),
                         text: sample.texts.first().cloned().unwrap_or_default(),
                         index,
                     })

@@ -94,7 +94,7 @@ pub(crate) fn workspace(count: usize) -> (tempfile::TempDir, PathBuf) {
         .enumerate()
     {
         let name = format!("photos/{index}.png");
-        let bytes = sample.image.read().expect("picture");
+        let bytes = sample.visual.sources()[0].read().expect("picture");
         std::fs::write(dir.path().join(&name), bytes).expect("picture");
         let split = ["train", "train", "train", "val", "test"][index % 5];
         table.push_str(&format!("{name},\"{}\",{split}\n", sample.texts[0]));
