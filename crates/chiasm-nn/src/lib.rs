@@ -15,6 +15,7 @@ mod kernels;
 pub mod layers;
 pub mod model;
 pub mod names;
+pub mod published;
 pub mod spans;
 pub mod text;
 pub mod tokens;

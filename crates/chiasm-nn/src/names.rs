@@ -127,12 +127,17 @@ fn vision_names(module: &str, leaf: &str) -> Vec<String> {
 }
 
 /// Turns a state dict with published names into one with ours, for the parameters in `wanted`
-/// (our names and shapes). Tensors that no wanted parameter uses stay in `published_state`.
+/// (our names and shapes); `names` gives the published names of ours. Tensors that no wanted
+/// parameter uses stay in `published_state`.
 #[must_use]
-pub fn from_published(wanted: &StateDict, published_state: &mut StateDict) -> StateDict {
+pub fn from_published(
+    wanted: &StateDict,
+    published_state: &mut StateDict,
+    names: impl Fn(&str) -> Vec<String>,
+) -> StateDict {
     let mut ours = StateDict::new();
     for (name, parameter) in wanted {
-        let sources = published(name);
+        let sources = names(name);
         if sources.is_empty() || !sources.iter().all(|s| published_state.contains_key(s)) {
             continue;
         }

@@ -11,6 +11,7 @@ use burn::tensor::{DType, Gradients, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::kernels;
+use crate::published::Reshaped;
 
 /// One parameter on the host, in PyTorch's layout.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +49,9 @@ pub enum WeightError {
         /// Shape of the parameter.
         expected: Vec<usize>,
     },
+    /// A configuration that no model can be built from.
+    #[error("config.json: {0}")]
+    Config(String),
     /// Parameters the file does not hold.
     #[error("{} parameters are missing from the weights, the first is `{first}`", names.len())]
     Missing {
@@ -67,6 +71,10 @@ pub struct LoadReport {
     pub missing: Vec<String>,
     /// Tensors of the file that no parameter wanted.
     pub unexpected: Vec<String>,
+    /// Tensors of the file that are known not to matter: index buffers, heads of other tasks.
+    pub ignored: Vec<String>,
+    /// Tensors that were given another shape, for example position tables.
+    pub reshaped: Vec<Reshaped>,
 }
 
 impl LoadReport {

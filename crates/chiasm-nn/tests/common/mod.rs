@@ -76,7 +76,7 @@ pub(crate) fn load_model(case: &Case, device: &Device) -> VisionLanguageModel {
             )
         })
         .collect();
-    let ours = names::from_published(&state_dict(&model), &mut published);
+    let ours = names::from_published(&state_dict(&model), &mut published, names::published);
     published.retain(|name, _| !OTHER_HEADS.iter().any(|head| name.starts_with(head)));
     assert!(
         published.is_empty(),
