@@ -40,6 +40,7 @@ pub mod subword;
 pub mod thumbnail;
 pub mod tokenizer;
 pub mod transform;
+mod vocabulary_files;
 
 pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use dataset::{
