@@ -3,3 +3,6 @@
 //! Every parser here takes its caps before it takes memory, executes nothing, and answers damaged
 //! input with an error that names the place. Nothing in this crate knows a model or a data set.
 #![forbid(unsafe_code)]
+
+pub mod shard;
+pub mod tar;
