@@ -25,6 +25,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod answers;
 pub mod atomic;
 pub mod builtin;
 pub mod check;
@@ -44,7 +45,7 @@ mod vocabulary_files;
 
 pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use dataset::{
-    Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rect,
+    Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rating, Rect,
     RegionSource, Sample, SharedFile, Split, SplitCount, Unit, Visual,
 };
 pub use decode::{AlphaRule, DecodeError, Limits, Rgb, decode, decode_rgb};
