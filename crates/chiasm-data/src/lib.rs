@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic;
+pub mod audit;
 pub mod builtin;
 pub mod check;
 pub mod dataset;
@@ -33,6 +34,7 @@ pub mod decode;
 pub mod error;
 pub mod frames;
 pub mod loader;
+pub mod phash;
 pub mod readers;
 pub mod resample;
 pub mod rng;
@@ -41,7 +43,8 @@ pub mod thumbnail;
 pub mod tokenizer;
 pub mod transform;
 
-pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
+pub use audit::{Finding, Overlap, OverlapCounts, Trace, audit};
+pub use check::{CheckReport, Print, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use dataset::{
     Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rect,
     RegionSource, Sample, SharedFile, Split, SplitCount, Unit, Visual,
