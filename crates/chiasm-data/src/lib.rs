@@ -27,6 +27,7 @@
 
 pub mod answers;
 pub mod atomic;
+pub mod audit;
 pub mod builtin;
 pub mod check;
 pub mod dataset;
@@ -34,6 +35,7 @@ pub mod decode;
 pub mod error;
 pub mod frames;
 pub mod loader;
+pub mod phash;
 pub mod readers;
 pub mod resample;
 pub mod rng;
@@ -43,7 +45,8 @@ pub mod tokenizer;
 pub mod transform;
 mod vocabulary_files;
 
-pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
+pub use audit::{Finding, Overlap, OverlapCounts, Trace, audit};
+pub use check::{CheckReport, Print, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use dataset::{
     Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rating, Rect,
     RegionSource, Sample, SharedFile, Split, SplitCount, Unit, Visual,
