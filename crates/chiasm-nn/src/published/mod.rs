@@ -7,6 +7,7 @@
 pub mod convolution;
 pub mod mobilenet;
 pub mod resnet;
+pub mod rosita;
 
 use burn::module::Module;
 use burn::tensor::Device;
