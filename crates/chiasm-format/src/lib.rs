@@ -3,3 +3,9 @@
 //! Every parser here takes its caps before it takes memory, executes nothing, and answers damaged
 //! input with an error that names the place. Nothing in this crate knows a model or a data set.
 #![forbid(unsafe_code)]
+
+pub mod arrow;
+pub mod error;
+pub mod source;
+
+pub use error::FormatError;
