@@ -165,6 +165,9 @@ pub enum DataError {
         /// The rule it breaks.
         reason: &'static str,
     },
+    /// A container of records cannot be read.
+    #[error(transparent)]
+    Format(#[from] chiasm_format::FormatError),
     /// The tokenizer cannot be read or trained.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -197,6 +200,7 @@ impl DataError {
             Self::BadRate { .. } => {
                 Some("repair or remove the listed rows, name the folder of the pictures with `--image-root` if they were not found, or allow more with `--max-bad-rate`".to_owned())
             }
+            Self::Format(error) => error.hint().map(str::to_owned),
             Self::Tokenizer(error) => error.hint(),
             Self::Transform(error) => error.hint(),
             _ => None,

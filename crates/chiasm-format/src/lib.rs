@@ -4,5 +4,10 @@
 //! input with an error that names the place. Nothing in this crate knows a model or a data set.
 #![forbid(unsafe_code)]
 
+pub mod arrow;
+pub mod error;
 pub mod shard;
+pub mod source;
 pub mod tar;
+
+pub use error::FormatError;

@@ -15,6 +15,7 @@
 //! * A row that cannot be used goes to the quarantine list with its place and reason. The picture
 //!   files themselves are not opened here, see [`crate::check()`].
 
+mod arrow;
 mod coco;
 mod collect;
 mod columns;
@@ -90,6 +91,7 @@ pub struct Format {
 
 /// Every format, in the order in which a source is tried: the particular before the general.
 pub const FORMATS: &[Format] = &[
+    arrow::FORMAT,
     karpathy::FORMAT,
     vqa::FORMAT,
     coco::FORMAT,
