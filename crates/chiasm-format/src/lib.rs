@@ -4,5 +4,7 @@
 //! input with an error that names the place. Nothing in this crate knows a model or a data set.
 #![forbid(unsafe_code)]
 
+pub mod lineidx;
+pub mod numpy;
 pub mod shard;
 pub mod tar;
