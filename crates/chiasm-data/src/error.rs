@@ -59,6 +59,16 @@ pub enum DataError {
         /// What is wrong there.
         message: String,
     },
+    /// A file is a part of a data set, and the other part is not there.
+    #[error("`{}` {missing}", path.display())]
+    Incomplete {
+        /// The file that is there.
+        path: PathBuf,
+        /// What is missing, as the rest of a sentence that the file begins.
+        missing: String,
+        /// What to name, and how.
+        hint: String,
+    },
     /// A table has no column for a role.
     #[error(
         "`{}` has no {role} column{}; its columns are: {}",
@@ -176,6 +186,7 @@ impl DataError {
                 "`chiasm data formats` describes what can be read; name one with `--format`: {}",
                 crate::readers::format_names()
             )),
+            Self::Incomplete { hint, .. } => Some(hint.clone()),
             Self::ColumnMissing { role, nearest, .. } => Some(match nearest {
                 Some(column) => format!("if `{column}` is meant, pass `--{role}-column {column}`"),
                 None => format!("name the column with `--{role}-column`"),

@@ -9,7 +9,7 @@ use std::cell::Cell;
 
 use burn::backend::DispatchTensor;
 use burn::module::{Module, Param};
-use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::activation::{gelu, gelu_approximate, relu, sigmoid};
 use burn::tensor::{Device, Tensor, TensorData, module};
 use chiasm_data::rng;
 
@@ -256,6 +256,8 @@ pub fn activate<const D: usize>(activation: Activation, input: Tensor<D>) -> Ten
     match activation {
         Activation::Gelu => gelu(input),
         Activation::QuickGelu => input.clone() * sigmoid(input * 1.702),
+        Activation::GeluTanh => gelu_approximate(input),
+        Activation::Relu => relu(input),
     }
 }
 

@@ -15,13 +15,23 @@
 //! * A row that cannot be used goes to the quarantine list with its place and reason. The picture
 //!   files themselves are not opened here, see [`crate::check()`].
 
+mod coco;
 mod collect;
 mod columns;
 mod csv;
+mod entities;
 mod folder;
+mod gqa;
+mod json;
 mod jsonl;
+mod judgements;
 mod karpathy;
+mod nlvr;
 mod parquet;
+mod phrases;
+mod snli_ve;
+mod vgqa;
+mod vqa;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -81,6 +91,15 @@ pub struct Format {
 /// Every format, in the order in which a source is tried: the particular before the general.
 pub const FORMATS: &[Format] = &[
     karpathy::FORMAT,
+    vqa::FORMAT,
+    coco::FORMAT,
+    gqa::FORMAT,
+    vgqa::FORMAT,
+    nlvr::FORMAT,
+    snli_ve::FORMAT,
+    phrases::FORMAT,
+    entities::FORMAT,
+    judgements::FORMAT,
     jsonl::ARRAY,
     jsonl::LINES,
     csv::FORMAT,
@@ -182,6 +201,29 @@ fn name_of(path: &Path) -> String {
     let name = path.file_stem().or_else(|| path.file_name());
     name.map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
+}
+
+/// The split that a file or folder name says: `captions_val2014`, `testdev_balanced_questions`,
+/// `test-dev2015`, `test1`.
+fn split_in_name(name: &str) -> Option<Split> {
+    let words = || {
+        name.split(|c: char| !c.is_ascii_alphabetic())
+            .filter(|word| !word.is_empty())
+    };
+    let pairs = words().zip(words().skip(1));
+    let pair = pairs
+        .map(|(one, two)| format!("{one}_{two}"))
+        .find_map(|pair| pair.parse().ok());
+    pair.or_else(|| words().find_map(|word| word.parse().ok()))
+}
+
+/// The split that the name of a file says, else that of its folder.
+fn split_in_path(path: &Path) -> Option<Split> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    [path, folder]
+        .into_iter()
+        .filter_map(Path::file_name)
+        .find_map(|name| split_in_name(&name.to_string_lossy()))
 }
 
 /// The split as written, or the reason why it is none.

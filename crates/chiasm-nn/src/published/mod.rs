@@ -4,6 +4,11 @@
 //! and the names its parameters have on the hub. What is the same for all of them is here: from a
 //! state dict as a file holds it to a filled module and a report.
 
+pub mod convolution;
+pub mod mobilenet;
+pub mod resnet;
+pub mod rosita;
+
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::Value;

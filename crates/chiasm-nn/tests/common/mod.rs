@@ -33,6 +33,7 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
                 - case.size("text_len"),
             layer_norm_eps: 1e-5,
             dropout: 0.0,
+            ..TextConfig::default()
         },
         vision: VisionConfig {
             image_size: case.size("image_size"),
@@ -45,6 +46,7 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
             ),
             activation: Activation::QuickGelu,
             layer_norm_eps: 1e-5,
+            ..VisionConfig::default()
         },
         fusion: FusionConfig {
             hidden_size: hidden,
