@@ -8,6 +8,8 @@ pub mod archive;
 pub mod arrow;
 pub mod atomic;
 pub mod error;
+pub mod lineidx;
+pub mod numpy;
 pub mod pickle;
 pub mod safetensors;
 pub mod shard;
