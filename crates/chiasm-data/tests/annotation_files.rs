@@ -457,6 +457,8 @@ fn hostile_files_are_errors_or_set_aside() {
         ("nlvr", "dev", "\"label\":\"True\"", "\"label\":\"maybe\"", Error, "a third truth"),
         ("nlvr", "dev", "dev-1-2-0", "dev", Error, "identifier names no pair"),
         ("nlvr", "dev", "{\"identifier\"", "{\"identifier\":\n{\"identifier\"", Refused, "line cut off"),
+        ("nlvr", "dev", "\"label\":\"True\"", "\"structured_rep\":[[{}]]", Error, "shape without place"),
+        ("nlvr", "dev", "\"label\":\"True\"", "\"structured_rep\":[[{\"type\":\"a\",\"color\":\"b\",\"x_loc\":1e300,\"y_loc\":0,\"size\":1}]]", Error, "shape outside"),
         ("snli-ve", "s", "\"neutral\"", "\"-\"", Error, "no agreement"),
         ("snli-ve", "s", "\"5\",", "null,", Error, "photo is null"),
         ("phrases", "p", "\"a.jpg\"", "\"c.jpg\"", Error, "image without sentences"),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chiasm_data::answers::{Form, MIN_COUNT, Vocabulary, write_vocabulary};
-use chiasm_data::{Dataset, OpenOptions, Opened, Sample, Split, Visual, open};
+use chiasm_data::{Dataset, Limits, OpenOptions, Opened, Sample, Split, Visual, decode_rgb, open};
 
 /// A path of the shared data, when it is there.
 fn shared(path: &str) -> Option<PathBuf> {
@@ -161,6 +161,39 @@ fn nlvr() {
         let set = whole(&path, None);
         assert_eq!((set.len(), set.counts()[&split].images), (count, count));
         assert_eq!(labels(&set), BTreeMap::from([("false", no), ("true", yes)]));
+        colours_are_where_they_are_drawn(&set.samples[..100]);
+    }
+}
+
+/// The middle of each shape has its colour.
+fn colours_are_where_they_are_drawn(samples: &[Sample]) {
+    for sample in samples {
+        let bytes = sample.visual.sources()[0].read().unwrap();
+        let picture = decode_rgb(&bytes, &Limits::default(), true).unwrap();
+        assert_eq!((picture.width, picture.height), (400, 100));
+        assert_eq!(sample.annotations.size, Some((400, 100)));
+        for object in &sample.annotations.objects {
+            let rect = object.rect.unwrap();
+            let at = |a: f32, b: f32, whole: usize| ((a + b) / 2.0 * whole as f32) as usize;
+            let (x, y) = (
+                at(rect.x1, rect.x2, picture.width),
+                at(rect.y1, rect.y2, picture.height),
+            );
+            let start = (y * picture.width + x) * 3;
+            let [r, g, b] = [0, 1, 2].map(|channel| picture.data[start + channel] > 128);
+            let seen = match (r, g, b) {
+                (true, true, false) => "yellow",
+                (false, true, true) => "blue",
+                (false, false, false) => "black",
+                _ => "another colour",
+            };
+            assert_eq!(
+                object.category.split(' ').next(),
+                Some(seen),
+                "{}",
+                sample.id
+            );
+        }
     }
 }
 
