@@ -26,7 +26,6 @@
 #![forbid(unsafe_code)]
 
 pub mod answers;
-pub mod atomic;
 pub mod builtin;
 pub mod check;
 pub mod dataset;
@@ -41,6 +40,8 @@ pub mod subword;
 pub mod thumbnail;
 pub mod tokenizer;
 pub mod transform;
+
+pub use chiasm_format::atomic;
 
 pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use dataset::{

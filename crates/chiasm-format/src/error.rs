@@ -128,11 +128,7 @@ impl FormatError {
 }
 
 /// Refuses `found` of `what` above `cap`.
-pub(crate) fn check_cap(
-    what: impl Into<String>,
-    found: u64,
-    cap: u64,
-) -> Result<(), FormatError> {
+pub(crate) fn check_cap(what: impl Into<String>, found: u64, cap: u64) -> Result<(), FormatError> {
     if found <= cap {
         return Ok(());
     }
@@ -146,7 +142,11 @@ pub(crate) fn check_cap(
 /// A name out of a file as it may stand in a message: one line, no control characters, short.
 pub(crate) fn shown(name: &str) -> String {
     const LONGEST: usize = 120;
-    let mut shown: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    let mut shown: String = name
+        .chars()
+        .take(LONGEST)
+        .flat_map(char::escape_debug)
+        .collect();
     if name.chars().nth(LONGEST).is_some() {
         shown.push('…');
     }
