@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answers;
+pub mod audit;
 pub mod builtin;
 pub mod check;
 pub mod dataset;
@@ -33,6 +34,7 @@ pub mod decode;
 pub mod error;
 pub mod frames;
 pub mod loader;
+pub mod phash;
 pub mod readers;
 pub mod resample;
 pub mod rng;
@@ -40,10 +42,12 @@ pub mod subword;
 pub mod thumbnail;
 pub mod tokenizer;
 pub mod transform;
+mod vocabulary_files;
 
+pub use audit::{Finding, Overlap, OverlapCounts, Trace, audit};
+pub use check::{CheckReport, Print, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use chiasm_format::atomic;
 
-pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use dataset::{
     Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rating, Rect,
     RegionSource, Sample, SharedFile, Split, SplitCount, Unit, Visual,

@@ -8,9 +8,13 @@ pub mod archive;
 pub mod arrow;
 pub mod atomic;
 pub mod error;
+pub mod lineidx;
+pub mod numpy;
 pub mod pickle;
 pub mod safetensors;
+pub mod shard;
 pub mod source;
+pub mod tar;
 pub mod tensor;
 pub mod torch;
 
