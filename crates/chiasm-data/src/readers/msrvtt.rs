@@ -84,7 +84,7 @@ pub(super) const FORMAT: Format = Format {
             true => captions_in(&source.path),
             false => vec![source.path.clone()],
         };
-        open(source, files, options)
+        open(source, &files, options)
     },
 };
 
@@ -157,7 +157,7 @@ enum Chosen {
     Text(String),
 }
 
-fn open(source: &Source, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Opened, DataError> {
+fn open(source: &Source, files: &[PathBuf], options: &OpenOptions) -> Result<Opened, DataError> {
     let root = root_of(source);
     let lists = lists(&root, options)?;
     let clips = match &options.image_root {
