@@ -16,6 +16,7 @@
 //!   files themselves are not opened here, see [`crate::check()`].
 
 mod arrow;
+mod clips;
 mod coco;
 mod collect;
 mod columns;
@@ -27,10 +28,14 @@ mod json;
 mod jsonl;
 mod judgements;
 mod karpathy;
+mod lsmdc;
+mod msrvtt;
 mod nlvr;
 mod parquet;
 mod phrases;
+mod refcoco;
 mod snli_ve;
+mod thrift;
 mod vgqa;
 mod vqa;
 
@@ -93,8 +98,11 @@ pub struct Format {
 /// Every format, in the order in which a source is tried: the particular before the general.
 pub const FORMATS: &[Format] = &[
     arrow::FORMAT,
+    msrvtt::FORMAT,
+    lsmdc::FORMAT,
     karpathy::FORMAT,
     vqa::FORMAT,
+    refcoco::FORMAT,
     coco::FORMAT,
     gqa::FORMAT,
     vgqa::FORMAT,
