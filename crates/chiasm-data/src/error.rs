@@ -183,6 +183,9 @@ pub enum DataError {
         /// The rule it breaks.
         reason: &'static str,
     },
+    /// A container of records cannot be read.
+    #[error(transparent)]
+    Format(#[from] chiasm_format::FormatError),
     /// The tokenizer cannot be read or trained.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -220,6 +223,7 @@ impl DataError {
                     .to_owned(),
             ),
             Self::Regions { hint, .. } => hint.clone(),
+            Self::Format(error) => error.hint().map(str::to_owned),
             Self::Tokenizer(error) => error.hint(),
             Self::Transform(error) => error.hint(),
             _ => None,

@@ -26,7 +26,6 @@
 #![forbid(unsafe_code)]
 
 pub mod answers;
-pub mod atomic;
 pub mod audit;
 pub mod builtin;
 pub mod check;
@@ -48,6 +47,8 @@ mod vocabulary_files;
 
 pub use audit::{Finding, Overlap, OverlapCounts, Trace, audit};
 pub use check::{CheckReport, Print, Quarantine, QuarantineEntry, check, enforce_rate};
+pub use chiasm_format::atomic;
+
 pub use dataset::{
     Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rating, Rect,
     RegionSource, Sample, SharedFile, Split, SplitCount, Unit, Visual,

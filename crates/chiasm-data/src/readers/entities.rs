@@ -99,8 +99,9 @@ fn open(source: &Source, options: &OpenOptions) -> Result<Opened, DataError> {
     for (number, (name, split)) in (1..).zip(photos) {
         let file = sentences.join(format!("{name}.txt"));
         collector.turn_to(&file);
-        match split.and_then(|split| photo(&name, &file, boxes.as_deref(), split)) {
-            Ok((texts, annotations, split)) => {
+        let read = split.and_then(|split| Ok((split, photo(&name, &file, boxes.as_deref())?)));
+        match read {
+            Ok((split, (texts, annotations))) => {
                 let picture = ImageSource::Path(collector.find(&format!("{name}.jpg")));
                 let picture = Picture::Found {
                     id: name,
@@ -191,8 +192,7 @@ fn photo(
     name: &str,
     sentences: &Path,
     boxes: Option<&Path>,
-    split: Option<Split>,
-) -> Result<(Vec<String>, Annotations, Option<Split>), String> {
+) -> Result<(Vec<String>, Annotations), String> {
     if name.contains(['/', '\\']) {
         return Err("a name of a photo is no path".to_owned());
     }
@@ -225,7 +225,7 @@ fn photo(
         phrases,
         ..Annotations::default()
     };
-    Ok((texts, annotations, split))
+    Ok((texts, annotations))
 }
 
 fn read_text(file: &Path) -> Result<String, String> {

@@ -5,7 +5,7 @@
 //! # Rules that hold for every format
 //!
 //! * Paths of pictures are relative to [`OpenOptions::image_root`], else to the file's folder or to
-//!   `images/` in it.
+//!   `images/` in it. Formats with an official layout look into its folders as well.
 //! * Rows that name the same picture become one sample with several texts. Rows with an answer or a
 //!   label are samples of their own; the picture is then their group.
 //! * The id of a sample is the picture's path as written (without a leading `./`). A picture stored
@@ -15,6 +15,7 @@
 //! * A row that cannot be used goes to the quarantine list with its place and reason. The picture
 //!   files themselves are not opened here, see [`crate::check()`].
 
+mod arrow;
 mod coco;
 mod collect;
 mod columns;
@@ -52,8 +53,9 @@ pub const MAX_TEXT_CHARS: usize = 10_000;
 pub struct OpenOptions {
     /// Name of the format, one of [`FORMATS`]. Default: the first that recognises the source.
     pub format: Option<String>,
-    /// File with what people said about the pictures, where a format keeps it apart (answers of
-    /// VQA v2, instances of COCO). Default: the file beside the source that the format names so.
+    /// The other part of the data, where a format keeps it apart: the answers of VQA v2, the
+    /// instances of COCO, the Karpathy split file that phrases or judgements speak of, the folder of
+    /// boxes of Flickr30k Entities. Default: what stands beside the source under its usual name.
     pub annotations: Option<PathBuf>,
     /// Column of the picture. Default: the first of `image`, `image_path`, `filepath`, `file`,
     /// `filename`, `path`, `img`, `image_file` (in any case) that exists.
@@ -96,6 +98,7 @@ pub struct Format {
 
 /// Every format, in the order in which a source is tried: the particular before the general.
 pub const FORMATS: &[Format] = &[
+    arrow::FORMAT,
     karpathy::FORMAT,
     vqa::FORMAT,
     coco::FORMAT,
