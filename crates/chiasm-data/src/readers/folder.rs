@@ -12,7 +12,8 @@ use super::{Format, OpenOptions, Opened};
 use crate::dataset::{ImageSource, Split, Unit, read_capped};
 use crate::error::DataError;
 
-const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+/// Extensions of pictures, in lower case.
+pub(super) const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 
 /// Cap on a text file: 1 MiB, room for a hundred of the longest texts.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
