@@ -4,10 +4,16 @@
 //! and the names its parameters have on the hub. What is the same for all of them is here: from a
 //! state dict as a file holds it to a filled module and a report.
 
+mod bert_family;
 pub mod convolution;
+mod keys;
+pub mod lxmert;
 pub mod mobilenet;
+pub mod pairs;
 pub mod resnet;
 pub mod rosita;
+pub mod vilt;
+pub mod visual_bert;
 
 use burn::module::Module;
 use burn::tensor::Device;
