@@ -4,7 +4,7 @@
 //! One of our parameters may be several published ones joined along their first axis (query, key
 //! and value); a published one is never split over several of ours.
 
-use crate::weights::{HostTensor, StateDict};
+use crate::weights::{HostTensor, Shapes, StateDict};
 
 /// Published names of one of our parameters, in the order in which they are joined along the
 /// first axis. Empty: the reference has no such parameter.
@@ -17,7 +17,7 @@ pub fn published(name: &str) -> Vec<String> {
         };
     };
     if let Some(rest) = module.strip_prefix("text.") {
-        return text_names(rest, leaf);
+        return bert_names("text_transformer.", rest, leaf);
     }
     if module == "vision" {
         return vision_names("", leaf);
@@ -55,9 +55,10 @@ pub fn published(name: &str) -> Vec<String> {
     vec![format!("{simple}.{leaf}")]
 }
 
-fn text_names(module: &str, leaf: &str) -> Vec<String> {
+/// Names of BERT and RoBERTa for a parameter of a text encoder, behind `prefix`.
+pub(crate) fn bert_names(prefix: &str, module: &str, leaf: &str) -> Vec<String> {
     if let Some(rest) = module.strip_prefix("layers.") {
-        return layer_names("text_transformer.encoder.layer.", rest, leaf);
+        return layer_names(&format!("{prefix}encoder.layer."), rest, leaf);
     }
     let table = match module {
         "words" => "word_embeddings",
@@ -66,7 +67,7 @@ fn text_names(module: &str, leaf: &str) -> Vec<String> {
         "norm" => "LayerNorm",
         _ => return Vec::new(),
     };
-    vec![format!("text_transformer.embeddings.{table}.{leaf}")]
+    vec![format!("{prefix}embeddings.{table}.{leaf}")]
 }
 
 /// A BERT layer, with or without cross-attention: `rest` is `index.part`.
@@ -160,31 +161,46 @@ pub fn scl_canonical(found: &str) -> Option<String> {
 /// parameter uses stay in `published_state`.
 #[must_use]
 pub fn from_published(
-    wanted: &StateDict,
+    wanted: &Shapes,
     published_state: &mut StateDict,
     names: impl Fn(&str) -> Vec<String>,
 ) -> StateDict {
     let mut ours = StateDict::new();
-    for (name, parameter) in wanted {
+    for (name, shape) in wanted {
         let sources = names(name);
         if sources.is_empty() || !sources.iter().all(|s| published_state.contains_key(s)) {
             continue;
         }
-        let values: Vec<f32> = sources
+        let parts = sources
             .iter()
-            .filter_map(|source| published_state.remove(source))
-            .flat_map(|tensor| tensor.values)
-            .collect();
-        // Only views change (a convolution kernel is a matrix, a scalar a vector of one): if the
-        // count differs the shape check of the load reports it with the file's own count.
-        let shape = if values.len() == parameter.values.len() {
-            parameter.shape.clone()
-        } else {
-            vec![values.len()]
+            .filter_map(|source| published_state.remove(source));
+        let Some(joined) = parts.reduce(join) else {
+            continue;
         };
-        ours.insert(name.clone(), HostTensor { shape, values });
+        // Only views change (a convolution kernel is a matrix, a scalar a vector of one): if the
+        // count differs the shape check of the load reports it with the file's own shape.
+        let count = shape
+            .iter()
+            .try_fold(1, |count: usize, len| count.checked_mul(*len));
+        let same = count == Some(joined.values.len());
+        ours.insert(
+            name.clone(),
+            HostTensor {
+                shape: if same { shape.clone() } else { joined.shape },
+                values: joined.values,
+            },
+        );
     }
     ours
+}
+
+/// Two tensors one after the other along their first axis.
+fn join(mut first: HostTensor, second: HostTensor) -> HostTensor {
+    if let (Some(rows), Some(more)) = (first.shape.first_mut(), second.shape.first()) {
+        *rows += more;
+    }
+    first.values.extend(second.values);
+    first
 }
 
 /// Splits one of our tensors (a weight or its gradient) into its published parts.

@@ -22,22 +22,15 @@ const CASE: &str = "hf/visual_bert";
 #[test]
 fn parity_hf_visual_bert() {
     on_every_batch(CASE, |model: &VisualBert, batch| {
-        let texts = batch.texts();
-        let regions = batch.regions("visual_embeds", None);
-        let words = batch.mask("attention_mask", "input_ids");
-        let mask = joined(
-            (&words, batch.input("input_ids").shape[1]),
-            (
-                &batch.mask("visual_attention_mask", "visual_embeds"),
-                batch.input("visual_embeds").shape[1],
-            ),
-        );
+        let (texts, words) = batch.texts();
+        let (regions, seen) = batch.regions("visual_embeds", None);
+        let mask = joined(texts.spans.batch(), &words, &seen);
         let hidden = model.forward(&texts, Some(&regions)).unwrap();
-        batch.check_rows("last_hidden_state", &hidden.rows, &mask);
+        batch.check_tokens("last_hidden_state", &hidden, &mask);
         let pooled = model.embed_pairs(&texts, Some(&regions)).unwrap();
-        batch.check("pooler_output", &pooled);
+        batch.check("pooler_output", pooled);
         let alone = model.forward(&texts, None).unwrap();
-        batch.check_rows("text_only.last_hidden_state", &alone.rows, &words);
+        batch.check_tokens("text_only.last_hidden_state", &alone, &words);
     });
 }
 
@@ -74,8 +67,8 @@ fn configurations_of_other_models_are_refused() {
         CASE,
         &[
             ("model_type", json!("bert")),
-            ("model_type", json!("(missing)")),
-            ("hidden_size", json!("(missing)")),
+            ("model_type", json!(null)),
+            ("hidden_size", json!(null)),
             ("hidden_size", json!(0)),
             ("hidden_size", json!(-64)),
             ("hidden_size", json!("64")),
@@ -97,8 +90,8 @@ fn configurations_of_other_models_are_refused() {
 #[test]
 fn regions_that_do_not_fit_are_refused() {
     on_every_batch(CASE, |model: &VisualBert, batch| {
-        let texts = batch.texts();
-        let good = batch.regions("visual_embeds", None);
+        let (texts, _) = batch.texts();
+        let (good, _) = batch.regions("visual_embeds", None);
         let refused = |regions| model.embed_pairs(&texts, Some(&regions)).unwrap_err();
 
         let mut regions = good.clone();
@@ -115,7 +108,7 @@ fn regions_that_do_not_fit_are_refused() {
         let error = refused(regions);
         assert!(error.to_string().contains("boxes"), "{error}");
 
-        let mut texts = batch.texts();
+        let mut texts = texts.clone();
         texts.ids = texts.ids.iter().map(|id| id + 1000).collect();
         let error = model.embed_pairs(&texts, Some(&good)).unwrap_err();
         assert!(matches!(error, PairError::Text(_)), "{error}");

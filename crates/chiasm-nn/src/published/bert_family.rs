@@ -5,7 +5,7 @@ use super::keys::Keys;
 use crate::config::TextConfig;
 use crate::weights::WeightError;
 
-/// Sizes of the text side; `layers` is the key of their number.
+/// Sizes of the text side, with so many layers.
 pub(crate) fn text_config(keys: Keys<'_>, layers: usize) -> Result<TextConfig, WeightError> {
     let hidden_size = keys.size("hidden_size")?;
     Ok(TextConfig {

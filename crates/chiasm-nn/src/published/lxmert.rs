@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Published;
 use super::bert_family::{self, text_config};
@@ -139,19 +139,15 @@ impl Published for Lxmert {
     fn config(json: &Value) -> Result<Self::Config, WeightError> {
         let keys = Keys(json);
         keys.require_type("lxmert")?;
-        if keys.size("visual_pos_dim")? != BOX {
-            return Err(WeightError::Config(format!(
-                "`visual_pos_dim` is not {BOX}, the corners of a region"
-            )));
-        }
-        let mut text = text_config(keys, keys.size("l_layers")?)?;
+        keys.require("visual_pos_dim", &json!(BOX))?;
+        let mut text = text_config(keys, keys.layers_or("l_layers", 9)?)?;
         // Not read from the file by the published code either.
         text.layer_norm_eps = 1e-12;
         Ok(LxmertConfig {
             text,
             region_features: keys.size("visual_feat_dim")?,
-            region_layers: keys.size("r_layers")?,
-            cross_layers: keys.size("x_layers")?,
+            region_layers: keys.layers_or("r_layers", 5)?,
+            cross_layers: keys.layers_or("x_layers", 5)?,
         })
     }
 

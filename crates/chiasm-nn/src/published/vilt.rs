@@ -6,7 +6,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Published;
 use super::bert_family::{self, text_config};
@@ -176,22 +176,19 @@ impl Published for Vilt {
     fn config(json: &Value) -> Result<Self::Config, WeightError> {
         let keys = Keys(json);
         keys.require_type("vilt")?;
-        let refused = |what: &str| Err(WeightError::Config(what.to_owned()));
-        if json.get("qkv_bias") == Some(&Value::Bool(false)) {
-            return refused("`qkv_bias` is false; attention without a bias is not built");
-        }
-        if keys.size("num_channels")? != 3 {
-            return refused("`num_channels` is not 3");
-        }
+        keys.require("qkv_bias", &json!(true))?;
+        keys.require("num_channels", &json!(3))?;
         let modalities = keys.size("modality_type_vocab_size")?;
         if modalities < 2 {
-            return refused("`modality_type_vocab_size` is 1; words and patches need a row each");
+            let wanted = "a row each for words and patches";
+            return Err(keys.refused("modality_type_vocab_size", wanted));
         }
-        let layers = keys.size("num_hidden_layers")?;
+        let layers = keys.layers_or("num_hidden_layers", 12)?;
         let text = text_config(keys, 0)?;
         let (image_size, patch_size) = (keys.size("image_size")?, keys.size("patch_size")?);
         if !image_size.is_multiple_of(patch_size) {
-            return refused("`patch_size` does not divide `image_size`");
+            let wanted = format!("a number that divides the side {image_size}");
+            return Err(keys.refused("patch_size", &wanted));
         }
         let vision = VisionConfig {
             image_size,

@@ -97,11 +97,9 @@ impl Published for VisualBert {
         keys.require_type("visual_bert")?;
         // Two stacks of layers, of which only the first sees both: no published weights are so.
         keys.require_off("bypass_transformer")?;
-        let text = text_config(keys, keys.size("num_hidden_layers")?)?;
+        let text = text_config(keys, keys.layers_or("num_hidden_layers", 12)?)?;
         if text.type_rows < 2 {
-            return Err(WeightError::Config(
-                "`type_vocab_size` is 1; regions need a second row".to_owned(),
-            ));
+            return Err(keys.refused("type_vocab_size", "a second row, for regions,"));
         }
         Ok(VisualBertConfig {
             text,
