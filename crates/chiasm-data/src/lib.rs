@@ -25,7 +25,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-pub mod atomic;
 pub mod builtin;
 pub mod check;
 pub mod dataset;
@@ -40,6 +39,8 @@ pub mod subword;
 pub mod thumbnail;
 pub mod tokenizer;
 pub mod transform;
+
+pub use chiasm_format::atomic;
 
 pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use dataset::{

@@ -3,3 +3,18 @@
 //! Every parser here takes its caps before it takes memory, executes nothing, and answers damaged
 //! input with an error that names the place. Nothing in this crate knows a model or a data set.
 #![forbid(unsafe_code)]
+
+pub mod archive;
+pub mod atomic;
+pub mod error;
+pub mod pickle;
+pub mod safetensors;
+pub mod source;
+pub mod tensor;
+pub mod torch;
+
+pub use archive::{Archive, TensorInfo};
+pub use error::FormatError;
+pub use safetensors::{TensorSpec, write_safetensors};
+pub use source::ByteSource;
+pub use tensor::{Dtype, Tensor};
