@@ -71,7 +71,7 @@ pub(crate) fn bert_names(prefix: &str, module: &str, leaf: &str) -> Vec<String> 
 }
 
 /// A BERT layer, with or without cross-attention: `rest` is `index.part`.
-fn layer_names(prefix: &str, rest: &str, leaf: &str) -> Vec<String> {
+pub(crate) fn layer_names(prefix: &str, rest: &str, leaf: &str) -> Vec<String> {
     let Some((index, part)) = rest.split_once('.') else {
         return Vec::new();
     };
@@ -125,6 +125,35 @@ fn vision_names(module: &str, leaf: &str) -> Vec<String> {
         }
     };
     vec![format!("vision_transformer.visual.{name}")]
+}
+
+/// Today's published name of a name found in an SCL checkpoint, without the prefixes of the training
+/// loop. `None`: no weight of the pre-trained model: parts that are built and saved but never run
+/// (`specs/scl.md` sections 1.2, 1.3 and 1.8), buffers, heads of downstream tasks.
+#[must_use]
+pub fn scl_canonical(found: &str) -> Option<String> {
+    let mut name = found;
+    // `transformer.` is dropped as a prefix only: inside, it is a part of the vision tower.
+    while let Some(rest) = ["module.", "model.", "transformer."]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+    {
+        name = rest;
+    }
+    let dead = [
+        "text_transformer.pooler.",
+        // A decoder of masked patches.
+        "vision_transformer.visual.decoder_",
+        "vision_transformer.visual.mask_token",
+        "vision_transformer.visual.visual_mask_token",
+        "vqa_classifier.",
+        "nlvr2_classifier.",
+        "rank_output.",
+    ];
+    let buffers = [".position_ids", ".token_type_ids"];
+    let is_dead = dead.iter().any(|prefix| name.starts_with(prefix))
+        || buffers.iter().any(|suffix| name.ends_with(suffix));
+    (!is_dead).then(|| name.to_owned())
 }
 
 /// Turns a state dict with published names into one with ours, for the parameters in `wanted`
@@ -184,4 +213,38 @@ pub fn to_published(name: &str, tensor: &HostTensor) -> Vec<(String, Vec<f32>)> 
         .zip(tensor.values.chunks(part.max(1)))
         .map(|(name, values)| (name, values.to_vec()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scl_names_lose_their_prefixes_and_dead_weights_their_names() {
+        let pairs = [
+            ("cl_temp", "cl_temp"),
+            ("module.cl_temp", "cl_temp"),
+            ("transformer.module.itm_score.fc.bias", "itm_score.fc.bias"),
+            (
+                "vision_transformer.visual.transformer.resblocks.0.ln_1.bias",
+                "vision_transformer.visual.transformer.resblocks.0.ln_1.bias",
+            ),
+        ];
+        for (found, canonical) in pairs {
+            assert_eq!(scl_canonical(found).as_deref(), Some(canonical));
+        }
+        for found in [
+            "text_transformer.pooler.dense.weight",
+            "text_transformer.embeddings.position_ids",
+            "vision_transformer.visual.decoder_pos_embed",
+            "module.vision_transformer.visual.decoder_blocks.7.mlp.fc1.weight",
+            "vision_transformer.visual.mask_token",
+            "vision_transformer.visual.visual_mask_token",
+            "vqa_classifier.0.weight",
+            "nlvr2_classifier.3.bias",
+            "rank_output.weight",
+        ] {
+            assert_eq!(scl_canonical(found), None, "{found}");
+        }
+    }
 }

@@ -5,9 +5,18 @@
 //! state dict as a file holds it to a filled module and a report.
 
 pub mod bert;
+mod bert_family;
 pub mod clip;
+pub mod convolution;
 mod keys;
+pub mod lxmert;
+pub mod mobilenet;
+pub mod pairs;
 pub mod positions;
+pub mod resnet;
+pub mod rosita;
+pub mod vilt;
+pub mod visual_bert;
 pub mod vit;
 
 use std::collections::BTreeSet;
