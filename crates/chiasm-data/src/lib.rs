@@ -26,21 +26,25 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic;
+pub mod augment;
 pub mod builtin;
 pub mod check;
 pub mod dataset;
 pub mod decode;
 pub mod error;
 pub mod frames;
+mod jpeg;
 pub mod loader;
 pub mod readers;
 pub mod resample;
 pub mod rng;
+mod simd;
 pub mod subword;
 pub mod thumbnail;
 pub mod tokenizer;
 pub mod transform;
 
+pub use augment::RandAugment;
 pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use dataset::{
     Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rect,
@@ -53,4 +57,4 @@ pub use readers::{OpenOptions, Opened, open};
 pub use resample::Filter;
 pub use thumbnail::thumbnail;
 pub use tokenizer::{Encoded, SpecialIds, TextTokenizer, TokenizerError, TokenizerKind};
-pub use transform::{Preprocess, Resize, TransformError};
+pub use transform::{Normalisation, Preprocess, Resize, TransformError};
