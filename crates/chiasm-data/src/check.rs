@@ -1,7 +1,8 @@
 //! Looks at every picture before training starts, and keeps account of what was refused.
 //!
 //! A damaged picture in step 40,000 would end a run; here it costs one line in a quarantine file.
-//! Owns the quarantine list, its file, and the rule that stops a run with too many entries.
+//! Owns the quarantine list, its file, the rule that stops a run with too many entries, and the
+//! prints by which pictures are recognised ([`crate::audit`] compares them).
 
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
@@ -12,10 +13,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic::write_atomically;
-use crate::dataset::{Dataset, Sample};
-use crate::decode::{AlphaRule, Limits};
+use crate::dataset::{Clip, Dataset, ImageSource, Sample, Visual};
+use crate::decode::{AlphaRule, Limits, decode};
 use crate::error::DataError;
 use crate::frames::still;
+use crate::phash::{Look, LookIndex};
 
 /// Allowed share of refused rows and pictures when nothing else is said: 0.1 %.
 pub const DEFAULT_MAX_BAD_RATE: f64 = 0.001;
@@ -98,12 +100,87 @@ pub struct Spread {
     pub max: usize,
 }
 
-/// What a data set looks like, over its usable pictures.
+/// How often something occurs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// What it is.
+    pub name: String,
+    /// How many samples, or boxes, it has.
+    pub count: usize,
+}
+
+/// Names that people gave, and how often.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// All of them together.
+    pub total: usize,
+    /// Different names.
+    pub distinct: usize,
+    /// The most frequent, at most [`Tally::SHOWN`]; equally frequent ones in order of the alphabet.
+    pub most_frequent: Vec<Count>,
+}
+
+impl Tally {
+    /// Most names in [`Self::most_frequent`].
+    pub const SHOWN: usize = 10;
+
+    fn of<'a>(names: impl Iterator<Item = (&'a str, usize)>) -> Self {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        let mut total = 0;
+        for (name, count) in names {
+            *counts.entry(name).or_default() += count;
+            total += count;
+        }
+        let mut sorted: Vec<(&str, usize)> = counts.into_iter().collect();
+        sorted.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        Self {
+            total,
+            distinct: sorted.len(),
+            most_frequent: sorted
+                .into_iter()
+                .take(Self::SHOWN)
+                .map(|(name, count)| Count {
+                    name: name.to_owned(),
+                    count,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What was said about pictures beyond their texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnotationSummary {
+    /// Samples with answers.
+    pub questions: usize,
+    /// Their answers; one that three people gave counts three times.
+    pub answers: Tally,
+    /// Classes of samples.
+    pub labels: Tally,
+    /// Things in pictures.
+    pub objects: Tally,
+    /// Phrases of texts that are tied to a place in the picture.
+    pub phrases: usize,
+    /// Boxes of phrases and things together.
+    pub boxes: usize,
+    /// Samples with features of regions.
+    pub regions: usize,
+}
+
+/// What a data set looks like, over its usable samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Usable pictures.
-    pub images: usize,
-    /// Their texts.
+    /// Usable samples.
+    pub samples: usize,
+    /// Different pictures and clips in them: several questions may ask about one picture.
+    pub pictures: usize,
+    /// Samples that are clips.
+    pub clips: usize,
+    /// Frames of a clip, where they are separate pictures.
+    pub frames: Spread,
+    /// Samples of several pictures.
+    pub picture_sets: usize,
+    /// Texts.
     pub texts: usize,
     /// Width in pixels.
     pub width: Spread,
@@ -111,12 +188,27 @@ pub struct Summary {
     pub height: Spread,
     /// Length of a text in characters.
     pub text_chars: Spread,
+    /// Length of a text in words (runs of anything but white space).
+    pub text_words: Spread,
     /// Pictures whose bytes equal those of an earlier picture.
     pub duplicate_images: usize,
+    /// Pictures that [look](Look::resembles) like an earlier picture of other bytes.
+    pub near_duplicate_images: usize,
     /// Texts equal to an earlier text, of any picture.
     pub duplicate_texts: usize,
     /// Pictures with a side below [`TINY_SIDE`] pixels; valid, but worth a look.
     pub tiny_images: usize,
+    /// What people said beyond the texts.
+    pub annotations: AnnotationSummary,
+}
+
+/// What a picture or clip is recognised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Print {
+    /// blake3 digest of its encoded bytes; of all frames together where a clip is several pictures.
+    pub digest: [u8; 32],
+    /// What it looks like, of a clip its middle frame. `None` for a blank picture.
+    pub look: Option<Look>,
 }
 
 /// Outcome of [`check`].
@@ -124,6 +216,8 @@ pub struct Summary {
 pub struct CheckReport {
     /// The usable samples, in order.
     pub good: Dataset,
+    /// What the pictures of each usable sample are recognised by: one a picture, one a clip.
+    pub prints: Vec<Vec<Print>>,
     /// The others.
     pub quarantine: Quarantine,
     /// Statistics over the usable samples.
@@ -132,16 +226,32 @@ pub struct CheckReport {
 
 /// Decodes every picture, on all threads, and separates the usable samples from the others.
 ///
-/// `progress` is called with the number of pictures done so far, from any thread and in no
-/// particular order.
+/// A picture that several samples share is read and decoded once. Of a clip that is several pictures
+/// every frame is read and the middle one is decoded.
+///
+/// `progress` is called with the number of samples done so far, from any thread and in no
+/// particular order; a sample counts when its first picture is done.
 pub fn check(dataset: &Dataset, limits: &Limits, progress: &(dyn Fn(usize) + Sync)) -> CheckReport {
-    let done = AtomicUsize::new(0);
-    let seen: Vec<Result<Seen, String>> = dataset
+    let mut views = Views::default();
+    let of_samples: Vec<Vec<usize>> = dataset
         .samples
+        .iter()
+        .map(|sample| views.of(sample))
+        .collect();
+    let mut waiting = vec![0; views.list.len()];
+    for sample in &of_samples {
+        if let Some(count) = sample.first().and_then(|first| waiting.get_mut(*first)) {
+            *count += 1;
+        }
+    }
+    let done = AtomicUsize::new(0);
+    let seen: Vec<Result<Seen, String>> = views
+        .list
         .par_iter()
-        .map(|sample| {
-            let seen = look(sample, limits);
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+        .zip(waiting)
+        .map(|(view, samples)| {
+            let seen = view.look(limits);
+            progress(done.fetch_add(samples, Ordering::Relaxed) + samples);
             seen
         })
         .collect();
@@ -149,13 +259,19 @@ pub fn check(dataset: &Dataset, limits: &Limits, progress: &(dyn Fn(usize) + Syn
         name: dataset.name.clone(),
         samples: Vec::with_capacity(dataset.len()),
     };
+    let mut prints = Vec::with_capacity(dataset.len());
     let mut quarantine = Quarantine::default();
-    let mut pictures = Vec::with_capacity(dataset.len());
-    for (sample, seen) in dataset.samples.iter().zip(seen) {
-        match seen {
-            Ok(seen) => {
+    let mut is_used = vec![false; seen.len()];
+    for (sample, views) in dataset.samples.iter().zip(of_samples) {
+        match judge(sample, &views, &seen) {
+            Ok(own) => {
                 good.samples.push(sample.clone());
-                pictures.push(seen);
+                prints.push(own);
+                for view in views {
+                    if let Some(is_used) = is_used.get_mut(view) {
+                        *is_used = true;
+                    }
+                }
             }
             Err(reason) => {
                 let path = sample
@@ -169,12 +285,38 @@ pub fn check(dataset: &Dataset, limits: &Limits, progress: &(dyn Fn(usize) + Syn
             }
         }
     }
+    let pictures: Vec<Seen> = seen
+        .into_iter()
+        .zip(is_used)
+        .filter_map(|(seen, is_used)| seen.ok().filter(|_| is_used))
+        .collect();
     let summary = summarise(&good, &pictures);
     CheckReport {
         good,
+        prints,
         quarantine,
         summary,
     }
+}
+
+/// What the sample's pictures are recognised by, or why the sample cannot be used.
+fn judge(
+    sample: &Sample,
+    views: &[usize],
+    seen: &[Result<Seen, String>],
+) -> Result<Vec<Print>, String> {
+    if sample.texts.iter().all(|text| text.trim().is_empty()) {
+        return Err("no text".to_owned());
+    }
+    if views.is_empty() {
+        return Err("no picture".to_owned());
+    }
+    let seen = views.iter().filter_map(|view| seen.get(*view));
+    seen.map(|seen| match seen {
+        Ok(seen) => Ok(seen.print),
+        Err(reason) => Err(reason.clone()),
+    })
+    .collect()
 }
 
 /// Stops a run when more than `max_rate` of `total` were refused.
@@ -205,26 +347,103 @@ pub fn enforce_rate(
     })
 }
 
+/// Every different picture or clip of a data set, once.
+#[derive(Default)]
+struct Views<'a> {
+    list: Vec<View<'a>>,
+    places: HashMap<Key<'a>, usize>,
+}
+
+enum View<'a> {
+    Picture(&'a ImageSource),
+    Clip(&'a Sample),
+}
+
+/// Where bytes are: the same place holds the same picture.
+#[derive(PartialEq, Eq, Hash)]
+enum Key<'a> {
+    File(&'a Path),
+    Part(&'a Path, u64, u64),
+    Memory(*const u8, usize),
+}
+
+impl<'a> Key<'a> {
+    fn of(source: &'a ImageSource) -> Self {
+        match source {
+            ImageSource::Path(path) => Self::File(path),
+            ImageSource::Part { file, offset, len } => Self::Part(file.path(), *offset, *len),
+            ImageSource::Static(bytes) => Self::Memory(bytes.as_ptr(), bytes.len()),
+            ImageSource::Bytes(bytes) => Self::Memory(bytes.as_ptr(), bytes.len()),
+        }
+    }
+}
+
+impl<'a> Views<'a> {
+    /// Places in the list of what is to be seen in a sample.
+    fn of(&mut self, sample: &'a Sample) -> Vec<usize> {
+        if matches!(sample.visual, Visual::Clip(_)) {
+            self.list.push(View::Clip(sample));
+            return vec![self.list.len() - 1];
+        }
+        let sources = sample.visual.sources().iter();
+        sources
+            .map(|source| {
+                *self.places.entry(Key::of(source)).or_insert_with(|| {
+                    self.list.push(View::Picture(source));
+                    self.list.len() - 1
+                })
+            })
+            .collect()
+    }
+}
+
+/// What was seen of a picture or clip.
 struct Seen {
     width: usize,
     height: usize,
-    digest: [u8; 32],
+    print: Print,
 }
 
-fn look(sample: &Sample, limits: &Limits) -> Result<Seen, String> {
-    if sample.texts.iter().all(|text| text.trim().is_empty()) {
-        return Err("no text".to_owned());
+impl View<'_> {
+    fn look(&self, limits: &Limits) -> Result<Seen, String> {
+        // Over white: pixels that nobody sees must not decide what a drawing looks like.
+        let (digest, picture) = match self {
+            Self::Picture(source) => {
+                let bytes = source.read().map_err(|error| error.to_string())?;
+                let picture = decode(&bytes, limits, true, AlphaRule::OverWhite)
+                    .map_err(|error| error.to_string())?;
+                (blake3::hash(&bytes), picture)
+            }
+            Self::Clip(sample) => {
+                let digest = clip_digest(&sample.visual).map_err(|error| error.to_string())?;
+                let picture = still(sample, limits, AlphaRule::OverWhite)
+                    .map_err(|error| error.to_string())?;
+                (digest, picture)
+            }
+        };
+        Ok(Seen {
+            width: picture.width,
+            height: picture.height,
+            print: Print {
+                digest: *digest.as_bytes(),
+                look: Look::of(&picture),
+            },
+        })
     }
+}
+
+/// Digest of a clip's bytes. A video is read in pieces: it may be larger than memory.
+fn clip_digest(visual: &Visual) -> Result<blake3::Hash, DataError> {
     let mut digest = blake3::Hasher::new();
-    for source in sample.visual.sources() {
-        digest.update(&source.read().map_err(|error| error.to_string())?);
+    if let Visual::Clip(Clip::Video(path)) = visual {
+        let io = |source| DataError::io(path, source);
+        let file = std::fs::File::open(path).map_err(io)?;
+        digest.update_reader(file).map_err(io)?;
     }
-    let picture = still(sample, limits, AlphaRule::Drop).map_err(|error| error.to_string())?;
-    Ok(Seen {
-        width: picture.width,
-        height: picture.height,
-        digest: *digest.finalize().as_bytes(),
-    })
+    for source in visual.sources() {
+        digest.update(&source.read()?);
+    }
+    Ok(digest.finalize())
 }
 
 fn summarise(good: &Dataset, pictures: &[Seen]) -> Summary {
@@ -233,19 +452,76 @@ fn summarise(good: &Dataset, pictures: &[Seen]) -> Summary {
         .iter()
         .flat_map(|sample| sample.texts.iter().map(String::as_str))
         .collect();
+    let count = |which: fn(&Visual) -> bool| {
+        let visuals = good.samples.iter().map(|sample| &sample.visual);
+        visuals.filter(|visual| which(visual)).count()
+    };
+    let frames = good
+        .samples
+        .iter()
+        .filter_map(|sample| match &sample.visual {
+            Visual::Clip(Clip::Frames(frames)) => Some(frames.len()),
+            _ => None,
+        });
     Summary {
-        images: good.len(),
+        samples: good.len(),
+        pictures: pictures.len(),
+        clips: count(|visual| matches!(visual, Visual::Clip(_))),
+        frames: spread(frames),
+        picture_sets: count(|visual| matches!(visual, Visual::Images(_))),
         texts: texts.len(),
         width: spread(pictures.iter().map(|seen| seen.width)),
         height: spread(pictures.iter().map(|seen| seen.height)),
         text_chars: spread(texts.iter().map(|text| text.chars().count())),
-        duplicate_images: repeats(pictures.iter().map(|seen| seen.digest)),
+        text_words: spread(texts.iter().map(|text| text.split_whitespace().count())),
+        duplicate_images: repeats(pictures.iter().map(|seen| seen.print.digest)),
+        near_duplicate_images: look_alikes(pictures),
         duplicate_texts: repeats(texts.iter().copied()),
         tiny_images: pictures
             .iter()
             .filter(|seen| seen.width.min(seen.height) < TINY_SIDE)
             .count(),
+        annotations: annotations(&good.samples),
     }
+}
+
+fn annotations(samples: &[Sample]) -> AnnotationSummary {
+    let all = || samples.iter().map(|sample| &sample.annotations);
+    let phrases = || all().flat_map(|own| &own.phrases);
+    let objects = || all().flat_map(|own| &own.objects);
+    let answers = all().flat_map(|own| &own.answers);
+    let labels = all().filter_map(|own| own.label.as_deref());
+    AnnotationSummary {
+        questions: all().filter(|own| !own.answers.is_empty()).count(),
+        answers: Tally::of(answers.map(|answer| (answer.text.as_str(), answer.count as usize))),
+        labels: Tally::of(labels.map(|label| (label, 1))),
+        objects: Tally::of(objects().map(|object| (object.category.as_str(), 1))),
+        phrases: phrases().count(),
+        boxes: phrases().map(|phrase| phrase.boxes.len()).sum::<usize>()
+            + objects().filter(|object| object.rect.is_some()).count(),
+        regions: all().filter(|own| own.regions.is_some()).count(),
+    }
+}
+
+/// How many pictures look like an earlier one of other bytes.
+fn look_alikes(pictures: &[Seen]) -> usize {
+    let prints: Vec<(Look, [u8; 32])> = pictures
+        .iter()
+        .filter_map(|seen| Some((seen.print.look?, seen.print.digest)))
+        .collect();
+    let index = LookIndex::new(prints.iter().map(|(look, _)| *look).collect());
+    let resembles_earlier = |place: usize, look: &Look, digest: &[u8; 32]| {
+        let earlier = index.resembling(look).into_iter();
+        earlier
+            .take_while(|other| *other < place)
+            .filter_map(|other| prints.get(other))
+            .any(|(_, other)| other != digest)
+    };
+    prints
+        .par_iter()
+        .enumerate()
+        .filter(|(place, (look, digest))| resembles_earlier(*place, look, digest))
+        .count()
 }
 
 fn spread(values: impl Iterator<Item = usize>) -> Spread {
@@ -279,14 +555,16 @@ mod tests {
         set.samples[3].visual = ImageSource::Static(b"nothing").into();
         set.samples[5].visual = ImageSource::Path("missing/file.png".into()).into();
         set.samples[7].visual = set.samples[8].visual.clone();
-        let calls = AtomicUsize::new(0);
-        let report = check(&set, &Limits::default(), &|_| {
-            calls.fetch_add(1, Ordering::Relaxed);
+        let most = AtomicUsize::new(0);
+        let report = check(&set, &Limits::default(), &|done| {
+            most.fetch_max(done, Ordering::Relaxed);
         });
-        assert_eq!(calls.into_inner(), 20);
+        assert_eq!(most.into_inner(), 20);
         assert_eq!((report.good.len(), report.quarantine.len()), (18, 2));
         assert!(report.quarantine.entries[1].path.contains("file.png"));
-        assert_eq!(report.summary.images, 18);
+        assert_eq!((report.summary.samples, report.prints.len()), (18, 18));
+        // Two samples show one picture.
+        assert_eq!(report.summary.pictures, 17);
         assert_eq!(
             report.summary.width,
             Spread {
@@ -295,7 +573,6 @@ mod tests {
                 max: 72
             }
         );
-        assert!(report.summary.duplicate_images >= 1);
 
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("quarantine.jsonl");
@@ -313,6 +590,53 @@ mod tests {
             "{text}"
         );
         assert!(error.hint().unwrap().contains("--max-bad-rate"));
+    }
+
+    #[test]
+    fn duplicates_clips_and_annotations_are_counted() {
+        use crate::dataset::{Answer, Object, Phrase, Rect};
+        let mut set = crate::builtin::emoji().unwrap().subset(Split::Val);
+        set.samples.truncate(5);
+        let bytes = |index: usize| set.samples[index].visual.sources()[0].clone();
+        let (first, second) = (bytes(0), bytes(1));
+        let copy = ImageSource::Bytes(first.read().unwrap().into_owned().into());
+        let smaller = crate::thumbnail(&first.read().unwrap(), 40).unwrap();
+        let smaller = ImageSource::Bytes(smaller.into());
+        set.samples[1].visual = copy.into();
+        set.samples[2].visual = smaller.into();
+        set.samples[3].visual = Visual::Images(vec![first.clone(), second.clone()]);
+        set.samples[4].visual = Visual::Clip(Clip::Frames(vec![first, second]));
+        let own = &mut set.samples[0].annotations;
+        let rect = Rect::from_pixels([0.0, 0.0, 1.0, 1.0], 2.0, 2.0);
+        own.answers = ["yes", "no"]
+            .map(|text| Answer {
+                text: text.to_owned(),
+                count: 2,
+            })
+            .to_vec();
+        own.label = Some("true".to_owned());
+        own.objects = vec![Object {
+            category: "face".to_owned(),
+            rect,
+        }];
+        own.phrases = vec![Phrase {
+            text: 0,
+            phrase: "face".to_owned(),
+            kind: String::new(),
+            boxes: rect.into_iter().collect(),
+        }];
+        let summary = check(&set, &Limits::default(), &|_| {}).summary;
+        // Sample 0's picture, its copy, its thumbnail, the second of the pair, the clip.
+        assert_eq!((summary.samples, summary.pictures), (5, 5));
+        assert_eq!((summary.clips, summary.picture_sets), (1, 1));
+        assert_eq!(summary.frames.max, 2);
+        assert_eq!(summary.duplicate_images, 1);
+        assert_eq!(summary.near_duplicate_images, 1);
+        let said = summary.annotations;
+        assert_eq!((said.questions, said.phrases, said.boxes), (1, 1, 2));
+        assert_eq!((said.answers.total, said.answers.distinct), (4, 2));
+        assert_eq!(said.answers.most_frequent[0].name, "no");
+        assert_eq!((said.labels.distinct, said.objects.total), (1, 1));
     }
 
     #[test]

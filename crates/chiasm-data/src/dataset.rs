@@ -384,6 +384,8 @@ pub struct Phrase {
     pub text: usize,
     /// Its words.
     pub phrase: String,
+    /// First byte of the phrase in its text, where the source says which of equal words are meant.
+    pub start: Option<usize>,
     /// What kind of thing it names, for example `people`; empty when not said.
     pub kind: String,
     /// Where it is; none when it cannot be seen.
@@ -406,6 +408,15 @@ pub struct Answer {
     pub text: String,
     /// How many gave it.
     pub count: u32,
+}
+
+/// How well a text fits its picture, as people judged it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rating {
+    /// Mean over the people who were asked.
+    pub score: f32,
+    /// The worst and the best that could be given.
+    pub scale: (f32, f32),
 }
 
 /// Where a picture's regions and their features are.
@@ -433,6 +444,10 @@ pub struct Annotations {
     pub answers: Vec<Answer>,
     /// Class of the sample: `true`, `entailment`, ...
     pub label: Option<String>,
+    /// What a report splits its figures by, as `(question_type, what is this)`.
+    pub kinds: Vec<(&'static str, String)>,
+    /// How well text and picture fit.
+    pub rating: Option<Rating>,
     /// Phrases and their boxes.
     pub phrases: Vec<Phrase>,
     /// Things in the picture.

@@ -59,6 +59,16 @@ pub enum DataError {
         /// What is wrong there.
         message: String,
     },
+    /// A file is a part of a data set, and the other part is not there.
+    #[error("`{}` {missing}", path.display())]
+    Incomplete {
+        /// The file that is there.
+        path: PathBuf,
+        /// What is missing, as the rest of a sentence that the file begins.
+        missing: String,
+        /// What to name, and how.
+        hint: String,
+    },
     /// A table has no column for a role.
     #[error(
         "`{}` has no {role} column{}; its columns are: {}",
@@ -155,6 +165,9 @@ pub enum DataError {
         /// The rule it breaks.
         reason: &'static str,
     },
+    /// A container of records cannot be read.
+    #[error(transparent)]
+    Format(#[from] chiasm_format::FormatError),
     /// The tokenizer cannot be read or trained.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -176,6 +189,7 @@ impl DataError {
                 "`chiasm data formats` describes what can be read; name one with `--format`: {}",
                 crate::readers::format_names()
             )),
+            Self::Incomplete { hint, .. } => Some(hint.clone()),
             Self::ColumnMissing { role, nearest, .. } => Some(match nearest {
                 Some(column) => format!("if `{column}` is meant, pass `--{role}-column {column}`"),
                 None => format!("name the column with `--{role}-column`"),
@@ -186,6 +200,7 @@ impl DataError {
             Self::BadRate { .. } => {
                 Some("repair or remove the listed rows, name the folder of the pictures with `--image-root` if they were not found, or allow more with `--max-bad-rate`".to_owned())
             }
+            Self::Format(error) => error.hint().map(str::to_owned),
             Self::Tokenizer(error) => error.hint(),
             Self::Transform(error) => error.hint(),
             _ => None,

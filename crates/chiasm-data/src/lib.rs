@@ -25,7 +25,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
-pub mod atomic;
+pub mod answers;
+pub mod audit;
 pub mod augment;
 pub mod builtin;
 pub mod check;
@@ -35,6 +36,7 @@ pub mod error;
 pub mod frames;
 mod jpeg;
 pub mod loader;
+pub mod phash;
 pub mod readers;
 pub mod resample;
 pub mod rng;
@@ -43,11 +45,15 @@ pub mod subword;
 pub mod thumbnail;
 pub mod tokenizer;
 pub mod transform;
+mod vocabulary_files;
+
+pub use audit::{Finding, Overlap, OverlapCounts, Trace, audit};
+pub use check::{CheckReport, Print, Quarantine, QuarantineEntry, check, enforce_rate};
+pub use chiasm_format::atomic;
 
 pub use augment::RandAugment;
-pub use check::{CheckReport, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use dataset::{
-    Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rect,
+    Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rating, Rect,
     RegionSource, Sample, SharedFile, Split, SplitCount, Unit, Visual,
 };
 pub use decode::{AlphaRule, DecodeError, Limits, Rgb, decode, decode_rgb};

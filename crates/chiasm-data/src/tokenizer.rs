@@ -20,9 +20,10 @@ use tokenizers::{
 use crate::dataset::read_capped;
 use crate::error::DataError;
 use crate::subword::{self, Marking, Vocabulary};
+use crate::vocabulary_files;
 
 /// Cap on the size of a `tokenizer.json`: 64 MiB, four times the largest one in use.
-const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
 /// Characters per requested token that are looked at; ordinary text has four to six.
 const CHARS_PER_TOKEN: usize = 32;
@@ -149,6 +150,19 @@ impl TextTokenizer {
             .into(),
             other => other.into(),
         })
+    }
+
+    /// Reads the tokenizer of a model folder: `tokenizer.json`, else the vocabulary files that came
+    /// before it (`vocab.txt`; `vocab.json` with `merges.txt`). `None` when the folder has neither.
+    pub fn from_folder(folder: &Path) -> Result<Option<Self>, DataError> {
+        let file = folder.join("tokenizer.json");
+        if file.is_file() {
+            return Self::from_file(file).map(Some);
+        }
+        let described = vocabulary_files::describe(folder)?;
+        Ok(described
+            .map(|bytes| Self::from_bytes(&bytes))
+            .transpose()?)
     }
 
     /// Reads the content of a `tokenizer.json`.

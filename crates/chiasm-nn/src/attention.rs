@@ -29,7 +29,8 @@ struct Attended {
     probabilities: Tensor<4>,
 }
 
-/// Mixes `value` by the agreement of `query` and `key`, sequence by sequence.
+/// Mixes `value` by the agreement of `query` and `key`, sequence by sequence; `causal`: of what does
+/// not come after the query alone.
 ///
 /// # Shapes
 /// - query: `[query tokens, width]`, key and value: `[key tokens, width]`
@@ -38,6 +39,7 @@ fn attend(
     [key, value]: [Tensor<2>; 2],
     [queries, keys]: [&Spans; 2],
     num_heads: usize,
+    causal: bool,
     dropout: Option<&Dropout>,
 ) -> Attended {
     let [_, width] = query.dims();
@@ -71,6 +73,9 @@ fn attend(
     if keys.common_length().is_none() {
         scores = scores + key_values(keys, |real| if real { 0.0 } else { MASKED_SCORE }, &device);
     }
+    if causal {
+        scores = scores + later_keys(queries.longest(), &device);
+    }
     let mut probabilities = softmax(scores, 3);
     if keys.lengths().any(|len| len == 0) {
         // Who can look nowhere sees nothing.
@@ -94,6 +99,15 @@ fn key_values(keys: &Spans, value: impl Fn(bool) -> f32, device: &Device) -> Ten
     let values: Vec<f32> = keys.padded().map(|token| value(token.is_some())).collect();
     let shape = [keys.batch(), 1, 1, keys.longest()];
     Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// What is added to the scores of keys that come after their query, `[1, 1, len, len]`.
+fn later_keys(len: usize, device: &Device) -> Tensor<4> {
+    let score = |key: usize, query: usize| if key > query { MASKED_SCORE } else { 0.0 };
+    let values: Vec<f32> = (0..len)
+        .flat_map(|query| (0..len).map(move |key| score(key, query)))
+        .collect();
+    Tensor::from_data(TensorData::new(values, [1, 1, len, len]), device)
 }
 
 /// Which row of its dropout site each row of padded probabilities is.
@@ -123,6 +137,7 @@ fn form(
         eps: norm.eps(),
         dropout,
         residual_dropout,
+        causal: false,
     }
 }
 
@@ -137,6 +152,8 @@ pub struct SelfAttention {
     dropout: f64,
     #[module(skip)]
     num_heads: usize,
+    #[module(skip)]
+    causal: bool,
 }
 
 impl SelfAttention {
@@ -148,7 +165,15 @@ impl SelfAttention {
             out: Linear::new(init, width, width),
             dropout,
             num_heads,
+            causal: false,
         }
+    }
+
+    /// The same, of which every token attends to itself and to what precedes it alone, or not.
+    #[must_use]
+    pub fn causal(mut self, causal: bool) -> Self {
+        self.causal = causal;
+        self
     }
 
     /// The sub-layer: attention with `norm` before it or after its residual.
@@ -162,7 +187,10 @@ impl SelfAttention {
             let [tokens, width] = rows.dims();
             let operation = kernels::SelfAttention {
                 spans: spans.clone(),
-                form: form(width, self.num_heads, norm, place, dropouts),
+                form: AttentionForm {
+                    causal: self.causal,
+                    ..form(width, self.num_heads, norm, place, dropouts)
+                },
             };
             let [gain, bias] = norm.operands();
             let [qkv, qkv_bias] = self.qkv.operands();
@@ -181,6 +209,7 @@ impl SelfAttention {
                 [part(1), part(2)],
                 [&spans, &spans],
                 self.num_heads,
+                self.causal,
                 dropout.as_ref(),
             );
             drop_rows(
@@ -205,6 +234,10 @@ impl SelfAttention {
     ) -> Tokens {
         if chosen.rows.len() == input.spans.tokens() {
             return self.sub_layer(input.clone(), norm, place);
+        }
+        if self.causal {
+            // Which keys a chosen token may see depends on its place, which it loses below.
+            return self.sub_layer(input.clone(), norm, place).choose(chosen);
         }
         let looked_at = match place {
             Norm::Before => input.with_rows(norm.forward(input.rows.clone())),
@@ -348,6 +381,7 @@ impl Crossing {
             [part(0), part(1)],
             [spans, &other.spans],
             self.num_heads,
+            false,
             dropout,
         )
     }

@@ -12,6 +12,24 @@ pub enum Activation {
     Gelu,
     /// `x * sigmoid(1.702 x)`, the approximation CLIP was trained with.
     QuickGelu,
+    /// GELU by its approximation with a hyperbolic tangent.
+    GeluTanh,
+    /// The larger of `x` and 0.
+    Relu,
+}
+
+impl Activation {
+    /// The activation that a published `config.json` calls by this name, if it is one of ours.
+    #[must_use]
+    pub fn published(name: &str) -> Option<Self> {
+        match name {
+            "gelu" | "gelu_python" => Some(Self::Gelu),
+            "quick_gelu" => Some(Self::QuickGelu),
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Some(Self::GeluTanh),
+            "relu" => Some(Self::Relu),
+            _ => None,
+        }
+    }
 }
 
 /// The text tower: a post-LN BERT/RoBERTa encoder.
@@ -33,6 +51,10 @@ pub struct TextConfig {
     /// First row of the position table used: 2 for RoBERTa (rows 0 and 1 belong to padding),
     /// 0 for BERT. Default: 2.
     pub position_offset: usize,
+    /// Rows of the segment table: 1 for RoBERTa, 2 for BERT; texts use row 0. Default: 1.
+    pub type_rows: usize,
+    /// Activation of the feed-forward sub-layer. Default: `gelu`.
+    pub activation: Activation,
     /// Added inside LayerNorm's root. Default: 1e-5 (RoBERTa); BERT uses 1e-12.
     pub layer_norm_eps: f64,
     /// Share of activations dropped while training. Default: 0.1.
@@ -49,13 +71,15 @@ impl Default for TextConfig {
             intermediate_size: 3072,
             max_text_len: 50,
             position_offset: 2,
+            type_rows: 1,
+            activation: Activation::Gelu,
             layer_norm_eps: 1e-5,
             dropout: 0.1,
         }
     }
 }
 
-/// The image tower: a pre-LN vision transformer in CLIP's form.
+/// The image tower: a pre-LN vision transformer, in CLIP's form unless told otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VisionConfig {
@@ -74,8 +98,17 @@ pub struct VisionConfig {
     pub intermediate_size: usize,
     /// Activation of the feed-forward sub-layer. Default: `quick_gelu`, as in CLIP.
     pub activation: Activation,
-    /// Added inside LayerNorm's root. Default: 1e-5.
+    /// Added inside LayerNorm's root. Default: 1e-5; ViT uses 1e-12, DINOv2 1e-6.
     pub layer_norm_eps: f64,
+    /// Whether the patch projection has a bias: false for CLIP, true for ViT and DINOv2.
+    /// Default: false.
+    pub patch_bias: bool,
+    /// Whether a LayerNorm comes before the first block: true for CLIP, false for ViT and DINOv2.
+    /// Default: true.
+    pub pre_norm: bool,
+    /// Learned tokens between the class token and the patches: 4 for DINOv2 with registers.
+    /// Default: 0.
+    pub registers: usize,
 }
 
 impl Default for VisionConfig {
@@ -89,6 +122,9 @@ impl Default for VisionConfig {
             intermediate_size: 3072,
             activation: Activation::QuickGelu,
             layer_norm_eps: 1e-5,
+            patch_bias: false,
+            pre_norm: true,
+            registers: 0,
         }
     }
 }
@@ -197,6 +233,7 @@ impl ModelConfig {
             ("text.hidden_size", self.text.hidden_size),
             ("text.layers", self.text.layers),
             ("text.intermediate_size", self.text.intermediate_size),
+            ("text.type_rows", self.text.type_rows),
             ("vision.image_size", self.vision.image_size),
             ("vision.hidden_size", self.vision.hidden_size),
             ("vision.layers", self.vision.layers),

@@ -8,8 +8,8 @@
 use std::cell::Cell;
 
 use burn::backend::DispatchTensor;
-use burn::module::{Module, Param};
-use burn::tensor::activation::{gelu, sigmoid};
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::activation::{gelu, gelu_approximate, relu, sigmoid};
 use burn::tensor::{Device, Tensor, TensorData, module};
 use chiasm_data::rng;
 
@@ -26,6 +26,7 @@ pub struct Init {
     std: f64,
     next: Cell<u64>,
     device: Device,
+    lazy: bool,
 }
 
 impl Init {
@@ -38,34 +39,60 @@ impl Init {
             std,
             next: Cell::new(0),
             device: device.clone(),
+            lazy: false,
         }
+    }
+
+    /// The same weights, drawn when they are first asked for: a model that is about to be loaded
+    /// never draws them, and has no memory for them before their shapes were compared with the
+    /// file's.
+    #[must_use]
+    pub fn lazy(mut self) -> Self {
+        self.lazy = true;
+        self
     }
 
     /// A parameter drawn from a normal distribution around 0.
     #[must_use]
     pub fn normal<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
-        let std = self.std;
+        let (seed, std) = (self.seed, self.std);
         let index = self.next.get();
         self.next.set(index + 1);
-        let mut stream = rng::stream(self.seed, "initial weights", &[index]);
-        let count: usize = shape.iter().product();
-        let mut values = Vec::with_capacity(count + 1);
-        // Box-Muller: two uniform draws give two normal ones.
-        while values.len() < count {
-            let radius = (-2.0 * (1.0 - rng::unit_f64(&mut stream)).ln()).sqrt();
-            let angle = std::f64::consts::TAU * rng::unit_f64(&mut stream);
-            values.push((radius * angle.cos() * std) as f32);
-            values.push((radius * angle.sin() * std) as f32);
-        }
-        values.truncate(count);
-        Param::from_data(TensorData::new(values, shape), &self.device)
+        self.parameter(shape, move |count| {
+            let mut stream = rng::stream(seed, "initial weights", &[index]);
+            let mut values = Vec::with_capacity(count + 1);
+            // Box-Muller: two uniform draws give two normal ones.
+            while values.len() < count {
+                let radius = (-2.0 * (1.0 - rng::unit_f64(&mut stream)).ln()).sqrt();
+                let angle = std::f64::consts::TAU * rng::unit_f64(&mut stream);
+                values.push((radius * angle.cos() * std) as f32);
+                values.push((radius * angle.sin() * std) as f32);
+            }
+            values.truncate(count);
+            values
+        })
     }
 
     /// A parameter of one repeated value.
     #[must_use]
     pub fn constant<const D: usize>(&self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
-        let count: usize = shape.iter().product();
-        Param::from_data(TensorData::new(vec![value; count], shape), &self.device)
+        self.parameter(shape, move |count| vec![value; count])
+    }
+
+    fn parameter<const D: usize>(
+        &self,
+        shape: [usize; D],
+        values: impl FnOnce(usize) -> Vec<f32> + Send + Sync + 'static,
+    ) -> Param<Tensor<D>> {
+        let data = move || TensorData::new(values(shape.iter().product()), shape);
+        if !self.lazy {
+            return Param::from_data(data(), &self.device);
+        }
+        let start = move |device: &Device, tracked: bool| {
+            Tensor::from_data(data(), device).set_require_grad(tracked)
+        };
+        let device = self.device.clone();
+        Param::uninitialized(ParamId::new(), start, device, true, shape.into())
     }
 }
 
@@ -256,6 +283,8 @@ pub fn activate<const D: usize>(activation: Activation, input: Tensor<D>) -> Ten
     match activation {
         Activation::Gelu => gelu(input),
         Activation::QuickGelu => input.clone() * sigmoid(input * 1.702),
+        Activation::GeluTanh => gelu_approximate(input),
+        Activation::Relu => relu(input),
     }
 }
 

@@ -5,6 +5,7 @@
 //! (`chiasm-objective`), file formats of data (`chiasm-data`) or the command line.
 
 pub mod attention;
+pub mod block;
 pub mod compute;
 pub mod config;
 pub mod criterion;

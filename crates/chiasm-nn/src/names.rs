@@ -4,7 +4,7 @@
 //! One of our parameters may be several published ones joined along their first axis (query, key
 //! and value); a published one is never split over several of ours.
 
-use crate::weights::{HostTensor, StateDict};
+use crate::weights::{HostTensor, Shapes, StateDict};
 
 /// Published names of one of our parameters, in the order in which they are joined along the
 /// first axis. Empty: the reference has no such parameter.
@@ -17,7 +17,7 @@ pub fn published(name: &str) -> Vec<String> {
         };
     };
     if let Some(rest) = module.strip_prefix("text.") {
-        return text_names(rest, leaf);
+        return bert_names("text_transformer.", rest, leaf);
     }
     if module == "vision" {
         return vision_names("", leaf);
@@ -55,9 +55,10 @@ pub fn published(name: &str) -> Vec<String> {
     vec![format!("{simple}.{leaf}")]
 }
 
-fn text_names(module: &str, leaf: &str) -> Vec<String> {
+/// Names of BERT and RoBERTa for a parameter of a text encoder, behind `prefix`.
+pub(crate) fn bert_names(prefix: &str, module: &str, leaf: &str) -> Vec<String> {
     if let Some(rest) = module.strip_prefix("layers.") {
-        return layer_names("text_transformer.encoder.layer.", rest, leaf);
+        return layer_names(&format!("{prefix}encoder.layer."), rest, leaf);
     }
     let table = match module {
         "words" => "word_embeddings",
@@ -66,11 +67,11 @@ fn text_names(module: &str, leaf: &str) -> Vec<String> {
         "norm" => "LayerNorm",
         _ => return Vec::new(),
     };
-    vec![format!("text_transformer.embeddings.{table}.{leaf}")]
+    vec![format!("{prefix}embeddings.{table}.{leaf}")]
 }
 
 /// A BERT layer, with or without cross-attention: `rest` is `index.part`.
-fn layer_names(prefix: &str, rest: &str, leaf: &str) -> Vec<String> {
+pub(crate) fn layer_names(prefix: &str, rest: &str, leaf: &str) -> Vec<String> {
     let Some((index, part)) = rest.split_once('.') else {
         return Vec::new();
     };
@@ -126,36 +127,80 @@ fn vision_names(module: &str, leaf: &str) -> Vec<String> {
     vec![format!("vision_transformer.visual.{name}")]
 }
 
+/// Today's published name of a name found in an SCL checkpoint, without the prefixes of the training
+/// loop. `None`: no weight of the pre-trained model: parts that are built and saved but never run
+/// (`specs/scl.md` sections 1.2, 1.3 and 1.8), buffers, heads of downstream tasks.
+#[must_use]
+pub fn scl_canonical(found: &str) -> Option<String> {
+    let mut name = found;
+    // `transformer.` is dropped as a prefix only: inside, it is a part of the vision tower.
+    while let Some(rest) = ["module.", "model.", "transformer."]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+    {
+        name = rest;
+    }
+    let dead = [
+        "text_transformer.pooler.",
+        // A decoder of masked patches.
+        "vision_transformer.visual.decoder_",
+        "vision_transformer.visual.mask_token",
+        "vision_transformer.visual.visual_mask_token",
+        "vqa_classifier.",
+        "nlvr2_classifier.",
+        "rank_output.",
+    ];
+    let buffers = [".position_ids", ".token_type_ids"];
+    let is_dead = dead.iter().any(|prefix| name.starts_with(prefix))
+        || buffers.iter().any(|suffix| name.ends_with(suffix));
+    (!is_dead).then(|| name.to_owned())
+}
+
 /// Turns a state dict with published names into one with ours, for the parameters in `wanted`
 /// (our names and shapes); `names` gives the published names of ours. Tensors that no wanted
 /// parameter uses stay in `published_state`.
 #[must_use]
 pub fn from_published(
-    wanted: &StateDict,
+    wanted: &Shapes,
     published_state: &mut StateDict,
     names: impl Fn(&str) -> Vec<String>,
 ) -> StateDict {
     let mut ours = StateDict::new();
-    for (name, parameter) in wanted {
+    for (name, shape) in wanted {
         let sources = names(name);
         if sources.is_empty() || !sources.iter().all(|s| published_state.contains_key(s)) {
             continue;
         }
-        let values: Vec<f32> = sources
+        let parts = sources
             .iter()
-            .filter_map(|source| published_state.remove(source))
-            .flat_map(|tensor| tensor.values)
-            .collect();
-        // Only views change (a convolution kernel is a matrix, a scalar a vector of one): if the
-        // count differs the shape check of the load reports it with the file's own count.
-        let shape = if values.len() == parameter.values.len() {
-            parameter.shape.clone()
-        } else {
-            vec![values.len()]
+            .filter_map(|source| published_state.remove(source));
+        let Some(joined) = parts.reduce(join) else {
+            continue;
         };
-        ours.insert(name.clone(), HostTensor { shape, values });
+        // Only views change (a convolution kernel is a matrix, a scalar a vector of one): if the
+        // count differs the shape check of the load reports it with the file's own shape.
+        let count = shape
+            .iter()
+            .try_fold(1, |count: usize, len| count.checked_mul(*len));
+        let same = count == Some(joined.values.len());
+        ours.insert(
+            name.clone(),
+            HostTensor {
+                shape: if same { shape.clone() } else { joined.shape },
+                values: joined.values,
+            },
+        );
     }
     ours
+}
+
+/// Two tensors one after the other along their first axis.
+fn join(mut first: HostTensor, second: HostTensor) -> HostTensor {
+    if let (Some(rows), Some(more)) = (first.shape.first_mut(), second.shape.first()) {
+        *rows += more;
+    }
+    first.values.extend(second.values);
+    first
 }
 
 /// Splits one of our tensors (a weight or its gradient) into its published parts.
@@ -168,4 +213,38 @@ pub fn to_published(name: &str, tensor: &HostTensor) -> Vec<(String, Vec<f32>)> 
         .zip(tensor.values.chunks(part.max(1)))
         .map(|(name, values)| (name, values.to_vec()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scl_names_lose_their_prefixes_and_dead_weights_their_names() {
+        let pairs = [
+            ("cl_temp", "cl_temp"),
+            ("module.cl_temp", "cl_temp"),
+            ("transformer.module.itm_score.fc.bias", "itm_score.fc.bias"),
+            (
+                "vision_transformer.visual.transformer.resblocks.0.ln_1.bias",
+                "vision_transformer.visual.transformer.resblocks.0.ln_1.bias",
+            ),
+        ];
+        for (found, canonical) in pairs {
+            assert_eq!(scl_canonical(found).as_deref(), Some(canonical));
+        }
+        for found in [
+            "text_transformer.pooler.dense.weight",
+            "text_transformer.embeddings.position_ids",
+            "vision_transformer.visual.decoder_pos_embed",
+            "module.vision_transformer.visual.decoder_blocks.7.mlp.fc1.weight",
+            "vision_transformer.visual.mask_token",
+            "vision_transformer.visual.visual_mask_token",
+            "vqa_classifier.0.weight",
+            "nlvr2_classifier.3.bias",
+            "rank_output.weight",
+        ] {
+            assert_eq!(scl_canonical(found), None, "{found}");
+        }
+    }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use burn::module::Module;
 
-use crate::attention::SelfAttention;
+use crate::block::{self, Block, BlockConfig};
 use crate::compute::is_fused;
-use crate::config::{Activation, TextConfig};
+use crate::config::TextConfig;
 use crate::dropout::next_site;
 use crate::kernels::{self, Norm};
-use crate::layers::{Embedding, FeedForward, Init, LayerNorm, drop_rows};
+use crate::layers::{Embedding, Init, LayerNorm, drop_rows};
 use crate::spans::Spans;
 use crate::tokens::{Chosen, Tokens};
 
@@ -21,6 +21,34 @@ pub struct TextInput {
     pub ids: Arc<[u32]>,
     /// Which of them belong to which text.
     pub spans: Spans,
+    /// Row of the segment table for every token, `[tokens]`; none: row 0 for all.
+    pub types: Option<Arc<[u32]>>,
+}
+
+/// A text that a model cannot take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// More tokens than there are positions.
+    #[error("text {text} of the batch has {tokens} tokens, the model takes {limit} at most")]
+    TooLong {
+        /// Number of the text in its batch.
+        text: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Positions of the model.
+        limit: usize,
+    },
+    /// An id beyond the end of a table: the tokenizer belongs to another model.
+    #[error("{what} id {id} is beyond the model's {rows}: is the tokenizer another model's?")]
+    UnknownId {
+        /// What the id is of: a token or a segment.
+        what: &'static str,
+        /// The id.
+        id: u32,
+        /// Rows of the model's table.
+        rows: usize,
+    },
 }
 
 impl TextInput {
@@ -47,67 +75,57 @@ impl TextInput {
         Self {
             spans: Spans::new(texts.iter().map(Vec::len)),
             ids: texts.concat().into(),
+            types: None,
         }
+    }
+
+    /// The same texts with a segment for every token, `[tokens]`.
+    #[must_use]
+    pub fn with_types(mut self, types: Arc<[u32]>) -> Self {
+        debug_assert_eq!(types.len(), self.ids.len());
+        self.types = Some(types);
+        self
+    }
+
+    /// Refuses texts that a model with so many positions, words and segments cannot take.
+    ///
+    /// # Errors
+    /// The first text that is too long, or the first id without a row.
+    pub fn check(&self, positions: usize, words: usize, segments: usize) -> Result<(), TextError> {
+        for (text, tokens) in self.spans.lengths().enumerate() {
+            if tokens > positions {
+                return Err(TextError::TooLong {
+                    text,
+                    tokens,
+                    limit: positions,
+                });
+            }
+        }
+        let types = self.types.as_deref().unwrap_or_default();
+        for (what, ids, rows) in [("token", &*self.ids, words), ("segment", types, segments)] {
+            if let Some(id) = ids.iter().copied().find(|id| *id as usize >= rows) {
+                return Err(TextError::UnknownId { what, id, rows });
+            }
+        }
+        Ok(())
     }
 
     /// The texts of all parts in one batch.
     #[must_use]
     pub fn cat(parts: &[&Self]) -> Self {
         let ids: Vec<&[u32]> = parts.iter().map(|part| &*part.ids).collect();
+        let types = || {
+            parts.iter().flat_map(|part| match &part.types {
+                Some(types) => types.to_vec(),
+                None => vec![0; part.ids.len()],
+            })
+        };
+        let typed = parts.iter().any(|part| part.types.is_some());
         Self {
             ids: ids.concat().into(),
+            types: typed.then(|| types().collect()),
             spans: Spans::concat(parts.iter().map(|part| &part.spans)),
         }
-    }
-}
-
-/// One post-LN layer: self-attention, then feed-forward, each with residual and LayerNorm.
-#[derive(Module, Debug)]
-pub struct TextLayer {
-    /// Attention of the text to itself.
-    pub attention: SelfAttention,
-    /// After the attention's residual.
-    pub attention_norm: LayerNorm,
-    /// Position-wise sub-layer.
-    pub mlp: FeedForward,
-    /// After the feed-forward's residual.
-    pub mlp_norm: LayerNorm,
-}
-
-impl TextLayer {
-    fn new(init: &Init, config: &TextConfig) -> Self {
-        let width = config.hidden_size;
-        Self {
-            attention: SelfAttention::new(init, width, config.num_heads, config.dropout),
-            attention_norm: LayerNorm::new(init, width, config.layer_norm_eps),
-            mlp: FeedForward::new(
-                init,
-                width,
-                config.intermediate_size,
-                Activation::Gelu,
-                config.dropout,
-            ),
-            mlp_norm: LayerNorm::new(init, width, config.layer_norm_eps),
-        }
-    }
-
-    /// The texts after one more layer.
-    #[must_use]
-    pub fn forward(&self, input: Tokens) -> Tokens {
-        let hidden = self
-            .attention
-            .sub_layer(input, &self.attention_norm, Norm::After);
-        self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::After)
-    }
-
-    /// As [`Self::forward`], of chosen tokens alone.
-    #[must_use]
-    pub fn forward_at(&self, input: &Tokens, chosen: &Chosen) -> Tokens {
-        let norm = &self.attention_norm;
-        let hidden = self
-            .attention
-            .sub_layer_at(input, chosen, norm, Norm::After);
-        self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::After)
     }
 }
 
@@ -118,12 +136,12 @@ pub struct TextEncoder {
     pub words: Embedding,
     /// `[max_text_len + position_offset, width]`.
     pub positions: Embedding,
-    /// Segment table; one row, always added. `[1, width]`.
+    /// Segment table; row 0 is added where no other is asked for. `[segments, width]`.
     pub types: Embedding,
     /// After the sum of the three tables.
     pub norm: LayerNorm,
     /// The transformer.
-    pub layers: Vec<TextLayer>,
+    pub layers: Vec<Block>,
     #[module(skip)]
     dropout: f64,
     #[module(skip)]
@@ -136,17 +154,35 @@ impl TextEncoder {
     pub fn new(init: &Init, config: &TextConfig) -> Self {
         let width = config.hidden_size;
         let rows = config.max_text_len + config.position_offset;
+        let layer = BlockConfig {
+            width,
+            heads: config.num_heads,
+            intermediate: config.intermediate_size,
+            activation: config.activation,
+            eps: config.layer_norm_eps,
+            dropout: config.dropout,
+            place: Norm::After,
+            causal: false,
+        };
         Self {
             words: Embedding::new(init, config.vocab_size, width),
             positions: Embedding::new(init, rows, width),
-            types: Embedding::new(init, 1, width),
+            types: Embedding::new(init, config.type_rows, width),
             norm: LayerNorm::new(init, width, config.layer_norm_eps),
-            layers: (0..config.layers)
-                .map(|_| TextLayer::new(init, config))
-                .collect(),
+            layers: Block::stack(init, config.layers, &layer),
             dropout: config.dropout,
             position_offset: config.position_offset,
         }
+    }
+
+    /// Refuses texts that this encoder cannot take.
+    ///
+    /// # Errors
+    /// The first text that is too long, or the first id without a row.
+    pub fn check(&self, input: &TextInput) -> Result<(), TextError> {
+        let [positions, words, types] =
+            [&self.positions, &self.words, &self.types].map(|table| table.weight.dims()[0]);
+        input.check(positions - self.position_offset, words, types)
     }
 
     /// Sum of word, position and type rows, normalised.
@@ -168,6 +204,7 @@ impl TextEncoder {
             let operation = kernels::Embed {
                 ids: Arc::clone(&input.ids),
                 positions,
+                types: input.types.clone(),
                 width,
                 eps: self.norm.eps(),
                 dropout,
@@ -179,8 +216,11 @@ impl TextEncoder {
             let rows = kernels::apply(operation, inputs, shape);
             return Tokens { rows, spans };
         }
-        let sum =
-            self.words.forward(&input.ids) + self.positions.forward(&positions) + self.types.row(0);
+        let types = match &input.types {
+            Some(types) => self.types.forward(types),
+            None => self.types.row(0),
+        };
+        let sum = self.words.forward(&input.ids) + self.positions.forward(&positions) + types;
         let rows = drop_rows(dropout.as_ref(), self.norm.forward(sum));
         Tokens { rows, spans }
     }
@@ -195,13 +235,12 @@ impl TextEncoder {
     /// the others.
     #[must_use]
     pub fn forward_at(&self, input: &TextInput, chosen: &Chosen) -> Tokens {
-        let embedded = self.embed(input);
-        let Some((last, layers)) = self.layers.split_last() else {
-            return embedded.choose(chosen);
-        };
-        let hidden = layers
-            .iter()
-            .fold(embedded, |hidden, layer| layer.forward(hidden));
-        last.forward_at(&hidden, chosen)
+        block::run(&self.layers, self.embed(input), chosen)
+    }
+
+    /// What [`Self::embed`] gives, and what every layer makes of it.
+    #[must_use]
+    pub fn forward_all(&self, input: &TextInput) -> Vec<Tokens> {
+        block::run_all(&self.layers, self.embed(input))
     }
 }

@@ -175,25 +175,26 @@ impl Tokens {
         }
     }
 
-    /// Puts the same row, `[1, width]`, in front of every sequence.
+    /// Puts the same rows, `[count, width]`, in front of every sequence.
     #[must_use]
-    pub fn prepend(&self, row: Tensor<2>) -> Self {
-        let [_, width] = self.rows.dims();
-        let spans = Spans::new(self.spans.lengths().map(|len| len + 1));
+    pub fn prepend(&self, first: Tensor<2>) -> Self {
+        let [count, width] = first.dims();
+        let spans = Spans::new(self.spans.lengths().map(|len| len + count));
         let batch = spans.batch();
         if let Some(len @ 1..) = self.spans.common_length() {
-            let first = row.unsqueeze::<3>().expand([batch, 1, width]);
+            let first = first.unsqueeze::<3>().expand([batch, count, width]);
             let rest = self.rows.clone().reshape([batch, len, width]);
             return Self::uniform(Tensor::cat(vec![first, rest], 1));
         }
-        let device = row.device();
+        let device = first.device();
         let order = self
             .spans
             .iter()
-            .flat_map(|span| std::iter::once(0).chain(span.map(|token| token as i64 + 1)));
+            .flat_map(|span| (0..count).chain(span.map(|token| token + count)))
+            .map(|row| row as i64);
         let order = indices(order.collect(), &device);
         Self {
-            rows: Tensor::cat(vec![row, self.rows.clone()], 0).select(0, order),
+            rows: Tensor::cat(vec![first, self.rows.clone()], 0).select(0, order),
             spans,
         }
     }

@@ -1,4 +1,5 @@
-//! The image tower: a pre-LN vision transformer in CLIP's form (`specs/scl.md` section 1.3).
+//! The image tower: a pre-LN vision transformer. Its configuration makes it CLIP's
+//! (`specs/scl.md` section 1.3), ViT's or DINOv2's.
 //!
 //! Patch embedding is a step of its own, so that the complete and the masked view of a picture
 //! share it, and so that dropped patches leave before the first block.
@@ -6,62 +7,11 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use crate::attention::SelfAttention;
+use crate::block::{self, Block, BlockConfig};
 use crate::config::VisionConfig;
 use crate::kernels::Norm;
-use crate::layers::{FeedForward, Init, LayerNorm, Linear};
+use crate::layers::{Init, LayerNorm, Linear};
 use crate::tokens::{Chosen, Tokens};
-
-/// One pre-LN block: attention and feed-forward, each on a normalised copy, each added back.
-#[derive(Module, Debug)]
-pub struct VisionBlock {
-    /// Before the attention.
-    pub attention_norm: LayerNorm,
-    /// Attention of the picture to itself.
-    pub attention: SelfAttention,
-    /// Before the feed-forward.
-    pub mlp_norm: LayerNorm,
-    /// Position-wise sub-layer.
-    pub mlp: FeedForward,
-}
-
-impl VisionBlock {
-    fn new(init: &Init, config: &VisionConfig) -> Self {
-        let width = config.hidden_size;
-        Self {
-            attention_norm: LayerNorm::new(init, width, config.layer_norm_eps),
-            // The published vision tower has no dropout anywhere.
-            attention: SelfAttention::new(init, width, config.num_heads, 0.0),
-            mlp_norm: LayerNorm::new(init, width, config.layer_norm_eps),
-            mlp: FeedForward::new(
-                init,
-                width,
-                config.intermediate_size,
-                config.activation,
-                0.0,
-            ),
-        }
-    }
-
-    /// The pictures after one more block.
-    #[must_use]
-    pub fn forward(&self, input: Tokens) -> Tokens {
-        let hidden = self
-            .attention
-            .sub_layer(input, &self.attention_norm, Norm::Before);
-        self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::Before)
-    }
-
-    /// As [`Self::forward`], of chosen tokens alone.
-    #[must_use]
-    pub fn forward_at(&self, input: &Tokens, chosen: &Chosen) -> Tokens {
-        let norm = &self.attention_norm;
-        let hidden = self
-            .attention
-            .sub_layer_at(input, chosen, norm, Norm::Before);
-        self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::Before)
-    }
-}
 
 /// Patch embedding, positions and blocks.
 #[derive(Module, Debug)]
@@ -72,10 +22,13 @@ pub struct VisionEncoder {
     pub class_token: Param<Tensor<1>>,
     /// Row 0 belongs to the class token, `[1 + patches, width]`.
     pub positions: Param<Tensor<2>>,
+    /// Learned tokens without a position, between the class token and the patches,
+    /// `[registers, width]`.
+    pub registers: Option<Param<Tensor<2>>>,
     /// Before the first block.
-    pub norm_pre: LayerNorm,
+    pub norm_pre: Option<LayerNorm>,
     /// The transformer.
-    pub blocks: Vec<VisionBlock>,
+    pub blocks: Vec<Block>,
     /// After the last block, on all tokens.
     pub norm_post: LayerNorm,
     #[module(skip)]
@@ -87,17 +40,39 @@ impl VisionEncoder {
     #[must_use]
     pub fn new(init: &Init, config: &VisionConfig) -> Self {
         let (width, patch) = (config.hidden_size, config.patch_size);
+        let block = BlockConfig {
+            width,
+            heads: config.num_heads,
+            intermediate: config.intermediate_size,
+            activation: config.activation,
+            eps: config.layer_norm_eps,
+            // The published vision towers have no dropout anywhere.
+            dropout: 0.0,
+            place: Norm::Before,
+            causal: false,
+        };
+        let patches = if config.patch_bias {
+            Linear::new
+        } else {
+            Linear::without_bias
+        };
+        let norm_pre = || LayerNorm::new(init, width, config.layer_norm_eps);
         Self {
-            patches: Linear::without_bias(init, 3 * patch * patch, width),
+            patches: patches(init, 3 * patch * patch, width),
             class_token: init.normal([width]),
             positions: init.normal([1 + config.num_patches(), width]),
-            norm_pre: LayerNorm::new(init, width, config.layer_norm_eps),
-            blocks: (0..config.layers)
-                .map(|_| VisionBlock::new(init, config))
-                .collect(),
+            registers: (config.registers > 0).then(|| init.normal([config.registers, width])),
+            norm_pre: config.pre_norm.then(norm_pre),
+            blocks: Block::stack(init, config.layers, &block),
             norm_post: LayerNorm::new(init, width, config.layer_norm_eps),
             patch_size: patch,
         }
+    }
+
+    /// Side of the pictures that [`Self::embed_patches`] takes.
+    #[must_use]
+    pub fn image_size(&self) -> usize {
+        (self.positions.dims()[0] - 1).isqrt() * self.patch_size
     }
 
     /// Every patch with its position added; the class token joins in [`Self::encode`].
@@ -134,28 +109,33 @@ impl VisionEncoder {
     pub fn encode_where(&self, patches: &Tokens, whole: impl Fn(usize) -> bool) -> Tokens {
         let embedded = self.embed(patches);
         let chosen = Chosen::whole(&embedded.spans, whole);
-        let hidden = match self.blocks.split_last() {
-            Some((last, blocks)) => {
-                let hidden = blocks
-                    .iter()
-                    .fold(embedded, |hidden, block| block.forward(hidden));
-                last.forward_at(&hidden, &chosen)
-            }
-            None => embedded.choose(&chosen),
-        };
+        let hidden = block::run(&self.blocks, embedded, &chosen);
         hidden.with_rows(self.norm_post.forward(hidden.rows.clone()))
     }
 
-    /// What the first block reads: class token and patches, normalised.
-    fn embed(&self, patches: &Tokens) -> Tokens {
-        let hidden = self.prepend_class(patches);
-        hidden.with_rows(self.norm_pre.forward(hidden.rows.clone()))
+    /// What the first block reads, and what every block makes of it, before the last norm.
+    #[must_use]
+    pub fn encode_all(&self, patches: &Tokens) -> Vec<Tokens> {
+        block::run_all(&self.blocks, self.embed(patches))
     }
 
-    /// Class token with its position in front of every picture's patches.
+    /// What the first block reads: class token, registers and patches, normalised.
+    #[must_use]
+    pub fn embed(&self, patches: &Tokens) -> Tokens {
+        let hidden = self.prepend_class(patches);
+        match &self.norm_pre {
+            Some(norm) => hidden.with_rows(norm.forward(hidden.rows.clone())),
+            None => hidden,
+        }
+    }
+
+    /// Class token with its position, and registers, in front of every picture's patches.
     #[must_use]
     pub fn prepend_class(&self, patches: &Tokens) -> Tokens {
         let class = self.class_token.val().unsqueeze::<2>() + self.positions.val().narrow(0, 0, 1);
-        patches.prepend(class)
+        patches.prepend(match &self.registers {
+            Some(registers) => Tensor::cat(vec![class, registers.val()], 0),
+            None => class,
+        })
     }
 }

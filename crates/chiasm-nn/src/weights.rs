@@ -25,6 +25,9 @@ pub struct HostTensor {
 /// Parameters by dotted name, in name order.
 pub type StateDict = BTreeMap<String, HostTensor>;
 
+/// Shapes of parameters by dotted name.
+pub type Shapes = BTreeMap<String, Vec<usize>>;
+
 /// What went wrong with weights.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightError {
@@ -48,6 +51,14 @@ pub enum WeightError {
         found: Vec<usize>,
         /// Shape of the parameter.
         expected: Vec<usize>,
+    },
+    /// A table of positions that cannot be given the model's size.
+    #[error("position table `{name}`: {problem}")]
+    Position {
+        /// Tensor name.
+        name: String,
+        /// What is wrong with its shape, or with the size asked for.
+        problem: String,
     },
     /// A configuration that no model can be built from.
     #[error("config.json: {0}")]
@@ -186,6 +197,34 @@ pub fn state_dict<M: Module>(module: &M) -> StateDict {
     visitor.found
 }
 
+/// The shape of every parameter of a module, in PyTorch's layout; draws no weights.
+#[must_use]
+pub fn shapes<M: Module>(module: &M) -> Shapes {
+    #[derive(Default)]
+    struct Collect {
+        path: ParamPath,
+        found: Shapes,
+    }
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let mut shape = param.lazy_shape().to_vec();
+            if self.path.is_transposed() {
+                shape.reverse();
+            }
+            self.found.insert(self.path.name(), shape);
+        }
+    }
+    let mut visitor = Collect::default();
+    module.visit(&mut visitor);
+    visitor.found
+}
+
 /// Takes the gradients of a module's parameters out of a backward pass: `take` gets where each stands,
 /// its shape and its values, flat, `[n]`, in memory layout. Parameters without a gradient are passed
 /// over.
@@ -237,14 +276,14 @@ pub fn load_state_dict<M: Module>(
         error: Option<WeightError>,
     }
     impl Fill<'_> {
-        fn tensor_for<const D: usize>(&mut self, current: &Tensor<D>) -> Option<Tensor<D>> {
+        fn data_for<const D: usize>(&mut self, shape: [usize; D]) -> Option<TensorData> {
             let name = self.path.name();
             let Some(host) = self.state.remove(&name) else {
                 self.report.missing.push(name);
                 return None;
             };
             let transposed = self.path.is_transposed();
-            let mut expected = current.dims();
+            let mut expected = shape;
             if transposed {
                 expected.reverse();
             }
@@ -258,10 +297,8 @@ pub fn load_state_dict<M: Module>(
             }
             // Turned on the host: a transposed view on the device would be copied at every use.
             let host = if transposed { host.transposed() } else { host };
-            let data = TensorData::new(host.values, current.dims());
             self.report.matched.push(name);
-            let device = current.device().without_autodiff();
-            Some(Tensor::<D>::from_data(data, &device))
+            Some(TensorData::new(host.values, shape))
         }
     }
     impl ModuleMapper for Fill<'_> {
@@ -272,9 +309,16 @@ pub fn load_state_dict<M: Module>(
             self.path.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            match self.tensor_for(&param.val()) {
-                Some(tensor) => replace_value(param, tensor),
-                None => param,
+            let Some(data) = self.data_for(param.lazy_shape().dims::<D>()) else {
+                return param;
+            };
+            let device = param.lazy_device();
+            if param.is_initialized() {
+                let value = Tensor::from_data(data, &device.without_autodiff());
+                replace_value(param, value)
+            } else {
+                let id = param.id;
+                param.transform_for_load(Tensor::from_data(data, &device), id)
             }
         }
     }

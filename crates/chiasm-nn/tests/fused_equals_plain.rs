@@ -165,8 +165,10 @@ fn text_encoder(sizes: &Sizes, max_text_len: usize) -> TextEncoder {
         intermediate_size: sizes.intermediate,
         max_text_len,
         position_offset: 2,
+        type_rows: 2,
         dropout: sizes.dropout,
         layer_norm_eps: 1e-5,
+        ..TextConfig::default()
     };
     TextEncoder::new(&Init::new(1, 0.2, &device()), &config)
 }
@@ -176,6 +178,7 @@ fn check_text(sizes: &Sizes, lengths: &[usize]) {
     let spans = Spans::new(lengths.iter().copied());
     let input = TextInput {
         ids: (0..spans.tokens()).map(|i| (i * 13 % 50) as u32).collect(),
+        types: Some((0..spans.tokens()).map(|i| (i % 2) as u32).collect()),
         spans,
     };
     same(&text_encoder(sizes, longest), &[], |encoder, _| {
@@ -364,6 +367,7 @@ fn threads_and_repetitions_change_nothing() {
     let spans = Spans::new((0..48).map(|i| 1 + i * 7 % 40));
     let input = TextInput {
         ids: (0..spans.tokens()).map(|i| (i * 13 % 50) as u32).collect(),
+        types: None,
         spans,
     };
     let run = |threads: usize| {

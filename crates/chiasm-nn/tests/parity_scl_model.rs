@@ -50,9 +50,8 @@ fn every_stage(case: &Case) {
     let patches = model
         .vision
         .embed_patches(floats(case.tensor("inputs.image"), &device));
-    let mut hidden = model.vision.prepend_class(&patches);
-    check_image("vision.embed", &hidden);
-    hidden = hidden.with_rows(model.vision.norm_pre.forward(hidden.rows.clone()));
+    check_image("vision.embed", &model.vision.prepend_class(&patches));
+    let mut hidden = model.vision.embed(&patches);
     check_image("vision.ln_pre", &hidden);
     for (index, block) in model.vision.blocks.iter().enumerate() {
         hidden = block.forward(hidden);

@@ -1,11 +1,14 @@
 //! Checkpoints: a folder that is complete or absent.
 //!
-//! A set (weights, optimiser, position, tokenizer, preprocessing, recipe) is written into a hidden
-//! sibling folder, every file and the folder are forced to disk, the manifest with a hash of every
-//! file comes last, and a rename makes the set appear. After an error, a kill or a power loss the
-//! newest complete set is still there; what may remain is a hidden `.step-*.partial` folder, which
-//! the next save removes. On file systems without folder sync (Windows) the rename may be lost on
-//! power loss, never torn.
+//! A set (weights, optimiser, position, metrics, tokenizer, preprocessing, recipe) is written into a
+//! hidden sibling folder, every file and the folder are forced to disk, the manifest with a hash of
+//! every file comes last, and a rename makes the set appear. An old set disappears by the same rename
+//! backwards. After an error, a kill or a power loss the newest complete set is still there; what may
+//! remain are hidden `.step-*` folders, which the next save removes. On file systems without folder
+//! sync (Windows) the rename may be lost on power loss, never torn.
+//!
+//! The position of the data and of every random stream is the step alone, since all draws are keyed
+//! by the recipe's seed and the step: [`RunState`] needs no generator.
 //!
 //! The same run state always gives the same bytes: nothing in a set depends on the clock.
 
@@ -32,11 +35,13 @@ pub const RECIPE_FILE: &str = "recipe.toml";
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// Position of the run.
 pub const STATE_FILE: &str = "state.json";
+/// Validation figures of the weights in the set.
+pub const METRICS_FILE: &str = "metrics.json";
 const MANIFEST_FILE: &str = "manifest.json";
 const FORMAT: u32 = 1;
 
 /// Where a run stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// Optimiser steps done. Data order, masks and dropout are pure functions of it and the seed.
     pub step: u64,
@@ -44,6 +49,36 @@ pub struct RunState {
     pub optimizer_steps: u64,
     /// Fingerprint of the training data.
     pub data_fingerprint: String,
+    /// The best evaluation so far; none before the first, or when nothing is monitored.
+    #[serde(default)]
+    pub best: Option<Best>,
+}
+
+/// An evaluation that no other one was better than.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Steps done then.
+    pub step: u64,
+    /// The monitored figure.
+    pub value: f64,
+}
+
+/// `metrics.json`: figures of exactly the weights in the set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Name of the figure by which sets are compared.
+    pub monitor: String,
+    /// Figures by name; empty when the set was saved at a step without evaluation.
+    pub values: BTreeMap<String, f64>,
+}
+
+/// Which sets stay when a new one was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// How many of the newest, at least 1.
+    pub newest: usize,
+    /// The step of a set that stays whatever its age: the best one.
+    pub best: Option<u64>,
 }
 
 /// Files of a set by name.
@@ -116,27 +151,48 @@ impl Checkpoint {
     }
 }
 
-/// Writes a set as `dir/step-NNNNNNNN` and removes all but the newest `keep`.
+/// Writes a set as `dir/step-NNNNNNNN` and removes those that `keep` does not name.
 ///
 /// # Errors
-/// Any failure of the file system; older sets are then untouched.
-pub fn save(dir: &Path, step: u64, files: &Files, keep: usize) -> Result<PathBuf, TrainError> {
+/// Any failure of the file system; while the new set is not there, older sets are untouched.
+pub fn save(dir: &Path, step: u64, files: &Files, keep: Keep) -> Result<PathBuf, TrainError> {
     let path = write_set(dir, step, files, &mut |_| Ok(())).inspect_err(|_| {
         // On a full disk the half-written set is what fills it; the first error is the one to tell.
         let _ = fs::remove_dir_all(partial_path(dir, step));
     })?;
-    for old in list(dir)?.into_iter().skip(keep.max(1)) {
-        fs::remove_dir_all(&old).map_err(TrainError::io(&old))?;
-    }
+    remove_old(dir, keep, &mut |_| Ok(()))?;
     Ok(path)
 }
 
-/// `before` is called with the name of every step that touches the disk: tests stop there.
+/// Called with the name of every step that touches the disk: tests stop there.
+type Before<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;
+
+/// A set is out of the list with one rename, before any of its files is gone.
+fn remove_old(dir: &Path, keep: Keep, before: Before<'_>) -> Result<(), TrainError> {
+    let best = keep.best.map(|step| dir.join(set_name(step)));
+    let old = list(dir)?.into_iter().skip(keep.newest.max(1));
+    for path in old.filter(|path| Some(path) != best.as_ref()) {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".removed");
+        let hidden = dir.join(name);
+        before("hide old set")
+            .and_then(|()| fs::rename(&path, &hidden))
+            .map_err(TrainError::io(&path))?;
+    }
+    for leftover in entries(dir, ".step-")? {
+        before("remove hidden set")
+            .and_then(|()| fs::remove_dir_all(&leftover))
+            .map_err(TrainError::io(&leftover))?;
+    }
+    Ok(())
+}
+
 fn write_set(
     dir: &Path,
     step: u64,
     files: &Files,
-    before: &mut dyn FnMut(&str) -> io::Result<()>,
+    before: Before<'_>,
 ) -> Result<PathBuf, TrainError> {
     let (partial, path) = (partial_path(dir, step), dir.join(set_name(step)));
     let manifest = Manifest {
@@ -206,6 +262,14 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 /// # Errors
 /// If the folder cannot be read; a folder that is not there holds none.
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let mut found = entries(dir, "step-")?;
+    found.sort();
+    found.reverse();
+    Ok(found)
+}
+
+/// What in `dir` has a name that begins so.
+fn entries(dir: &Path, beginning: &str) -> Result<Vec<PathBuf>, TrainError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -217,12 +281,10 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
         let name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
-        if name.is_some_and(|name| name.starts_with("step-")) {
+        if name.is_some_and(|name| name.starts_with(beginning)) {
             found.push(path);
         }
     }
-    found.sort();
-    found.reverse();
     Ok(found)
 }
 
@@ -282,6 +344,55 @@ pub fn latest(dir: &Path) -> Result<(Checkpoint, Vec<String>), TrainError> {
     })
 }
 
+/// The undamaged set with the best figure of its monitor, and a message for every set that had to be
+/// passed over. Sets without that figure do not count.
+///
+/// # Errors
+/// If there is none.
+pub fn best(dir: &Path) -> Result<(Checkpoint, Vec<String>), TrainError> {
+    let mut damaged = Vec::new();
+    let mut best: Option<(f64, Checkpoint)> = None;
+    for path in list(dir)? {
+        let checkpoint = match load(&path) {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                damaged.push(error.to_string());
+                continue;
+            }
+        };
+        let Ok(metrics) = checkpoint.json::<Metrics>(METRICS_FILE) else {
+            continue;
+        };
+        let Some(value) = metrics.values.get(&metrics.monitor).copied() else {
+            continue;
+        };
+        // From the newest to the oldest: of equal ones the oldest is the first that was as good.
+        if best
+            .as_ref()
+            .is_none_or(|(other, _)| !better(&metrics.monitor, *other, value))
+        {
+            best = Some((value, checkpoint));
+        }
+    }
+    match best {
+        Some((_, checkpoint)) => Ok((checkpoint, damaged)),
+        None => Err(TrainError::NoCheckpoint {
+            path: dir.to_owned(),
+            damaged,
+        }),
+    }
+}
+
+/// Whether `new` is better than `old`: less of a loss or of a rank, more of anything else.
+#[must_use]
+pub fn better(monitor: &str, new: f64, old: f64) -> bool {
+    if monitor.starts_with("loss") || monitor.ends_with("rank") {
+        new < old
+    } else {
+        new > old
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,34 +404,42 @@ mod tests {
             .collect()
     }
 
-    /// Whatever step of a save fails or is the last before a kill, the older set stays readable.
+    fn newest(newest: usize) -> Keep {
+        Keep { newest, best: None }
+    }
+
+    /// Whatever step of a save fails or is the last before a kill, the older set stays readable until
+    /// the newer one is.
     #[test]
     fn stopping_at_any_step_loses_nothing() {
         let mut at = 0;
         loop {
             let dir = tempfile::tempdir().unwrap();
-            save(dir.path(), 1, &files("old"), 2).unwrap();
+            save(dir.path(), 1, &files("old"), newest(2)).unwrap();
             let mut steps = 0;
-            let result = write_set(dir.path(), 2, &files("new"), &mut |_| {
+            let mut stop = |_: &str| {
                 steps += 1;
                 if steps > at {
                     Err(io::Error::from(io::ErrorKind::StorageFull))
                 } else {
                     Ok(())
                 }
-            });
+            };
+            let result = write_set(dir.path(), 2, &files("new"), &mut stop)
+                .and_then(|_| remove_old(dir.path(), newest(1), &mut stop));
             let (found, damaged) = latest(dir.path()).unwrap();
             assert!(damaged.is_empty());
             let content = found.file("a").unwrap();
             if result.is_ok() {
                 assert_eq!(content, b"new");
-                assert!(at >= 7, "every step was tried");
+                assert!(at >= 9, "every step was tried");
                 return;
             }
             assert!(content == b"old" || content == b"new");
             // The next save cleans up and succeeds.
-            save(dir.path(), 3, &files("third"), 2).unwrap();
+            save(dir.path(), 3, &files("third"), newest(1)).unwrap();
             assert_eq!(latest(dir.path()).unwrap().0.file("a").unwrap(), b"third");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
             at += 1;
         }
     }
@@ -328,14 +447,14 @@ mod tests {
     #[test]
     fn a_damaged_set_falls_back_to_the_older_one_and_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        save(dir.path(), 1, &files("old"), 5).unwrap();
+        save(dir.path(), 1, &files("old"), newest(5)).unwrap();
         for (step, damage) in [
             (2u64, "shortened"),
             (3, "changed"),
             (4, "gone"),
             (5, "no manifest"),
         ] {
-            let path = save(dir.path(), step, &files("newer"), 9).unwrap();
+            let path = save(dir.path(), step, &files("newer"), newest(9)).unwrap();
             match damage {
                 "shortened" => fs::write(path.join("a"), "new").unwrap(),
                 "changed" => fs::write(path.join("a"), "nEwer").unwrap(),
@@ -349,10 +468,45 @@ mod tests {
     }
 
     #[test]
+    fn the_best_is_kept_and_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut top: Option<Best> = None;
+        for (step, value) in [(1, 0.2), (2, 0.7), (3, 0.7), (4, 0.5), (5, 0.6)] {
+            if top.is_none_or(|top| better("rsum", value, top.value)) {
+                top = Some(Best { step, value });
+            }
+            let metrics = Metrics {
+                monitor: "rsum".into(),
+                values: [("rsum".to_owned(), value)].into(),
+            };
+            let mut set = files("x");
+            set.insert(METRICS_FILE.into(), serde_json::to_vec(&metrics).unwrap());
+            let best = top.map(|top| top.step);
+            save(dir.path(), step, &set, Keep { newest: 2, best }).unwrap();
+        }
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        let names: Vec<String> = list(dir.path()).unwrap().iter().map(|p| name(p)).collect();
+        assert_eq!(names, ["step-00000005", "step-00000004", "step-00000002"]);
+        let (found, damaged) = best(dir.path()).unwrap();
+        assert_eq!(
+            (name(&found.path).as_str(), damaged.len()),
+            ("step-00000002", 0)
+        );
+        // A damaged best gives way to the next best, and says so.
+        fs::write(found.path.join("a"), "damage").unwrap();
+        let (found, damaged) = best(dir.path()).unwrap();
+        assert_eq!(
+            (name(&found.path).as_str(), damaged.len()),
+            ("step-00000005", 1)
+        );
+        assert!(better("loss", 1.0, 2.0) && !better("rsum", f64::NAN, 0.0));
+    }
+
+    #[test]
     fn only_the_newest_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         for step in 1..=5 {
-            save(dir.path(), step, &files("x"), 2).unwrap();
+            save(dir.path(), step, &files("x"), newest(2)).unwrap();
         }
         let names: Vec<String> = list(dir.path())
             .unwrap()

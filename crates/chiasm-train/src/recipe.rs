@@ -189,8 +189,10 @@ pub struct ScheduleConfig {
     pub eval_every: u64,
     /// Write a checkpoint every so many steps; one is always written at the end. Default: 500.
     pub save_every: u64,
-    /// Checkpoints that are kept. Default: 2.
+    /// Newest checkpoints that are kept. Default: 2.
     pub keep: usize,
+    /// Also save and keep the checkpoint with the best `evaluation.monitor`. Default: true.
+    pub keep_best: bool,
     /// Seed of weights, data order, masks and dropout. Default: 0.
     pub seed: u64,
 }
@@ -206,6 +208,7 @@ impl Default for ScheduleConfig {
             eval_every: 200,
             save_every: 500,
             keep: 2,
+            keep_best: true,
             seed: 0,
         }
     }
@@ -219,6 +222,10 @@ pub struct EvaluationConfig {
     pub shortlist: usize,
     /// Pictures of the validation split used during training. Default: 500.
     pub val_images: usize,
+    /// Validation figure that tells which checkpoint is best, a name from `metrics.jsonl`. Less is
+    /// better for names that begin with `loss` or end with `rank`. Default: `rsum`, the sum of the
+    /// six recalls in percent.
+    pub monitor: String,
 }
 
 impl Default for EvaluationConfig {
@@ -226,6 +233,7 @@ impl Default for EvaluationConfig {
         Self {
             shortlist: 16,
             val_images: 500,
+            monitor: "rsum".to_owned(),
         }
     }
 }

@@ -21,7 +21,7 @@ use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::losses;
 use chiasm_objective::masking::{DrawKey, ImageRows, TextRows, Vocabulary, step_input};
 
-use crate::checkpoint::{self, Checkpoint, Files, RunState};
+use crate::checkpoint::{self, Best, Checkpoint, Files, Keep, Metrics, RunState};
 use crate::error::TrainError;
 use crate::gradients::{GradientSum, clip_factor};
 use crate::optimizer::Optimizer;
@@ -94,6 +94,9 @@ pub struct Trainer {
     vocabulary: Vocabulary,
     device: Device,
     step: u64,
+    /// Figures of the model as it is, when it was evaluated.
+    evaluated: BTreeMap<String, f64>,
+    best: Option<Best>,
     data_fingerprint: String,
 }
 
@@ -195,6 +198,8 @@ impl Trainer {
             tokenizer,
             device,
             step: 0,
+            evaluated: BTreeMap::new(),
+            best: None,
             data_fingerprint,
         })
     }
@@ -238,6 +243,10 @@ impl Trainer {
             &self.device.clone().without_autodiff(),
         );
         self.step = state.step;
+        self.best = state.best;
+        // A set of before figures were saved has none.
+        let metrics = checkpoint.json::<Metrics>(checkpoint::METRICS_FILE);
+        self.evaluated = metrics.unwrap_or_default().values;
         Ok(())
     }
 
@@ -293,11 +302,11 @@ impl Trainer {
             pairs += count;
             observer.step(&record);
             run.record(&metric_line(&record))?;
-            let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
-            if due(schedule.eval_every) || self.step == schedule.steps {
-                self.evaluate(run, observer)?;
-            }
-            if due(schedule.save_every) {
+            let step = self.step;
+            let due = |every: u64| every > 0 && step.is_multiple_of(every);
+            let measure = due(schedule.eval_every) || step == schedule.steps;
+            let is_best = measure && self.evaluate(run, observer)?;
+            if due(schedule.save_every) || (is_best && schedule.keep_best) {
                 self.save(run, observer)?;
                 saved_at = Some(self.step);
             }
@@ -359,6 +368,7 @@ impl Trainer {
             model
         });
         self.step += 1;
+        self.evaluated.clear();
         Ok(StepRecord {
             step: self.step,
             total_steps: total,
@@ -397,23 +407,54 @@ impl Trainer {
         )
     }
 
-    fn evaluate(&self, run: &mut RunDir, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    /// Measures the model; true when the monitored figure was never better.
+    fn evaluate(
+        &mut self,
+        run: &mut RunDir,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, TrainError> {
+        let model = self.evaluation_model();
         let values = observer
-            .evaluate(&self.evaluation_model())
+            .evaluate(&model)
             .map_err(TrainError::Evaluation)?;
         if values.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        run.record(&MetricLine {
+        let line = MetricLine {
             kind: "val".to_owned(),
             step: self.step,
             values,
-        })
+        };
+        run.record(&line)?;
+        self.evaluated = line.values;
+        let monitor = &self.recipe.evaluation.monitor;
+        let Some(value) = self.evaluated.get(monitor).copied() else {
+            let known: Vec<&str> = self.evaluated.keys().map(String::as_str).collect();
+            return Err(TrainError::Recipe {
+                path: self.recipe.name.clone(),
+                message: format!("`evaluation.monitor` = \"{monitor}\" is not measured"),
+                hint: Some(format!("measured are: {}", known.join(", "))),
+            });
+        };
+        let is_best = self
+            .best
+            .is_none_or(|best| checkpoint::better(monitor, value, best.value));
+        if is_best {
+            let step = self.step;
+            self.best = Some(Best { step, value });
+        }
+        Ok(is_best)
     }
 
     fn save(&self, run: &mut RunDir, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let files = self.files()?;
-        let keep = self.recipe.schedule.keep;
+        let keep = Keep {
+            newest: self.recipe.schedule.keep,
+            best: self
+                .best
+                .filter(|_| self.recipe.schedule.keep_best)
+                .map(|best| best.step),
+        };
         let path = checkpoint::save(&run.checkpoints(), self.step, &files, keep)?;
         run.log(&format!("step {}: saved {}", self.step, path.display()))?;
         observer.saved(&path);
@@ -443,6 +484,11 @@ impl Trainer {
             step: self.step,
             optimizer_steps,
             data_fingerprint: self.data_fingerprint.clone(),
+            best: self.best,
+        };
+        let metrics = Metrics {
+            monitor: self.recipe.evaluation.monitor.clone(),
+            values: self.evaluated.clone(),
         };
         let tokenizer = self
             .tokenizer
@@ -477,6 +523,13 @@ impl Trainer {
             (
                 checkpoint::STATE_FILE,
                 json(checkpoint::STATE_FILE, serde_json::to_string_pretty(&state))?,
+            ),
+            (
+                checkpoint::METRICS_FILE,
+                json(
+                    checkpoint::METRICS_FILE,
+                    serde_json::to_string_pretty(&metrics),
+                )?,
             ),
         ];
         Ok(entries

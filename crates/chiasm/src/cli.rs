@@ -182,11 +182,23 @@ pub(crate) enum SplitArg {
     All,
 }
 
+/// Which checkpoint of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckpointArg {
+    /// The newest
+    Last,
+    /// The one with the best figure on the validation split
+    Best,
+}
+
 /// `chiasm eval`.
 #[derive(Args, Debug)]
 pub(crate) struct EvalArgs {
     /// Folder of a run
     pub(crate) run: PathBuf,
+    /// Which checkpoint of the run
+    #[arg(long, value_enum, default_value = "last")]
+    pub(crate) checkpoint: CheckpointArg,
     /// Which samples
     #[arg(long, value_enum, default_value = "test")]
     pub(crate) split: SplitArg,
@@ -256,6 +268,9 @@ pub(crate) enum DataCommand {
 pub(crate) struct SearchArgs {
     /// Folder of a run
     pub(crate) run: PathBuf,
+    /// Which checkpoint of the run
+    #[arg(long, value_enum, default_value = "last")]
+    pub(crate) checkpoint: CheckpointArg,
     /// What to look for; each argument is one search
     #[arg(required = true)]
     pub(crate) words: Vec<String>,

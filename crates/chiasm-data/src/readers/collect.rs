@@ -94,6 +94,9 @@ pub(super) fn count_answers(given: impl IntoIterator<Item = String>) -> Vec<Answ
 }
 
 pub(super) struct Collector {
+    /// What was opened.
+    source: PathBuf,
+    /// The file that rows come from.
     file: PathBuf,
     /// Where pictures are looked for, in this order.
     folders: Vec<PathBuf>,
@@ -108,6 +111,7 @@ impl Collector {
     pub(super) fn new(file: &Path, options: &OpenOptions, unit: Unit) -> Self {
         let beside = file.parent().unwrap_or(Path::new(""));
         Self {
+            source: file.to_owned(),
             file: file.to_owned(),
             folders: folders(beside, options),
             unit,
@@ -115,6 +119,26 @@ impl Collector {
             index: HashMap::new(),
             quarantine: Quarantine::default(),
         }
+    }
+
+    /// Takes rows from another file of the same source from now on.
+    pub(super) fn turn_to(&mut self, file: &Path) {
+        file.clone_into(&mut self.file);
+    }
+
+    /// Looks for pictures in further folders, as far as they are there: those `around` the file,
+    /// unless a root was named, and then those `inside` each folder.
+    pub(super) fn look_also(&mut self, options: &OpenOptions, around: &[&str], inside: &[&str]) {
+        let beside = self.source.parent().unwrap_or(Path::new(""));
+        let around = around.iter().filter(|_| options.image_root.is_none());
+        let around: Vec<PathBuf> = around.map(|folder| beside.join(folder)).collect();
+        let whole = self.folders.iter().chain(&around);
+        let inside: Vec<PathBuf> = whole
+            .flat_map(|folder| inside.iter().map(|inner| folder.join(inner)))
+            .collect();
+        let further = around.into_iter().chain(inside);
+        self.folders
+            .extend(further.filter(|folder| folder.is_dir()));
     }
 
     /// Refuses a row as a whole.
@@ -136,7 +160,7 @@ impl Collector {
             texts,
             split,
             id: own,
-            annotations,
+            mut annotations,
         } = row;
         let (picture_id, visual) = match self.locate(picture) {
             Ok(found) => found,
@@ -150,15 +174,29 @@ impl Collector {
         if texts.is_empty() {
             self.refuse(number, &id, "no text");
         }
+        // Where each text as given stands among the usable ones.
+        let mut places = Vec::with_capacity(texts.len());
         for text in texts {
             match judge(&text) {
-                Ok(text) => usable.push(text),
-                Err(reason) => self.refuse(number, &id, reason),
+                Ok(text) => {
+                    places.push(Some(usable.len()));
+                    usable.push(text);
+                }
+                Err(reason) => {
+                    places.push(None);
+                    self.refuse(number, &id, reason);
+                }
             }
         }
         if usable.is_empty() {
             return;
         }
+        // A phrase goes with its text.
+        annotations.phrases.retain_mut(|phrase| {
+            let place = places.get(phrase.text).copied().flatten();
+            phrase.text = place.unwrap_or(phrase.text);
+            place.is_some()
+        });
         if let Some(sample) = self
             .index
             .get(&id)
@@ -198,7 +236,7 @@ impl Collector {
     pub(super) fn finish(self) -> Result<Opened, DataError> {
         if self.samples.is_empty() {
             return Err(DataError::Empty {
-                path: self.file,
+                path: self.source,
                 rejected: self.quarantine.len(),
                 first_reason: self
                     .quarantine
@@ -209,7 +247,7 @@ impl Collector {
             });
         }
         let dataset = Dataset {
-            name: name_of(&self.file),
+            name: name_of(&self.source),
             samples: self.samples,
         };
         Ok(Opened {
@@ -228,10 +266,16 @@ impl Collector {
     /// The file of a picture that is named: the first place where it is, or, if it is nowhere, the
     /// first place, so that the check can say where it was expected.
     pub(super) fn find(&self, name: &str) -> PathBuf {
-        let mut places = self.folders.iter().map(|folder| folder.join(name));
+        self.find_any(&[name])
+    }
+
+    /// [`Self::find`] for a picture that goes by several names.
+    pub(super) fn find_any<S: AsRef<str>>(&self, names: &[S]) -> PathBuf {
+        let mut places = (self.folders.iter())
+            .flat_map(|folder| names.iter().map(|name| folder.join(name.as_ref())));
         let first = places.clone().next().unwrap_or_default();
         // One place needs no look at the disk.
-        if self.folders.len() == 1 {
+        if self.folders.len() == 1 && names.len() == 1 {
             return first;
         }
         places.find(|path| path.is_file()).unwrap_or(first)

@@ -3,13 +3,13 @@
 //! A row's text may be one string or a list of strings. The columns are the keys of the first row
 //! that is an object.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::collect::{Collector, Picture, RawRow, RowLabels};
 use super::columns::Columns;
+use super::json::{self, Layout};
 use super::{Format, OpenOptions, Opened, parse_split};
 use crate::dataset::Unit;
 use crate::error::DataError;
@@ -29,46 +29,29 @@ pub(super) const ARRAY: Format = Format {
 };
 
 fn open_lines(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
-    let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
     let mut rows = Rows::new(path, options, Unit::Line);
-    for (number, line) in (1..).zip(BufReader::new(file).split(b'\n')) {
-        let line = line.map_err(|source| DataError::io(path, source))?;
-        let line = line.trim_ascii();
-        // A byte-order mark is how some editors start a file.
-        let line = if number == 1 {
-            line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line)
-        } else {
-            line
-        };
-        if line.is_empty() {
-            continue;
+    json::lines(path, |number, line| {
+        match line.and_then(|line| json::parse(line).map_err(|error| format!("not JSON: {error}")))
+        {
+            Ok(value) => rows.add(number, value),
+            Err(reason) => {
+                rows.collector.refuse(number, "", reason);
+                Ok(())
+            }
         }
-        if std::str::from_utf8(line).is_err() {
-            rows.collector
-                .refuse(number, "", "the line is not UTF-8 text");
-            continue;
-        }
-        match serde_json::from_slice(line) {
-            Ok(value) => rows.add(number, value)?,
-            Err(error) => rows
-                .collector
-                .refuse(number, "", format!("not JSON: {error}")),
-        }
-    }
+    })?;
     rows.collector.finish()
 }
 
 fn open_array(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
-    let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
-    let values: Vec<Value> = serde_json::from_slice(&bytes).map_err(|error| DataError::Parse {
-        path: path.to_owned(),
-        location: format!("line {}", error.line()),
-        message: error.to_string(),
-    })?;
     let mut rows = Rows::new(path, options, Unit::Row);
-    for (number, value) in (1..).zip(values) {
-        rows.add(number, value)?;
-    }
+    json::stream(path, Layout::List, |element| match element.parse() {
+        Ok(value) => rows.add(element.number, value),
+        Err(reason) => {
+            rows.collector.refuse(element.number, "", reason);
+            Ok(())
+        }
+    })?;
     rows.collector.finish()
 }
 

@@ -1,22 +1,19 @@
 //! Karpathy's split files: the COCO, Flickr8k and Flickr30k captions with the splits that papers use.
 //!
-//! `restval` is training data, as in those papers. Pictures are looked for under the image root, in
-//! `images/` beside the file, and beside the file.
+//! `restval` is training data, as in those papers. A picture of the COCO file is looked for in the
+//! folder that its `filepath` names, and without it.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::collect::{Collector, Picture, RawRow};
+use super::json::{self, Layout, Take};
 use super::{Format, OpenOptions, Opened, parse_split};
 use crate::dataset::{ImageSource, Unit};
 use crate::error::DataError;
 
-#[derive(Deserialize)]
-struct File {
-    images: Vec<Entry>,
-    dataset: Option<String>,
-}
+const PARTS: Layout = Layout::Parts(&[("images", Take::Each), ("dataset", Take::Whole)]);
 
 #[derive(Deserialize)]
 struct Entry {
@@ -35,7 +32,7 @@ struct Sentence {
 }
 
 /// The one `dataset_*.json` of a folder; an error when there are several.
-fn find(folder: &Path) -> Result<Option<PathBuf>, DataError> {
+pub(super) fn find(folder: &Path) -> Result<Option<PathBuf>, DataError> {
     let io = |source| DataError::io(folder, source);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
@@ -82,59 +79,49 @@ pub(super) const FORMAT: Format = Format {
     },
 };
 
-fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
-    let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
-    let file: File = serde_json::from_slice(&bytes).map_err(|error| DataError::Parse {
-        path: path.to_owned(),
-        location: format!("line {}, column {}", error.line(), error.column()),
-        message: error.to_string(),
-    })?;
-    let folders = folders(path, options);
+pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     let mut collector = Collector::new(path, options, Unit::Image);
-    for (number, entry) in (1..).zip(file.images) {
-        match row(entry, number, &folders) {
-            Ok(row) => collector.add(row),
-            Err(reason) => collector.refuse(number, "", reason),
+    let mut name = None;
+    json::stream(path, PARTS, |element| {
+        if element.key == "dataset" {
+            // Only a name for reports: one that is no string is none.
+            name = element.parse().ok();
+            return Ok(());
         }
-    }
+        let row = element
+            .parse()
+            .and_then(|entry| row(entry, element.number, &collector));
+        match row {
+            Ok(row) => collector.add(row),
+            Err(reason) => collector.refuse(element.number, "", reason),
+        }
+        Ok(())
+    })?;
     let mut opened = collector.finish()?;
-    if let Some(name) = file.dataset {
+    if let Some(name) = name {
         opened.dataset.name = name;
     }
     Ok(opened)
 }
 
-fn row(entry: Entry, number: u64, folders: &[PathBuf]) -> Result<RawRow, String> {
+fn row(entry: Entry, number: u64, collector: &Collector) -> Result<RawRow, String> {
     let name = entry
         .filename
         .filter(|name| !name.is_empty())
         .ok_or("`filename` is missing")?;
     let split = parse_split(&entry.split.ok_or("`split` is missing")?)?;
-    let id = match &entry.filepath {
-        Some(folder) if !folder.is_empty() => format!("{folder}/{name}"),
-        _ => name.clone(),
+    let (id, path) = match &entry.filepath {
+        Some(folder) if !folder.is_empty() => {
+            let id = format!("{folder}/{name}");
+            let path = collector.find_any(&[&id, &name]);
+            (id, path)
+        }
+        _ => (name.clone(), collector.find(&name)),
     };
-    let candidates = folders
-        .iter()
-        .flat_map(|folder| [folder.join(&id), folder.join(&name)]);
-    let path = candidates
-        .clone()
-        .find(|path| path.is_file())
-        // Not there at all: the first place, so that the check can say where it was expected.
-        .or_else(|| candidates.clone().next())
-        .ok_or("no place to look for pictures")?;
     let visual = ImageSource::Path(path).into();
     let texts = entry.sentences.into_iter().map(|sentence| sentence.raw);
     Ok(RawRow {
         split: Some(split),
         ..RawRow::new(number, Picture::Found { id, visual }, texts.collect())
     })
-}
-
-fn folders(path: &Path, options: &OpenOptions) -> Vec<PathBuf> {
-    let beside = path.parent().unwrap_or(Path::new(""));
-    let root = options.image_root.clone();
-    root.into_iter()
-        .chain([beside.join("images"), beside.to_owned()])
-        .collect()
 }

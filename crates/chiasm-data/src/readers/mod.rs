@@ -5,7 +5,7 @@
 //! # Rules that hold for every format
 //!
 //! * Paths of pictures are relative to [`OpenOptions::image_root`], else to the file's folder or to
-//!   `images/` in it.
+//!   `images/` in it. Formats with an official layout look into its folders as well.
 //! * Rows that name the same picture become one sample with several texts. Rows with an answer or a
 //!   label are samples of their own; the picture is then their group.
 //! * The id of a sample is the picture's path as written (without a leading `./`). A picture stored
@@ -15,13 +15,24 @@
 //! * A row that cannot be used goes to the quarantine list with its place and reason. The picture
 //!   files themselves are not opened here, see [`crate::check()`].
 
+mod arrow;
+mod coco;
 mod collect;
 mod columns;
 mod csv;
+mod entities;
 mod folder;
+mod gqa;
+mod json;
 mod jsonl;
+mod judgements;
 mod karpathy;
+mod nlvr;
 mod parquet;
+mod phrases;
+mod snli_ve;
+mod vgqa;
+mod vqa;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -39,8 +50,9 @@ pub const MAX_TEXT_CHARS: usize = 10_000;
 pub struct OpenOptions {
     /// Name of the format, one of [`FORMATS`]. Default: the first that recognises the source.
     pub format: Option<String>,
-    /// File with what people said about the pictures, where a format keeps it apart (answers of
-    /// VQA v2, instances of COCO). Default: the file beside the source that the format names so.
+    /// The other part of the data, where a format keeps it apart: the answers of VQA v2, the
+    /// instances of COCO, the Karpathy split file that phrases or judgements speak of, the folder of
+    /// boxes of Flickr30k Entities. Default: what stands beside the source under its usual name.
     pub annotations: Option<PathBuf>,
     /// Column of the picture. Default: the first of `image`, `image_path`, `filepath`, `file`,
     /// `filename`, `path`, `img`, `image_file` (in any case) that exists.
@@ -80,7 +92,17 @@ pub struct Format {
 
 /// Every format, in the order in which a source is tried: the particular before the general.
 pub const FORMATS: &[Format] = &[
+    arrow::FORMAT,
     karpathy::FORMAT,
+    vqa::FORMAT,
+    coco::FORMAT,
+    gqa::FORMAT,
+    vgqa::FORMAT,
+    nlvr::FORMAT,
+    snli_ve::FORMAT,
+    phrases::FORMAT,
+    entities::FORMAT,
+    judgements::FORMAT,
     jsonl::ARRAY,
     jsonl::LINES,
     csv::FORMAT,
@@ -182,6 +204,29 @@ fn name_of(path: &Path) -> String {
     let name = path.file_stem().or_else(|| path.file_name());
     name.map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
+}
+
+/// The split that a file or folder name says: `captions_val2014`, `testdev_balanced_questions`,
+/// `test-dev2015`, `test1`.
+fn split_in_name(name: &str) -> Option<Split> {
+    let words = || {
+        name.split(|c: char| !c.is_ascii_alphabetic())
+            .filter(|word| !word.is_empty())
+    };
+    let pairs = words().zip(words().skip(1));
+    let pair = pairs
+        .map(|(one, two)| format!("{one}_{two}"))
+        .find_map(|pair| pair.parse().ok());
+    pair.or_else(|| words().find_map(|word| word.parse().ok()))
+}
+
+/// The split that the name of a file says, else that of its folder.
+fn split_in_path(path: &Path) -> Option<Split> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    [path, folder]
+        .into_iter()
+        .filter_map(Path::file_name)
+        .find_map(|name| split_in_name(&name.to_string_lossy()))
 }
 
 /// The split as written, or the reason why it is none.

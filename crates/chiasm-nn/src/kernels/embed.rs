@@ -13,13 +13,15 @@ use super::rows::{self, BLOCK, room, zeros};
 /// `dropout(LN(word + position + type))` of every token, `[tokens, width]`.
 ///
 /// Inputs: the tables of words, positions and types, `[rows, width]` each, and the norm's gain and
-/// bias `[width]`. All tokens are of type 0.
+/// bias `[width]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Embed {
     /// Row of the words' table for every token.
     pub(crate) ids: Arc<[u32]>,
     /// Row of the positions' table for every token.
     pub(crate) positions: Arc<[u32]>,
+    /// Row of the types' table for every token; none: row 0 for all.
+    pub(crate) types: Option<Arc<[u32]>>,
     /// Length of a row.
     pub(crate) width: usize,
     /// Added to LayerNorm's variance.
@@ -38,14 +40,16 @@ impl Embed {
         let [words, positions, types] = tables;
         let row = |table, index: u32| row(table, width, index);
         let first = block * BLOCK;
+        let kinds = self.types.as_deref().map(|types| &types[first..]);
         simd(
             #[inline(always)]
             || {
                 let places = self.ids[first..].iter().zip(&self.positions[first..]);
-                for (sum, (id, position)) in sums.chunks_exact_mut(width).zip(places) {
+                let sums = sums.chunks_exact_mut(width).zip(places);
+                for (token, (sum, (id, position))) in sums.enumerate() {
                     sum.copy_from_slice(row(words, *id));
                     add(sum, row(positions, *position));
-                    add(sum, row(types, 0));
+                    add(sum, row(types, kinds.map_or(0, |kinds| kinds[token])));
                 }
             },
         );
@@ -127,7 +131,10 @@ impl Operation<5> for Embed {
         let d_positions =
             wanted[1].then(|| scatter(&d_sums, &self.positions, width, positions.len()));
         let [d_gain, d_bias, mut d_types] = rows::add_up(&partials, [width; 3]);
-        d_types.resize(types.len(), 0.0);
+        match &self.types {
+            None => d_types.resize(types.len(), 0.0),
+            Some(kinds) => d_types = scatter(&d_sums, kinds, width, types.len()),
+        }
         [
             d_words,
             d_positions,
@@ -171,13 +178,19 @@ mod tests {
 
     #[test]
     fn equals_the_plain_form() {
-        for (tokens, width) in [(0, 3), (1, 2), (90, 5)] {
+        for ((tokens, width), typed) in [
+            ((0, 3), true),
+            ((1, 2), false),
+            ((90, 5), false),
+            ((90, 5), true),
+        ] {
             let vocab = 2 * TABLE_BLOCK as u32 + 7;
             for dropout in [None, Some(Dropout::new(0.4, 2))] {
                 let embed = Embed {
                     // Some ids again and again, some on either side of a block's end.
                     ids: (0..tokens).map(|i| i * i * 37 % vocab).collect(),
                     positions: (0..tokens).map(|i| i % 4).collect(),
+                    types: typed.then(|| (0..tokens).map(|i| u32::from(i % 3 == 1)).collect()),
                     width,
                     eps: 1e-3,
                     dropout,
@@ -198,13 +211,14 @@ mod tests {
         embed: &Embed,
         [words, positions, types, gain, bias]: &[Vec<f64>; 5],
     ) -> Vec<f64> {
-        let places = embed.ids.iter().zip(&*embed.positions);
+        let places = embed.ids.iter().zip(&*embed.positions).enumerate();
         let sums: Vec<f64> = places
-            .flat_map(|(id, position)| {
-                (0..embed.width).map(|i| {
+            .flat_map(|(token, (id, position))| {
+                let kind = embed.types.as_ref().map_or(0, |types| types[token]);
+                (0..embed.width).map(move |i| {
                     words[*id as usize * embed.width + i]
                         + positions[*position as usize * embed.width + i]
-                        + types[i]
+                        + types[kind as usize * embed.width + i]
                 })
             })
             .collect();

@@ -7,7 +7,7 @@ use crate::config::Activation;
 use super::dropout::Dropout;
 use super::gemm::{Packed, View, ViewMut, multiply_packed};
 use super::linear::product_of_columns;
-use super::math::{Activated, add, gelu, quick_gelu, simd};
+use super::math::{Activated, add, gelu, gelu_tanh, quick_gelu, relu, simd};
 use super::norm::{Affine, Moments, Norm};
 use super::operation::Operation;
 use super::rows::{self, BLOCK, room, zeros};
@@ -85,6 +85,8 @@ impl FeedForward {
         match self.activation {
             Activation::Gelu => run(inner, bias, active, gelu),
             Activation::QuickGelu => run(inner, bias, active, quick_gelu),
+            Activation::GeluTanh => run(inner, bias, active, gelu_tanh),
+            Activation::Relu => run(inner, bias, active, relu),
         }
     }
 
@@ -124,6 +126,8 @@ impl FeedForward {
         match self.activation {
             Activation::Gelu => run(inner, bias, gradient, total, gelu),
             Activation::QuickGelu => run(inner, bias, gradient, total, quick_gelu),
+            Activation::GeluTanh => run(inner, bias, gradient, total, gelu_tanh),
+            Activation::Relu => run(inner, bias, gradient, total, relu),
         }
     }
 }
@@ -314,7 +318,12 @@ mod tests {
     fn equals_the_plain_form() {
         for (rows, width, intermediate) in [(0, 3, 4), (1, 2, 1), (5, 7, 9), (70, 6, 19)] {
             for norm in [Norm::Before, Norm::After] {
-                for activation in [Activation::Gelu, Activation::QuickGelu] {
+                for activation in [
+                    Activation::Gelu,
+                    Activation::QuickGelu,
+                    Activation::GeluTanh,
+                    Activation::Relu,
+                ] {
                     for dropout in [None, Some(Dropout::new(0.3, 4))] {
                         let block = FeedForward {
                             width,
@@ -352,6 +361,11 @@ mod tests {
             *x *= match block.activation {
                 Activation::Gelu => plain::phi(*x),
                 Activation::QuickGelu => 1.0 / (1.0 + (-1.702 * *x).exp()),
+                Activation::GeluTanh => {
+                    let bent = *x + 0.044_715 * x.powi(3);
+                    0.5 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * bent).tanh())
+                }
+                Activation::Relu => f64::from(u8::from(*x > 0.0)),
             };
         }
         let outer = plain::linear(&inner, down_w, down_b);

@@ -128,6 +128,38 @@ pub(crate) fn quick_gelu(x: f32) -> Activated {
     }
 }
 
+/// GELU's approximation with a hyperbolic tangent, `x (1 + tanh u) / 2`, which is `x sigmoid(2 u)`,
+/// with `u = sqrt(2 / pi) (x + 0.044715 x³)`.
+#[inline(always)]
+pub(crate) fn gelu_tanh(x: f32) -> Activated {
+    /// `2 sqrt(2 / pi)`.
+    const SHARPNESS: f32 = 1.595_769_1;
+    const CUBIC: f32 = 0.044_715;
+    /// The share beyond is 0 or 1 within 1e-38; within, no cube overflows.
+    const FAR: f32 = 10.0;
+    let near = x.clamp(-FAR, FAR);
+    let square = near * near;
+    let odds = exp(-SHARPNESS * near * CUBIC.mul_add(square, 1.0));
+    let share = 1.0 / (1.0 + odds);
+    let value = x * share;
+    let bend = SHARPNESS * (3.0 * CUBIC).mul_add(square, 1.0);
+    Activated {
+        value,
+        slope: (bend * near * share).mul_add(odds * share, share),
+    }
+}
+
+/// The larger of a number and 0; the slope at 0 is 0.
+#[inline(always)]
+pub(crate) fn relu(x: f32) -> Activated {
+    let positive = x > 0.0;
+    Activated {
+        // Not `max`, which would make a number of NaN.
+        value: if x < 0.0 { 0.0 } else { x },
+        slope: if positive { 1.0 } else { 0.0 },
+    }
+}
+
 /// Combines `term` of every element, of N rows of one length at once, with `join`.
 ///
 /// `start` is what `join` does not change. The partial results of whole chunks stand apart from
@@ -273,6 +305,19 @@ mod tests {
         let slope = |x: f64| sigmoid(x) * (1.0 + 1.702 * x * (1.0 - sigmoid(x)));
         assert!(worst(60.0, |x| quick_gelu(x).slope, slope) < 5e-7);
         assert!(quick_gelu(-1e4).value.abs() < 1e-30);
+    }
+
+    #[test]
+    fn gelu_tanh_is_close() {
+        let c = (2.0 / std::f64::consts::PI).sqrt();
+        let share = |x: f64| 0.5 * (1.0 + (c * (x + 0.044_715 * x.powi(3))).tanh());
+        assert!(worst(4.0, |x| gelu_tanh(x).value, |x| x * share(x)) < 5e-7);
+        let bend = |x: f64| 2.0 * c * (1.0 + 3.0 * 0.044_715 * x * x);
+        let slope = |x: f64| share(x) * (1.0 + x * bend(x) * (1.0 - share(x)));
+        assert!(worst(30.0, |x| gelu_tanh(x).slope, slope) < 5e-7);
+        assert!(gelu_tanh(-1e4).value.abs() < 1e-30);
+        assert_eq!(gelu_tanh(1e30).value, 1e30);
+        assert!(gelu_tanh(f32::NAN).value.is_nan() && relu(f32::NAN).value.is_nan());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::layers::Init;
 use chiasm_nn::text::TextInput;
-use chiasm_nn::weights::{HostTensor, StateDict, load_state_dict, state_dict};
+use chiasm_nn::weights::{HostTensor, StateDict, load_state_dict, shapes};
 use chiasm_nn::{
     Activation, FusionConfig, ModelConfig, TextConfig, VisionConfig, VisionLanguageModel, names,
 };
@@ -33,6 +33,7 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
                 - case.size("text_len"),
             layer_norm_eps: 1e-5,
             dropout: 0.0,
+            ..TextConfig::default()
         },
         vision: VisionConfig {
             image_size: case.size("image_size"),
@@ -45,6 +46,7 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
             ),
             activation: Activation::QuickGelu,
             layer_norm_eps: 1e-5,
+            ..VisionConfig::default()
         },
         fusion: FusionConfig {
             hidden_size: hidden,
@@ -76,7 +78,7 @@ pub(crate) fn load_model(case: &Case, device: &Device) -> VisionLanguageModel {
             )
         })
         .collect();
-    let ours = names::from_published(&state_dict(&model), &mut published, names::published);
+    let ours = names::from_published(&shapes(&model), &mut published, names::published);
     published.retain(|name, _| !OTHER_HEADS.iter().any(|head| name.starts_with(head)));
     assert!(
         published.is_empty(),

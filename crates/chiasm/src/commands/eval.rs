@@ -13,7 +13,7 @@ use chiasm_nn::VisionLanguageModel;
 use chiasm_train::TrainedModel;
 use chiasm_train::checkpoint;
 
-use crate::cli::{EvalArgs, Global};
+use crate::cli::{CheckpointArg, EvalArgs, Global};
 use crate::error::CliError;
 use crate::output::{self, Progress, note};
 use crate::{device, source};
@@ -21,9 +21,17 @@ use crate::{device, source};
 /// Pictures, texts or pairs in one call of the model.
 pub(crate) const BATCH_SIZE: usize = 64;
 
-/// The newest usable checkpoint of a run.
-pub(crate) fn load_run(run: &Path, device: &Device) -> Result<TrainedModel, CliError> {
-    let (checkpoint, damaged) = checkpoint::latest(&run.join("checkpoints"))?;
+/// A usable checkpoint of a run.
+pub(crate) fn load_run(
+    run: &Path,
+    which: CheckpointArg,
+    device: &Device,
+) -> Result<TrainedModel, CliError> {
+    let folder = run.join("checkpoints");
+    let (checkpoint, damaged) = match which {
+        CheckpointArg::Last => checkpoint::latest(&folder)?,
+        CheckpointArg::Best => checkpoint::best(&folder)?,
+    };
     for message in damaged {
         note(&format!(
             "warning: {message}; using {}",
@@ -128,7 +136,7 @@ pub(crate) fn identity(trained: &TrainedModel, run: &Path) -> ModelIdentity {
 
 pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
-    let trained = load_run(&args.run, &device)?;
+    let trained = load_run(&args.run, args.checkpoint, &device)?;
     let mut config = trained.recipe.data.clone();
     args.source.apply(args.data.as_deref(), &mut config);
     let dataset = source::load(&config, &args.run.join("quarantine-eval.jsonl"))?;

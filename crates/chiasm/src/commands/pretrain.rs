@@ -15,7 +15,7 @@ use chiasm_train::run::RunDir;
 use chiasm_train::trainer::{preprocess, tokenizer};
 use chiasm_train::{Observer, Recipe, StepRecord, Trainer, checkpoint};
 
-use crate::cli::{Global, PretrainArgs};
+use crate::cli::{CheckpointArg, Global, PretrainArgs};
 use crate::commands::report::{self, Facts};
 use crate::commands::{eval, recipe};
 use crate::error::CliError;
@@ -178,7 +178,7 @@ fn finish(
     global: &Global,
     facts: &Facts<'_>,
 ) -> Result<(), CliError> {
-    let trained = eval::load_run(&job.out, device)?;
+    let trained = eval::load_run(&job.out, CheckpointArg::Last, device)?;
     // The report's figures come from held-out pictures; a set without them says so.
     let held_out = [Split::Test, Split::Val]
         .into_iter()
@@ -314,6 +314,11 @@ impl Observer for Watcher<'_> {
             values.insert(format!("{name}_recall_at_10"), direction.recall_at_10);
             values.insert(format!("{name}_median_rank"), direction.median_rank);
         }
+        let rsum = [&metrics.text_to_image, &metrics.image_to_text]
+            .iter()
+            .map(|of| of.recall_at_1 + of.recall_at_5 + of.recall_at_10)
+            .sum::<f64>();
+        values.insert("rsum".to_owned(), 100.0 * rsum);
         Ok(values)
     }
 }

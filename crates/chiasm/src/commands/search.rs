@@ -110,7 +110,7 @@ pub(crate) fn render(searches: &[Search]) -> String {
 
 pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     let device: Device = device::open(global)?;
-    let trained = eval::load_run(&args.run, &device)?;
+    let trained = eval::load_run(&args.run, args.checkpoint, &device)?;
     let mut config = trained.recipe.data.clone();
     args.source.apply(args.data.as_deref(), &mut config);
     let dataset = source::load(&config, &args.run.join("quarantine-search.jsonl"))?;

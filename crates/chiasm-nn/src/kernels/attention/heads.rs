@@ -33,6 +33,8 @@ pub(super) struct Heads<'a> {
     pub(super) count: usize,
     /// Of probabilities.
     pub(super) dropout: Option<Dropout>,
+    /// Whether query i attends to keys 0 to i alone.
+    pub(super) causal: bool,
 }
 
 /// What attention leaves for its backward pass.
@@ -111,6 +113,8 @@ impl Heads<'_> {
             let key = part(Role::Key, &piece.keys);
             let out = ViewMut::new(scores, queries, keys);
             multiply_serial(out, query, key.t(), self.score_scale(), false);
+            // A sequence that attends to itself: its keys begin where its queries do.
+            self.hide_later(scores, keys, piece.queries.start - piece.keys.start);
 
             simd(
                 #[inline(always)]
@@ -130,6 +134,16 @@ impl Heads<'_> {
             let out = &mut context[self.columns(head).start..];
             let out = ViewMut::strided(out, queries, self.size(), self.width);
             multiply_serial(out, View::new(scores, queries, keys), value, 1.0, false);
+        }
+    }
+
+    /// Gives the keys that a causal query must not see a score whose exponential is 0; `first` is
+    /// the number of the first query in its sequence.
+    pub(super) fn hide_later(&self, scores: &mut [f32], keys: usize, first: usize) {
+        if self.causal {
+            for (query, row) in (first..).zip(scores.chunks_exact_mut(keys)) {
+                row[query + 1..].fill(f32::NEG_INFINITY);
+            }
         }
     }
 

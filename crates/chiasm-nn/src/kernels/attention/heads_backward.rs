@@ -177,6 +177,7 @@ impl Heads<'_> {
 
             let out = ViewMut::new(weights, queries, keys);
             multiply_serial(out, query, key.t(), scale, false);
+            self.hide_later(weights, keys, block.start);
             let out = ViewMut::new(scores, queries, keys);
             multiply_serial(out, d_context, value.t(), 1.0, false);
             self.backward_softmax(sequence, head, block.clone(), scratch);

@@ -26,6 +26,8 @@ pub(crate) struct Form {
     pub(crate) dropout: Option<Dropout>,
     /// Of what is added to x.
     pub(crate) residual_dropout: Option<Dropout>,
+    /// Whether token i attends to tokens 0 to i alone; only where a sequence attends to itself.
+    pub(crate) causal: bool,
 }
 
 impl Form {
@@ -46,6 +48,7 @@ impl Form {
                 width: self.width,
                 count: self.heads,
                 dropout: self.dropout,
+                causal: self.causal,
             },
             norm: self.norm,
             affine: Affine::new(gain, bias, self.eps),

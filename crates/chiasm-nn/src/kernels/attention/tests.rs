@@ -22,6 +22,7 @@ fn form(
         eps: EPS,
         dropout,
         residual_dropout,
+        causal: false,
     }
 }
 
@@ -34,6 +35,7 @@ struct Plain<'a> {
     norm: Norm,
     dropout: Option<Dropout>,
     residual_dropout: Option<Dropout>,
+    causal: bool,
 }
 
 impl Plain<'_> {
@@ -46,6 +48,9 @@ impl Plain<'_> {
                 let at = |row: usize| row * self.width + head * size;
                 let query = &query[at(row)..][..size];
                 let scores = keys.clone().map(|key_row| {
+                    if self.causal && key_row > row {
+                        return 0.0;
+                    }
                     let key = &key[at(key_row)..][..size];
                     let product: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum();
                     (product / (size as f64).sqrt()).exp()
@@ -109,11 +114,18 @@ const SELF_CASES: [(&[usize], usize, usize); 5] = [
 #[test]
 fn self_attention_equals_the_plain_form() {
     for ((lens, width, heads), dropout) in cases(&SELF_CASES) {
-        for norm in [Norm::Before, Norm::After] {
+        for (norm, causal) in [
+            (Norm::Before, false),
+            (Norm::After, false),
+            (Norm::Before, true),
+        ] {
             let [dropout, residual_dropout] = dropout;
             let operation = SelfAttention {
                 spans: Spans::new(lens.iter().copied()),
-                form: form(width, heads, norm, [dropout, residual_dropout]),
+                form: AttentionForm {
+                    causal,
+                    ..form(width, heads, norm, [dropout, residual_dropout])
+                },
             };
             let inputs = [
                 values(1, operation.spans.tokens() * width),
@@ -132,6 +144,7 @@ fn self_attention_equals_the_plain_form() {
                 norm,
                 dropout,
                 residual_dropout,
+                causal,
             };
             check(&operation, &inputs, 5e-5, |inputs| {
                 let [x, gain, bias, qkv_w, qkv_b, out_w, out_b] =
@@ -184,6 +197,7 @@ fn cross_attention_equals_the_plain_form() {
                 norm,
                 dropout,
                 residual_dropout,
+                causal: false,
             };
             check(&operation, &inputs, 5e-5, |inputs| {
                 let [

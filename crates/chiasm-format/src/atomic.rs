@@ -7,7 +7,7 @@
 //! let folder = std::env::temp_dir().join(format!("chiasm-atomic-{}", std::process::id()));
 //! std::fs::create_dir_all(&folder)?;
 //! let file = folder.join("figures.json");
-//! chiasm_data::atomic::write_bytes(&file, b"{}")?;
+//! chiasm_format::atomic::write_bytes(&file, b"{}")?;
 //! assert_eq!(std::fs::read(&file)?, b"{}");
 //! # std::fs::remove_dir_all(&folder)?;
 //! # Ok::<(), std::io::Error>(())

@@ -1,0 +1,161 @@
+//! BERT and RoBERTa, the models of most sentence encoders: our text tower and a pooler.
+//!
+//! The two differ in their first position (RoBERTa begins after the padding id) and in the number
+//! of segments; their parameters have the same names behind `bert.` or `roberta.`.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use serde_json::{Value, json};
+
+use super::keys::{Keys, wrong};
+use super::{Published, Reshaped, positions};
+use crate::config::TextConfig;
+use crate::heads::Pooler;
+use crate::layers::Init;
+use crate::names::bert_names;
+use crate::text::{TextEncoder, TextInput};
+use crate::tokens::Tokens;
+use crate::weights::{StateDict, WeightError};
+
+/// Sizes and switches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BertConfig {
+    /// The tower.
+    pub encoder: TextConfig,
+    /// Whether there is a pooler; the weights decide.
+    pub pooler: bool,
+}
+
+/// The text tower with its pooler.
+#[derive(Module, Debug)]
+pub struct Bert {
+    /// Embeddings and layers.
+    pub encoder: TextEncoder,
+    /// Linear map and tanh of the first token.
+    pub pooler: Option<Pooler>,
+}
+
+impl Bert {
+    /// Last hidden state of every token.
+    #[must_use]
+    pub fn forward(&self, input: &TextInput) -> Tokens {
+        self.encoder.forward(input)
+    }
+
+    /// The pooler's summary of encoded texts, `[batch, width]`, where there is a pooler.
+    #[must_use]
+    pub fn pooled(&self, encoded: &Tokens) -> Option<Tensor<2>> {
+        let pooler = self.pooler.as_ref()?;
+        Some(pooler.forward(encoded.first()))
+    }
+}
+
+const POSITIONS: &str = "embeddings.position_embeddings.weight";
+
+/// What task models and wrappers put in front of every name.
+const PREFIXES: [&str; 6] = [
+    "module.",
+    "0.auto_model.",
+    "auto_model.",
+    "bert.",
+    "roberta.",
+    "camembert.",
+];
+
+/// Heads of tasks.
+const HEADS: [&str; 4] = ["cls.", "lm_head.", "classifier.", "qa_outputs."];
+
+impl Published for Bert {
+    type Config = BertConfig;
+
+    fn config(json: &Value) -> Result<BertConfig, WeightError> {
+        let keys = Keys::new(json);
+        let offset = match keys.text("model_type") {
+            None | Some("bert") => 0,
+            // The position of the first token is the one after that of padding.
+            Some("roberta" | "xlm-roberta" | "camembert") => {
+                keys.id_or("pad_token_id", 1)?.saturating_add(1) as usize
+            }
+            Some(other) => {
+                let problem = format!("is `{other}`, which is neither BERT nor RoBERTa");
+                return Err(wrong("model_type", &problem));
+            }
+        };
+        keys.must_be("position_embedding_type", &json!("absolute"))?;
+        keys.must_be("is_decoder", &json!(false))?;
+        let hidden_size = keys.size("hidden_size")?;
+        let rows = keys.size_or("max_position_embeddings", 512)?;
+        let max_text_len = rows
+            .checked_sub(offset)
+            .filter(|len| *len > 0)
+            .ok_or_else(|| wrong("max_position_embeddings", "leaves no position for text"))?;
+        Ok(BertConfig {
+            encoder: TextConfig {
+                vocab_size: keys.size("vocab_size")?,
+                hidden_size,
+                layers: keys.layers_or("num_hidden_layers", 12)?,
+                num_heads: keys.heads_or("num_attention_heads", 12, hidden_size)?,
+                intermediate_size: keys.size("intermediate_size")?,
+                max_text_len,
+                position_offset: offset,
+                type_rows: keys.size_or("type_vocab_size", 2)?,
+                activation: keys.activation_or("hidden_act", crate::Activation::Gelu)?,
+                layer_norm_eps: keys.number_or("layer_norm_eps", 1e-12)?,
+                dropout: 0.0,
+            },
+            pooler: true,
+        })
+    }
+
+    fn build(init: &Init, config: &BertConfig) -> Self {
+        Self {
+            encoder: TextEncoder::new(init, &config.encoder),
+            pooler: config
+                .pooler
+                .then(|| Pooler::new(init, config.encoder.hidden_size)),
+        }
+    }
+
+    fn canonical(found: &str) -> Option<String> {
+        let mut name = found;
+        for prefix in PREFIXES {
+            name = name.strip_prefix(prefix).unwrap_or(name);
+        }
+        let is_buffer = matches!(
+            name,
+            "embeddings.position_ids" | "embeddings.token_type_ids"
+        );
+        if is_buffer || HEADS.iter().any(|head| name.starts_with(head)) {
+            return None;
+        }
+        // Names of the first conversions from TensorFlow.
+        Some(match name.rsplit_once('.') {
+            Some((module, "gamma")) => format!("{module}.weight"),
+            Some((module, "beta")) => format!("{module}.bias"),
+            _ => name.to_owned(),
+        })
+    }
+
+    fn names(ours: &str) -> Vec<String> {
+        let Some((module, leaf)) = ours.rsplit_once('.') else {
+            return Vec::new();
+        };
+        match module.strip_prefix("encoder.") {
+            Some(rest) => bert_names("", rest, leaf),
+            None => vec![ours.to_owned()],
+        }
+    }
+
+    fn fit(config: &mut BertConfig, found: &StateDict) {
+        config.pooler = found.contains_key("pooler.dense.weight");
+    }
+
+    fn adapt(config: &BertConfig, state: &mut StateDict) -> Result<Vec<Reshaped>, WeightError> {
+        let TextConfig {
+            max_text_len,
+            position_offset,
+            ..
+        } = config.encoder;
+        positions::fit_length(state, POSITIONS, position_offset, max_text_len)
+    }
+}
