@@ -33,6 +33,7 @@ pub mod dataset;
 pub mod decode;
 pub mod error;
 pub mod frames;
+pub mod grouping;
 pub mod loader;
 pub mod phash;
 pub mod readers;

@@ -22,6 +22,8 @@ mod folder;
 mod jsonl;
 mod karpathy;
 mod parquet;
+mod preview;
+mod splits;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,9 @@ use std::path::{Path, PathBuf};
 use crate::check::Quarantine;
 use crate::dataset::{Dataset, Split};
 use crate::error::DataError;
+
+pub use columns::Role;
+pub use preview::{Chosen, choose_columns};
 
 /// Longest text that is taken, in characters. No caption is this long; a cell that is holds
 /// something else.
@@ -56,6 +61,8 @@ pub struct OpenOptions {
     pub label_column: Option<String>,
     /// Folder that picture paths are relative to. Default: the folder of the table.
     pub image_root: Option<PathBuf>,
+    /// Table with the columns `id` and `split`, whose splits count instead of the source's.
+    pub splits: Option<PathBuf>,
 }
 
 /// A source that was read.
@@ -154,21 +161,30 @@ impl Source {
 /// for a role, or holds no usable row.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     let source = Source::look(path)?;
+    let mut opened = (recognise(&source, options)?.open)(&source, options)?;
+    if let Some(splits) = &options.splits {
+        splits::apply(splits, &mut opened.dataset)?;
+    }
+    Ok(opened)
+}
+
+/// The format that the options name, or the first that recognises the source.
+///
+/// # Errors
+/// If there is none.
+pub fn recognise(source: &Source, options: &OpenOptions) -> Result<&'static Format, DataError> {
     let format = match &options.format {
         Some(name) => FORMATS.iter().find(|format| format.name == name),
-        None => FORMATS.iter().find(|format| (format.recognises)(&source)),
+        None => FORMATS.iter().find(|format| (format.recognises)(source)),
     };
-    match format {
-        Some(format) => (format.open)(&source, options),
-        None => Err(DataError::UnknownFormat {
-            path: path.to_owned(),
-            detail: match (&options.format, source.extension.as_str()) {
-                (Some(name), _) => format!(": there is no format `{name}`"),
-                (None, "") => String::new(),
-                (None, extension) => format!(": `.{extension}`"),
-            },
-        }),
-    }
+    format.ok_or_else(|| DataError::UnknownFormat {
+        path: source.path.clone(),
+        detail: match (&options.format, source.extension.as_str()) {
+            (Some(name), _) => format!(": there is no format `{name}`"),
+            (None, "") => String::new(),
+            (None, extension) => format!(": `.{extension}`"),
+        },
+    })
 }
 
 /// The names of all formats, for a message.
