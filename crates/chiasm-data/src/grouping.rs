@@ -24,7 +24,7 @@ const MAX_DIGITS: usize = 4;
 
 /// A group with a larger share of the samples is training data: as a test set it would be one
 /// subject.
-const MAX_HELD_OUT_SHARE: f64 = 0.05;
+const MAX_HELD_OUT_SHARE: f64 = 0.1;
 
 /// Which samples belong together, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Grouping {
     /// smallest id.
     ///
     /// Small sets may get no test or validation group that way; then the groups whose ids hash
-    /// lowest are taken, as long as two others remain. Groups of more than 5 % of the samples, and
+    /// lowest are taken, as long as two others remain. Groups of more than a tenth of the samples, and
     /// more than one of them, are training data.
     pub fn splits(&self, dataset: &Dataset) -> Vec<Split> {
         let samples = &dataset.samples;

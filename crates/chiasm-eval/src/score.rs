@@ -113,12 +113,12 @@ pub struct ScoreReport {
 }
 
 impl ScoreReport {
-    /// [`MARK`] or nothing.
-    fn mark(&self) -> &'static str {
-        match &self.training_overlap {
-            Some(overlap) if overlap.marked => MARK,
-            _ => "",
-        }
+    /// Whether figures of the model carry [`MARK`].
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.training_overlap
+            .as_ref()
+            .is_some_and(|overlap| overlap.marked)
     }
 }
 
@@ -214,7 +214,7 @@ pub fn render_table(report: &ScoreReport) -> String {
             .map_or_else(String::new, |step| format!(", step {step}"));
         line(format!("model {}{step}", shorten(&report.model.name, 55)));
     }
-    let mark = report.mark();
+    let mark = if report.is_marked() { MARK } else { "" };
     for direction in [Direction::TextToImage, Direction::ImageToText] {
         let dual = report.dual.direction(direction);
         line(String::new());
@@ -298,7 +298,8 @@ fn row(label: &str, recalls: [f64; 3], median: f64, reciprocal: Option<f64>, mar
 }
 
 /// A figure and its mark.
-pub(crate) fn marked(figure: String, mark: &str) -> String {
+#[must_use]
+pub fn marked(figure: String, mark: &str) -> String {
     if mark.is_empty() || figure.is_empty() {
         figure
     } else {
@@ -307,7 +308,8 @@ pub(crate) fn marked(figure: String, mark: &str) -> String {
 }
 
 /// A fraction as per cent with one decimal; two below 1 %, where chance levels live.
-pub(crate) fn percent(fraction: f64) -> String {
+#[must_use]
+pub fn percent(fraction: f64) -> String {
     let value = fraction * 100.0;
     if value > 0.0 && value < 0.995 {
         format!("{value:.2} %")
@@ -317,7 +319,8 @@ pub(crate) fn percent(fraction: f64) -> String {
 }
 
 /// A count with commas between groups of three digits.
-pub(crate) fn grouped(value: usize) -> String {
+#[must_use]
+pub fn grouped(value: usize) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -330,7 +333,8 @@ pub(crate) fn grouped(value: usize) -> String {
 }
 
 /// At most `limit` characters, the last one an ellipsis when something was cut.
-pub(crate) fn shorten(text: &str, limit: usize) -> String {
+#[must_use]
+pub fn shorten(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_owned();
     }
