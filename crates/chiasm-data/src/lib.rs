@@ -35,6 +35,7 @@ pub mod decode;
 pub mod error;
 pub mod frames;
 mod jpeg;
+pub mod grouping;
 pub mod loader;
 pub mod phash;
 pub mod readers;
