@@ -53,6 +53,10 @@ pub struct DataConfig {
     /// Folder that image paths are relative to. Default: the table's own, or `images` in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_root: Option<PathBuf>,
+    /// Features of regions for the pictures: a folder of `.npz` files, or a `.tsv` with its `.lineidx`.
+    /// Samples without them are set aside. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regions: Option<PathBuf>,
     /// Table with the columns `id` and `split`, whose splits count instead of the source's. Default:
     /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +80,7 @@ impl DataConfig {
             answer_column: self.answer_column.clone(),
             label_column: self.label_column.clone(),
             image_root: self.image_root.clone(),
+            regions: self.regions.clone(),
             splits: self.splits.clone(),
         }
     }
@@ -93,6 +98,7 @@ impl Default for DataConfig {
             answer_column: None,
             label_column: None,
             image_root: None,
+            regions: None,
             splits: None,
             max_bad_rate: DEFAULT_MAX_BAD_RATE,
             cache_mb: 256,

@@ -144,6 +144,9 @@ pub(crate) struct SourceArgs {
     /// Folder that image paths are relative to [default: the table's, or `images` in it]
     #[arg(long, value_name = "DIR")]
     pub(crate) image_root: Option<PathBuf>,
+    /// Features of regions for the pictures: a folder of .npz files, or a .tsv with its .lineidx
+    #[arg(long, value_name = "PATH")]
+    pub(crate) regions: Option<PathBuf>,
     /// Table with the columns `id` and `split`, whose splits count instead of the data's
     #[arg(long, value_name = "FILE")]
     pub(crate) splits: Option<PathBuf>,

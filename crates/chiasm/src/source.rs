@@ -39,6 +39,9 @@ impl SourceArgs {
         if self.image_root.is_some() {
             config.image_root.clone_from(&self.image_root);
         }
+        if self.regions.is_some() {
+            config.regions.clone_from(&self.regions);
+        }
         if self.splits.is_some() {
             config.splits.clone_from(&self.splits);
         }
