@@ -3,16 +3,17 @@
 //! The format is told by content, never by the file's extension. Owns decoding only; resizing and
 //! normalising are in [`crate::transform`].
 //!
-//! JPEG decoders fill the missing part of a truncated file with grey and report success. Such a
-//! picture would train as half a picture, so a JPEG that ends before its end marker is an error here.
-//! A file that was cut and then given a new end marker cannot be told from a whole one; Pillow takes
-//! it as well.
+//! A file that is cut off or damaged is an error, also where the usual decoders fill the missing part
+//! with grey and report success: such a picture would train as half a picture.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 use serde::{Deserialize, Serialize};
+
+use crate::jpeg;
 
 /// Cap on the size of an image file: 64 MiB.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -41,6 +42,35 @@ impl Default for Limits {
             max_pixels: MAX_PIXELS,
             max_side: MAX_SIDE,
         }
+    }
+}
+
+impl Limits {
+    /// Holds a header to the caps, before memory is taken for what it promises.
+    pub(crate) fn check_size(&self, width: u32, height: u32) -> Result<(), DecodeError> {
+        if width == 0 || height == 0 {
+            return Err(DecodeError::NoPixels { width, height });
+        }
+        if width.max(height) > self.max_side {
+            let cap = self.max_side;
+            return Err(DecodeError::SideTooLong { width, height, cap });
+        }
+        if u64::from(width) * u64::from(height) > self.max_pixels {
+            let cap = self.max_pixels;
+            return Err(DecodeError::TooManyPixels { width, height, cap });
+        }
+        Ok(())
+    }
+
+    /// What the decoders of the `image` crate are told.
+    pub(crate) fn for_decoder(&self) -> image::Limits {
+        let mut caps = image::Limits::default();
+        // Checked by `check_size`, with an error that says more.
+        caps.max_image_width = None;
+        caps.max_image_height = None;
+        // Scratch space of the decoder: up to four 16-bit channels a pixel, twice.
+        caps.max_alloc = Some(self.max_pixels.saturating_mul(16));
+        caps
     }
 }
 
@@ -138,6 +168,9 @@ pub enum DecodeError {
     /// The file ends early.
     #[error("the {0} is truncated: it ends before its end marker")]
     Truncated(&'static str),
+    /// A kind of picture that is valid, and not supported.
+    #[error("the image uses {0}, which this program does not decode")]
+    Unsupported(&'static str),
     /// The decoder refused the content.
     #[error("the image is damaged: {0}")]
     Damaged(String),
@@ -151,7 +184,9 @@ impl DecodeError {
                 Some("scale the picture down before training".to_owned())
             }
             Self::Truncated(_) => Some("download or copy the file again".to_owned()),
-            Self::UnknownFormat(_) => Some("convert the picture to PNG or JPEG".to_owned()),
+            Self::UnknownFormat(_) | Self::Unsupported(_) => {
+                Some("convert the picture to PNG or baseline JPEG".to_owned())
+            }
             Self::NoPixels { .. } | Self::Damaged(_) => None,
         }
     }
@@ -182,14 +217,12 @@ pub fn decode(
         });
     }
     // A decoder bug on a hostile file must cost one picture, not the run.
-    let image = catch_unwind(AssertUnwindSafe(|| {
-        decode_dynamic(bytes, limits, apply_exif)
-    }))
-    .unwrap_or_else(|_| Err(DecodeError::Damaged("the decoder failed on it".to_owned())))?;
+    let image = catch_unwind(AssertUnwindSafe(|| decode_any(bytes, limits, apply_exif)))
+        .unwrap_or_else(|_| Err(DecodeError::Damaged("the decoder failed on it".to_owned())))?;
     Ok(flatten(image, alpha))
 }
 
-fn decode_dynamic(
+fn decode_any(
     bytes: &[u8],
     limits: &Limits,
     apply_exif: bool,
@@ -201,78 +234,43 @@ fn decode_dynamic(
             ""
         })
     })?;
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut caps = image::Limits::default();
-    caps.max_image_width = None;
-    caps.max_image_height = None;
-    // Scratch space of the decoder: up to four 16-bit channels a pixel, twice.
-    caps.max_alloc = Some(limits.max_pixels.saturating_mul(16));
-    reader.limits(caps);
-    let mut decoder = reader.into_decoder().map_err(damaged)?;
-    let (width, height) = decoder.dimensions();
-    if width == 0 || height == 0 {
-        return Err(DecodeError::NoPixels { width, height });
-    }
-    if width.max(height) > limits.max_side {
-        return Err(DecodeError::SideTooLong {
-            width,
-            height,
-            cap: limits.max_side,
-        });
-    }
-    if u64::from(width) * u64::from(height) > limits.max_pixels {
-        return Err(DecodeError::TooManyPixels {
-            width,
-            height,
-            cap: limits.max_pixels,
-        });
-    }
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err(DecodeError::Truncated("JPEG"));
-    }
-    // A picture with broken EXIF data is still a picture.
-    let orientation = decoder
-        .orientation()
-        .unwrap_or(image::metadata::Orientation::NoTransforms);
-    let colour = match format {
-        ImageFormat::Jpeg => decode_colour_jpeg(bytes)?,
-        _ => None,
+    let (mut image, orientation) = if format == ImageFormat::Jpeg {
+        let jpeg = jpeg::decode(bytes, limits)?;
+        (
+            as_dynamic(jpeg.picture)?,
+            jpeg.exif.and_then(Orientation::from_exif_chunk),
+        )
+    } else {
+        decode_general(bytes, format, limits)?
     };
-    let mut image = match colour {
-        Some(image) => image,
-        None => DynamicImage::from_decoder(decoder).map_err(damaged)?,
-    };
-    if apply_exif {
+    if apply_exif && let Some(orientation) = orientation {
         image.apply_orientation(orientation);
     }
     Ok(image)
 }
 
-/// A three-channel JPEG, within 3 levels of libjpeg; `None` leaves it to the general decoder.
-///
-/// Two decoders, because the general one interpolates subsampled colour with two roundings where
-/// libjpeg has one, and is off by 4 levels for it. It stays for grey, for CMYK and for features that
-/// this one lacks. It does not get files that this one finds damaged: it would fill them with grey.
-fn decode_colour_jpeg(bytes: &[u8]) -> Result<Option<DynamicImage>, DecodeError> {
-    use jpeg_decoder::{Decoder, Error, PixelFormat};
-    let mut decoder = Decoder::new(bytes);
-    let mut decode = || {
-        decoder.read_info()?;
-        match decoder.info() {
-            Some(info) if info.pixel_format == PixelFormat::RGB24 => {
-                Ok(Some((info, decoder.decode()?)))
-            }
-            _ => Ok(None),
-        }
-    };
-    match decode() {
-        Ok(Some((info, pixels))) => {
-            let image = image::RgbImage::from_raw(info.width.into(), info.height.into(), pixels);
-            Ok(image.map(DynamicImage::ImageRgb8))
-        }
-        Ok(None) | Err(Error::Unsupported(_)) => Ok(None),
-        Err(error) => Err(DecodeError::Damaged(error.to_string())),
-    }
+/// Everything but JPEG.
+fn decode_general(
+    bytes: &[u8],
+    format: ImageFormat,
+    limits: &Limits,
+) -> Result<(DynamicImage, Option<Orientation>), DecodeError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits.for_decoder());
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    limits.check_size(width, height)?;
+    // A picture with broken EXIF data is still a picture.
+    let orientation = decoder.orientation().ok();
+    let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    Ok((image, orientation))
+}
+
+fn as_dynamic(picture: Rgb) -> Result<DynamicImage, DecodeError> {
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    image::RgbImage::from_raw(width, height, picture.data)
+        .map(DynamicImage::ImageRgb8)
+        .ok_or(DecodeError::NoPixels { width, height })
 }
 
 fn damaged(error: ImageError) -> DecodeError {
@@ -308,41 +306,6 @@ fn blend_over_white(value: u8, alpha: u8) -> u8 {
     let (value, alpha) = (u32::from(value), u32::from(alpha));
     // Rounded to nearest; at most 255 because value and 255 are.
     ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-}
-
-/// Walks the markers of a JPEG (ITU-T T.81, annex B) to its end marker.
-///
-/// A plain search for the two end bytes would be fooled by the thumbnail inside EXIF data.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    const END: u8 = 0xD9;
-    let at = |position: usize| bytes.get(position).copied();
-    let mut position = 2;
-    loop {
-        // To the next marker: 0xFF, any number of fill bytes 0xFF, then the code. Inside a scan,
-        // 0xFF00 is data and 0xFFD0..=0xFFD7 are restart markers; both are passed over here too.
-        while at(position).is_some_and(|byte| byte != 0xFF) {
-            position += 1;
-        }
-        while at(position) == Some(0xFF) {
-            position += 1;
-        }
-        let Some(code) = at(position) else {
-            return false;
-        };
-        position += 1;
-        match code {
-            END => return true,
-            0x00 | 0x01 | 0xD0..=0xD8 => {}
-            _ => {
-                let (Some(high), Some(low)) = (at(position), at(position + 1)) else {
-                    return false;
-                };
-                let length = usize::from(u16::from_be_bytes([high, low]));
-                // The data of a scan follows its header and is walked by the search above.
-                position += length.max(2);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -27,18 +27,22 @@
 
 pub mod answers;
 pub mod audit;
+pub mod augment;
 pub mod builtin;
 pub mod check;
 pub mod dataset;
 pub mod decode;
 pub mod error;
 pub mod frames;
+mod jpeg;
+pub mod grouping;
 pub mod loader;
 pub mod phash;
 pub mod readers;
 pub mod regions;
 pub mod resample;
 pub mod rng;
+mod simd;
 pub mod subword;
 pub mod thumbnail;
 pub mod tokenizer;
@@ -49,6 +53,7 @@ pub use audit::{Finding, Overlap, OverlapCounts, Trace, audit};
 pub use check::{CheckReport, Print, Quarantine, QuarantineEntry, check, enforce_rate};
 pub use chiasm_format::atomic;
 
+pub use augment::RandAugment;
 pub use dataset::{
     Annotations, Answer, Clip, Dataset, ImageSource, Object, Origin, Phrase, Place, Rating, Rect,
     RegionSource, Sample, SharedFile, Split, SplitCount, Unit, Visual,
@@ -61,4 +66,4 @@ pub use regions::Regions;
 pub use resample::Filter;
 pub use thumbnail::thumbnail;
 pub use tokenizer::{Encoded, SpecialIds, TextTokenizer, TokenizerError, TokenizerKind};
-pub use transform::{Preprocess, Resize, TransformError};
+pub use transform::{Normalisation, Preprocess, Resize, TransformError};

@@ -4,16 +4,18 @@
 //! Face's `preprocessor_config.json`, and the two ways to apply it: [`Preprocess::eval`], which is
 //! deterministic, and [`Preprocess::train`], which draws a crop and a mirror image.
 //!
-//! The rules of evaluation are those of the reference pipelines: short side to `N`, long side to
-//! `floor(N * long / short)`, centre crop at `round_half_even((size - N) / 2)`, then
-//! `(value / 255 - mean) / std` per channel.
+//! The rules of evaluation are those of the reference pipelines: short side to `S`, long side to
+//! `floor(S * long / short)`, centre crop of `N` at `round_half_even((size - N) / 2)`, then
+//! `(value / 255 - mean) / std` per channel. `S` is `N` unless a model says otherwise.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::augment::RandAugment;
 use crate::decode::{AlphaRule, Rgb};
 use crate::resample::{Filter, Window, resample, resize};
 use crate::rng::{Rng, below, uniform, unit_f64};
+use crate::simd::simd;
 
 /// Channel means of CLIP's training pictures.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -21,7 +23,30 @@ pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Channel deviations of CLIP's training pictures.
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// Largest `image_size` that is accepted.
+/// Means and deviations by the name under which papers speak of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalisation {
+    /// CLIP's training pictures. Also METER, SCL, BLIP.
+    Clip,
+    /// ImageNet. Also DINO and DINOv2, DeiT, ResNets.
+    ImageNet,
+    /// 0.5 and 0.5: values from -1 to 1. ViT of Google, ViLT, SigLIP.
+    Half,
+}
+
+impl Normalisation {
+    /// Mean and standard deviation of each channel.
+    pub const fn mean_std(self) -> ([f32; 3], [f32; 3]) {
+        match self {
+            Self::Clip => (CLIP_MEAN, CLIP_STD),
+            Self::ImageNet => ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            Self::Half => ([0.5; 3], [0.5; 3]),
+        }
+    }
+}
+
+/// Largest `image_size` and `resize_to` that are accepted.
 const MAX_IMAGE_SIZE: usize = 4096;
 
 /// How any picture becomes a square.
@@ -44,6 +69,10 @@ pub struct Preprocess {
     /// How a picture becomes a square. Default: short side, then centre crop.
     #[serde(default)]
     pub resize: Resize,
+    /// What the short side, or with [`Resize::Squash`] each side, is scaled to before the centre is cut
+    /// out, in pixels; at least `image_size`. DINOv2 and DeiT use 256 for 224. Default: `image_size`.
+    #[serde(default)]
+    pub resize_to: Option<usize>,
     /// Interpolation kernel. Default: bicubic.
     #[serde(default)]
     pub filter: Filter,
@@ -56,6 +85,9 @@ pub struct Preprocess {
     /// What becomes of transparency. Default: blended over white.
     #[serde(default)]
     pub alpha: AlphaRule,
+    /// Training only, before the crop: random changes of colour and shape. Default: none.
+    #[serde(default)]
+    pub rand_augment: Option<RandAugment>,
     /// Training only: cut out a random box that covers this share of the area (smallest, largest),
     /// with an aspect ratio between 3/4 and 4/3, and scale it to the square. Default: none.
     #[serde(default)]
@@ -90,6 +122,11 @@ impl TransformError {
             Self::Key { key, .. } if key == "resample" => {
                 Some("use 3 (bicubic) or 2 (bilinear)".to_owned())
             }
+            Self::Key { key, .. } if key == "size_divisor" => Some(
+                "describe the nearest square instead: size {\"height\": 384, \"width\": 384}, without \
+                 size_divisor and do_pad"
+                    .to_owned(),
+            ),
             Self::Key { .. } | Self::Json(_) => None,
         }
     }
@@ -108,13 +145,22 @@ impl Preprocess {
         Self {
             image_size,
             resize: Resize::default(),
+            resize_to: None,
             filter: Filter::default(),
             mean: CLIP_MEAN,
             std: CLIP_STD,
             alpha: AlphaRule::default(),
+            rand_augment: None,
             random_crop_scale: None,
             flip: 0.0,
         }
+    }
+
+    /// The same with other means and deviations.
+    #[must_use]
+    pub fn normalised(mut self, by: Normalisation) -> Self {
+        (self.mean, self.std) = by.mean_std();
+        self
     }
 
     /// Checks ranges; call it once after reading a configuration.
@@ -122,6 +168,18 @@ impl Preprocess {
         if self.image_size == 0 || self.image_size > MAX_IMAGE_SIZE {
             let problem = format!("is {}, it must be in 1..={MAX_IMAGE_SIZE}", self.image_size);
             return Err(TransformError::key("image_size", problem));
+        }
+        if let Some(side) = self.resize_to
+            && !(self.image_size..=MAX_IMAGE_SIZE).contains(&side)
+        {
+            let problem = format!(
+                "is {side}, it must be in {}..={MAX_IMAGE_SIZE}: the crop has to fit",
+                self.image_size
+            );
+            return Err(TransformError::key("resize_to", problem));
+        }
+        if let Some(problem) = self.rand_augment.and_then(|rand| rand.problem()) {
+            return Err(TransformError::key("rand_augment", problem));
         }
         if self
             .std
@@ -162,12 +220,12 @@ impl Preprocess {
 
     /// The deterministic part of preprocessing, still in 8 bits: what a cache keeps.
     ///
-    /// For evaluation, and for training without a random crop, this is the square. With a random
-    /// crop it is the whole picture, its short side reduced to at most twice `image_size` so that a
-    /// cache of photographs stays small. `train` goes through the same reduction, so a cached and
-    /// an uncached run agree to the bit.
+    /// For evaluation, and for training without random changes of shape, this is the square. Before
+    /// such changes it is the whole picture, its short side reduced to at most twice `image_size` so
+    /// that a cache of photographs stays small. `train` goes through the same reduction, so a cached
+    /// and an uncached run agree to the bit.
     pub fn prepare(&self, image: &Rgb, train: bool) -> Rgb {
-        if train && self.random_crop_scale.is_some() {
+        if train && self.changes_shape() {
             let limit = 2 * self.image_size;
             let short = image.width.min(image.height);
             if short <= limit {
@@ -176,55 +234,72 @@ impl Preprocess {
             let (width, height) = short_side_size(image.width, image.height, limit);
             return resize(image, width, height, self.filter);
         }
-        let size = self.image_size;
-        match self.resize {
-            Resize::Squash => resize(image, size, size, self.filter),
-            Resize::ShortSideCenterCrop => {
-                let (width, height) = short_side_size(image.width, image.height, size);
-                let window = Window {
-                    x: center_offset(width, size),
-                    y: center_offset(height, size),
-                    width: size,
-                    height: size,
-                };
-                resample(image, width, height, window, self.filter)
-            }
-        }
+        self.square(image)
     }
 
-    /// The random part of training, on what [`Self::prepare`] returned for training.
+    const fn changes_shape(&self) -> bool {
+        self.random_crop_scale.is_some() || self.rand_augment.is_some()
+    }
+
+    fn square(&self, image: &Rgb) -> Rgb {
+        let size = self.image_size;
+        let side = self.resize_to.unwrap_or(size);
+        let (width, height) = match self.resize {
+            Resize::Squash => (side, side),
+            Resize::ShortSideCenterCrop => short_side_size(image.width, image.height, side),
+        };
+        let window = Window {
+            x: center_offset(width, size),
+            y: center_offset(height, size),
+            width: size,
+            height: size,
+        };
+        resample(image, width, height, window, self.filter)
+    }
+
+    /// The random part of training, on what [`Self::prepare`] returned for training: RandAugment,
+    /// crop, mirror image. Frames of a clip that get the same state of `rng` are changed alike.
     pub fn augment(&self, prepared: &Rgb, rng: &mut Rng) -> Vec<f32> {
-        let cut = self.random_crop_scale.map(|scale| {
-            let part = crop(
-                prepared,
-                random_box(prepared.width, prepared.height, scale, rng),
-            );
-            resize(&part, self.image_size, self.image_size, self.filter)
-        });
+        let mut out = vec![0.0; 3 * self.image_size * self.image_size];
+        self.augment_into(prepared, rng, &mut out);
+        out
+    }
+
+    /// [`Self::augment`] into memory that is there.
+    pub(crate) fn augment_into(&self, prepared: &Rgb, rng: &mut Rng, out: &mut [f32]) {
+        let changed = self.rand_augment.map(|rand| rand.apply(prepared, rng));
+        let whole = changed.as_ref().unwrap_or(prepared);
+        let cut = match self.random_crop_scale {
+            Some(scale) => {
+                let part = crop(whole, random_box(whole.width, whole.height, scale, rng));
+                Some(resize(&part, self.image_size, self.image_size, self.filter))
+            }
+            None => self.changes_shape().then(|| self.square(whole)),
+        };
         let square = cut.as_ref().unwrap_or(prepared);
         // Drawn even at probability 0, so that turning the mirror on does not change the crops.
         let mirrored = unit_f64(rng) < f64::from(self.flip);
         if mirrored {
-            normalise(&mirror(square), self.mean, self.std)
+            normalise_into(&mirror(square), self.mean, self.std, out);
         } else {
-            normalise(square, self.mean, self.std)
+            normalise_into(square, self.mean, self.std, out);
         }
     }
 
     /// The content of `preprocessor_config.json`. Keys that Hugging Face does not know are under
     /// `chiasm`, where other readers ignore them.
     pub fn to_hf_json(&self) -> Value {
-        let size = self.image_size;
-        let square = json!({ "height": size, "width": size });
-        let crops = self.resize == Resize::ShortSideCenterCrop;
+        let square = |side: usize| json!({ "height": side, "width": side });
+        let resized = self.resize_to.unwrap_or(self.image_size);
+        let squashes = self.resize == Resize::Squash;
         json!({
             "image_processor_type": "CLIPImageProcessor",
             "do_convert_rgb": true,
             "do_resize": true,
-            "size": if crops { json!({ "shortest_edge": size }) } else { square.clone() },
+            "size": if squashes { square(resized) } else { json!({ "shortest_edge": resized }) },
             "resample": match self.filter { Filter::Bicubic => 3, Filter::Bilinear => 2 },
-            "do_center_crop": crops,
-            "crop_size": square,
+            "do_center_crop": !squashes || self.resize_to.is_some(),
+            "crop_size": square(self.image_size),
             "do_rescale": true,
             "rescale_factor": 1.0 / 255.0,
             "do_normalize": true,
@@ -232,90 +307,181 @@ impl Preprocess {
             "image_std": self.std,
             "chiasm": {
                 "alpha": self.alpha,
+                "rand_augment": self.rand_augment,
                 "random_crop_scale": self.random_crop_scale,
                 "flip": self.flip,
             },
         })
     }
 
-    /// Reads `preprocessor_config.json`, ours or one of a published CLIP or ViT model.
+    /// Reads `preprocessor_config.json`, ours or one of a published model: CLIP, ViT, DINOv2, DeiT,
+    /// BLIP, SigLIP and what is described alike.
     ///
     /// Without the `chiasm` key, transparency is dropped, as the published pipelines do. A
     /// description that this crate would not reproduce is an error and not an approximation.
     pub fn from_hf_json(text: &str) -> Result<Self, TransformError> {
         let value: Value =
             serde_json::from_str(text).map_err(|error| TransformError::Json(error.to_string()))?;
-        let crops = value.get("do_center_crop").and_then(Value::as_bool);
-        let size = value
-            .get("size")
-            .ok_or_else(|| TransformError::key("size", "is missing"))?;
-        let short = size
-            .get("shortest_edge")
-            .and_then(Value::as_u64)
-            .or_else(|| {
-                // Files before 2022 give a bare number; it means the short side where a crop follows.
-                size.as_u64().filter(|_| crops == Some(true))
-            });
-        let (image_size, resize) = match short {
-            Some(edge) => {
-                let crop = value.get("crop_size").and_then(square_size).unwrap_or(edge);
-                if crop != edge || crops == Some(false) {
-                    let problem =
-                        format!("short side {edge} with a crop of {crop} is not supported");
-                    return Err(TransformError::key("crop_size", problem));
-                }
-                (edge, Resize::ShortSideCenterCrop)
-            }
-            None => {
-                let side = square_size(size)
-                    .ok_or_else(|| TransformError::key("size", "is not a square"))?;
-                (side, Resize::Squash)
+        refuse_unknown_steps(&value)?;
+        let family = Family::of(&value);
+        let (image_size, resize_to, resize) = read_size(&value, &family)?;
+        let filter = match value.get("resample").map(Value::as_u64) {
+            None => family.filter,
+            Some(Some(3)) => Filter::Bicubic,
+            Some(Some(2)) => Filter::Bilinear,
+            Some(_) => {
+                let problem = format!("is {}, which is not supported", value["resample"]);
+                return Err(TransformError::key("resample", problem));
             }
         };
-        let filter = match value.get("resample").and_then(Value::as_u64) {
-            Some(3) | None => Filter::Bicubic,
-            Some(2) => Filter::Bilinear,
-            Some(other) => {
-                return Err(TransformError::key(
-                    "resample",
-                    format!("is {other}, which is not supported"),
-                ));
-            }
-        };
-        if let Some(factor) = value.get("rescale_factor").and_then(Value::as_f64)
-            && (factor * 255.0 - 1.0).abs() > 1e-3
-        {
-            return Err(TransformError::key(
-                "rescale_factor",
-                format!("is {factor}, only 1/255 is supported"),
-            ));
-        }
-        let normalises = value
-            .get("do_normalize")
-            .and_then(Value::as_bool)
-            .unwrap_or(true);
-        let (mean, std) = if normalises {
+        let (mean, std) = if flag(&value, "do_normalize").unwrap_or(true) {
+            let (mean, std) = family.normalisation.mean_std();
             (
-                triple(&value, "image_mean", CLIP_MEAN)?,
-                triple(&value, "image_std", CLIP_STD)?,
+                triple(&value, "image_mean", mean)?,
+                triple(&value, "image_std", std)?,
             )
         } else {
             ([0.0; 3], [1.0; 3])
         };
         let own = value.get("chiasm");
         let preprocess = Self {
-            image_size: usize::try_from(image_size).unwrap_or(usize::MAX),
+            image_size,
             resize,
+            resize_to,
             filter,
             mean,
             std,
             alpha: own_key(own, "alpha")?.unwrap_or(AlphaRule::Drop),
+            rand_augment: own_key(own, "rand_augment")?.unwrap_or_default(),
             random_crop_scale: own_key(own, "random_crop_scale")?.unwrap_or_default(),
             flip: own_key(own, "flip")?.unwrap_or_default(),
         };
         preprocess.validate()?;
         Ok(preprocess)
     }
+}
+
+/// What a description leaves out, by the kind of model that it names.
+struct Family {
+    filter: Filter,
+    normalisation: Normalisation,
+    /// Cuts out the centre.
+    crops: bool,
+    /// A bare number as size means both sides, not the short one.
+    squashes: bool,
+}
+
+impl Family {
+    fn of(value: &Value) -> Self {
+        let name = ["image_processor_type", "feature_extractor_type"]
+            .iter()
+            .find_map(|key| value.get(*key).and_then(Value::as_str))
+            .unwrap_or_default();
+        let family = |filter, normalisation, crops, squashes| Self {
+            filter,
+            normalisation,
+            crops,
+            squashes,
+        };
+        use Normalisation::{Clip, Half, ImageNet};
+        if name.starts_with("ViT") {
+            family(Filter::Bilinear, Half, false, true)
+        } else if name.starts_with("DeiT") {
+            family(Filter::Bicubic, ImageNet, true, true)
+        } else if name.starts_with("Siglip") {
+            family(Filter::Bicubic, Half, false, true)
+        } else if name.starts_with("CLIP") || name.starts_with("Bit") {
+            family(Filter::Bicubic, Clip, true, false)
+        } else if name.is_empty() && flag(value, "do_center_crop").is_none() {
+            // ViT's files of before 2022 name neither themselves nor their kernel.
+            family(Filter::Bilinear, Half, false, true)
+        } else {
+            family(Filter::Bicubic, Clip, false, false)
+        }
+    }
+}
+
+/// Steps that would change pixels and that this crate does not have.
+fn refuse_unknown_steps(value: &Value) -> Result<(), TransformError> {
+    for (key, expected) in [
+        ("do_resize", true),
+        ("do_rescale", true),
+        ("do_flip_channel_order", false),
+        ("do_align_long_axis", false),
+        ("do_thumbnail", false),
+        ("do_reduce_labels", false),
+    ] {
+        if flag(value, key).is_some_and(|found| found != expected) {
+            let problem = format!("is {}, which is not supported", !expected);
+            return Err(TransformError::key(key, problem));
+        }
+    }
+    if let Some(divisor) = value.get("size_divisor").filter(|found| !found.is_null()) {
+        let problem = format!(
+            "is {divisor}: pictures of many shapes in one batch are not supported, the model takes squares"
+        );
+        return Err(TransformError::key("size_divisor", problem));
+    }
+    if let Some(share) = value.get("crop_pct").filter(|found| !found.is_null()) {
+        return Err(TransformError::key(
+            "crop_pct",
+            format!("is {share}, which is not supported"),
+        ));
+    }
+    if let Some(factor) = value.get("rescale_factor").and_then(Value::as_f64)
+        && (factor * 255.0 - 1.0).abs() > 1e-3
+    {
+        let problem = format!("is {factor}, only 1/255 is supported");
+        return Err(TransformError::key("rescale_factor", problem));
+    }
+    Ok(())
+}
+
+/// Side of the square, what is scaled to before the crop where it differs, and how.
+fn read_size(
+    value: &Value,
+    family: &Family,
+) -> Result<(usize, Option<usize>, Resize), TransformError> {
+    let said = flag(value, "do_center_crop");
+    let size = value
+        .get("size")
+        .ok_or_else(|| TransformError::key("size", "is missing"))?;
+    let crops = said.unwrap_or(family.crops || size.get("shortest_edge").is_some());
+    let edge = size.get("shortest_edge").and_then(Value::as_u64);
+    // Files before 2022 give a bare number.
+    let edge = edge.or_else(|| size.as_u64().filter(|_| crops && !family.squashes));
+    let (resized, resize) = match (edge, square_size(size)) {
+        (Some(_), _) if !crops => {
+            let problem = "is false: a short side alone gives no square";
+            return Err(TransformError::key("do_center_crop", problem));
+        }
+        (Some(edge), _) => (edge, Resize::ShortSideCenterCrop),
+        (None, Some(side)) => (side, Resize::Squash),
+        (None, None) => return Err(TransformError::key("size", "is not a square")),
+    };
+    let cut = match value
+        .get("crop_size")
+        .filter(|found| crops && !found.is_null())
+    {
+        Some(found) => {
+            square_size(found).ok_or_else(|| TransformError::key("crop_size", "is not a square"))?
+        }
+        None => resized,
+    };
+    if cut > resized {
+        let problem = format!("is {cut}, more than the {resized} that pictures are scaled to");
+        return Err(TransformError::key("crop_size", problem));
+    }
+    let to_usize = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    Ok((
+        to_usize(cut),
+        (cut != resized).then(|| to_usize(resized)),
+        resize,
+    ))
+}
+
+fn flag(value: &Value, key: &str) -> Option<bool> {
+    value.get(key).and_then(Value::as_bool)
 }
 
 /// Size after scaling the short side to `size`; the long side is rounded down.
@@ -370,14 +536,28 @@ pub fn crop(image: &Rgb, window: Window) -> Rgb {
 
 /// Channel first, `(value / 255 - mean) / std`.
 pub fn normalise(image: &Rgb, mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
-    let mut out = Vec::with_capacity(image.data.len());
-    for (channel, (mean, std)) in mean.into_iter().zip(std).enumerate() {
-        // A table of 256: the division happens once per value and not once per pixel.
-        let table: [f32; 256] = std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
-        let values = image.data.iter().skip(channel).step_by(3);
-        out.extend(values.map(|value| table.get(usize::from(*value)).copied().unwrap_or_default()));
-    }
+    let mut out = vec![0.0; image.data.len()];
+    normalise_into(image, mean, std, &mut out);
     out
+}
+
+/// [`normalise`] into memory that is there: `3 x height x width` values.
+pub(crate) fn normalise_into(image: &Rgb, mean: [f32; 3], std: [f32; 3], out: &mut [f32]) {
+    let channel_len = (image.data.len() / 3).max(1);
+    simd(
+        #[inline(always)]
+        move || {
+            let out = out;
+            let channels = out
+                .chunks_exact_mut(channel_len)
+                .zip(mean.into_iter().zip(std));
+            for (channel, (out, (mean, std))) in channels.enumerate() {
+                for (out, pixel) in out.iter_mut().zip(image.data.chunks_exact(3)) {
+                    *out = (f32::from(pixel[channel]) / 255.0 - mean) / std;
+                }
+            }
+        },
+    );
 }
 
 fn mirror(image: &Rgb) -> Rgb {
@@ -513,6 +693,47 @@ mod tests {
     }
 
     #[test]
+    fn the_centre_of_a_larger_square() {
+        let image = Rgb::pattern(64, 48);
+        for resize_rule in [Resize::Squash, Resize::ShortSideCenterCrop] {
+            let larger = Preprocess {
+                resize: resize_rule,
+                ..Preprocess::new(20)
+            };
+            let smaller = Preprocess {
+                image_size: 16,
+                resize_to: Some(20),
+                ..larger.clone()
+            };
+            let whole = larger.prepare(&image, false);
+            assert_eq!(smaller.prepare(&image, false), center_crop(&whole, 16));
+        }
+    }
+
+    #[test]
+    fn rand_augment_comes_before_the_crop_and_is_the_same_for_all_frames() {
+        let preprocess = Preprocess {
+            rand_augment: Some(RandAugment::default()),
+            random_crop_scale: Some((0.9, 1.0)),
+            ..Preprocess::new(16)
+        };
+        let (frame, other) = (Rgb::pattern(60, 40), Rgb::pattern(60, 40));
+        let rng = stream(3, "augment", &[1, 2]);
+        let first = preprocess.train(&frame, &mut rng.clone());
+        assert_eq!(first, preprocess.train(&other, &mut rng.clone()));
+        let plain = Preprocess {
+            rand_augment: None,
+            ..preprocess.clone()
+        };
+        assert_ne!(first, plain.train(&frame, &mut rng.clone()));
+        let uncropped = Preprocess {
+            random_crop_scale: None,
+            ..preprocess
+        };
+        assert_eq!(uncropped.train(&frame, &mut rng.clone()).len(), 3 * 16 * 16);
+    }
+
+    #[test]
     fn flip_mirrors() {
         let preprocess = Preprocess {
             flip: 1.0,
@@ -534,6 +755,10 @@ mod tests {
             resize: Resize::Squash,
             filter: Filter::Bilinear,
             alpha: AlphaRule::OverWhite,
+            rand_augment: Some(RandAugment {
+                ops: 3,
+                magnitude: 4.5,
+            }),
             random_crop_scale: Some((0.6, 1.0)),
             flip: 0.25,
             ..Preprocess::new(64)
@@ -561,10 +786,102 @@ mod tests {
             Preprocess::from_hf_json(vit).unwrap().resize,
             Resize::Squash
         );
+        for (published, expected) in [
+            // google/vit-base-patch16-224, and an older file of the same family.
+            (
+                r#"{"do_normalize":true,"do_rescale":true,"do_resize":true,"image_mean":[0.5,0.5,0.5],
+                "image_processor_type":"ViTFeatureExtractor","image_std":[0.5,0.5,0.5],"resample":2,
+                "rescale_factor":0.00392156862745098,"size":{"height":224,"width":224}}"#,
+                (
+                    224,
+                    None,
+                    Resize::Squash,
+                    Filter::Bilinear,
+                    Normalisation::Half,
+                ),
+            ),
+            (
+                r#"{"do_normalize":true,"do_resize":true,"size":224}"#,
+                (
+                    224,
+                    None,
+                    Resize::Squash,
+                    Filter::Bilinear,
+                    Normalisation::Half,
+                ),
+            ),
+            // openai/clip-vit-base-patch32.
+            (
+                r#"{"crop_size":224,"do_center_crop":true,"do_normalize":true,"do_resize":true,
+                "feature_extractor_type":"CLIPFeatureExtractor","resample":3,"size":224}"#,
+                (
+                    224,
+                    None,
+                    Resize::ShortSideCenterCrop,
+                    Filter::Bicubic,
+                    Normalisation::Clip,
+                ),
+            ),
+            // facebook/dinov2-small.
+            (
+                r#"{"crop_size":{"height":224,"width":224},"do_center_crop":true,"do_convert_rgb":true,
+                "do_normalize":true,"do_rescale":true,"do_resize":true,"image_mean":[0.485,0.456,0.406],
+                "image_processor_type":"BitImageProcessor","image_std":[0.229,0.224,0.225],"resample":3,
+                "rescale_factor":0.00392156862745098,"size":{"shortest_edge":256}}"#,
+                (
+                    224,
+                    Some(256),
+                    Resize::ShortSideCenterCrop,
+                    Filter::Bicubic,
+                    Normalisation::ImageNet,
+                ),
+            ),
+            // facebook/deit-base-distilled-patch16-224: squashed to 256, then cut.
+            (
+                r#"{"crop_size":224,"do_center_crop":true,"do_normalize":true,"do_resize":true,
+                "feature_extractor_type":"DeiTFeatureExtractor","resample":3,"size":256}"#,
+                (
+                    224,
+                    Some(256),
+                    Resize::Squash,
+                    Filter::Bicubic,
+                    Normalisation::ImageNet,
+                ),
+            ),
+        ] {
+            let read = Preprocess::from_hf_json(published).unwrap();
+            let (image_size, resize_to, resize, filter, by) = expected;
+            let described = Preprocess {
+                image_size,
+                resize_to,
+                resize,
+                filter,
+                alpha: AlphaRule::Drop,
+                ..Preprocess::new(224).normalised(by)
+            };
+            assert_eq!(read, described, "{published}");
+            let again = Preprocess::from_hf_json(&read.to_hf_json().to_string()).unwrap();
+            assert_eq!(again, described, "{published}");
+        }
+        // dandelin/vilt-b32-mlm.
+        let vilt = r#"{"do_normalize":true,"do_resize":true,"feature_extractor_type":"ViltFeatureExtractor",
+            "image_mean":[0.5,0.5,0.5],"image_std":[0.5,0.5,0.5],"resample":3,"size":384,"size_divisor":32}"#;
+        let error = Preprocess::from_hf_json(vilt).unwrap_err();
+        assert!(error.to_string().contains("size_divisor"), "{error}");
+        assert!(error.hint().is_some());
         for bad in [
             "",
             "{}",
-            r#"{"size":{"shortest_edge":256},"crop_size":224}"#,
+            r#"{"size":{"shortest_edge":224},"crop_size":256}"#,
+            r#"{"size":{"shortest_edge":224},"do_center_crop":false}"#,
+            r#"{"size":{"height":224,"width":200}}"#,
+            r#"{"size":224,"do_resize":false}"#,
+            r#"{"size":224,"do_flip_channel_order":true}"#,
+            r#"{"size":{"shortest_edge":224},"crop_pct":0.875}"#,
+            r#"{"size":224,"resample":"bicubic"}"#,
+            r#"{"size":224,"rescale_factor":1}"#,
+            r#"{"size":224,"chiasm":{"rand_augment":{"ops":99}}}"#,
+            r#"{"size":224,"chiasm":{"rand_augment":{"magnitude":31}}}"#,
             r#"{"size":224,"resample":1}"#,
             r#"{"size":{"shortest_edge":0}}"#,
             r#"{"size":224,"image_std":[0,1,1]}"#,

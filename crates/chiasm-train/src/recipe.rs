@@ -53,6 +53,10 @@ pub struct DataConfig {
     /// Folder that image paths are relative to. Default: the table's own, or `images` in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_root: Option<PathBuf>,
+    /// Table with the columns `id` and `split`, whose splits count instead of the source's. Default:
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub splits: Option<PathBuf>,
     /// Share of unreadable samples above which the run refuses to start. Default: 0.001.
     pub max_bad_rate: f64,
     /// Memory for decoded pictures, in MB. Default: 256.
@@ -72,6 +76,7 @@ impl DataConfig {
             answer_column: self.answer_column.clone(),
             label_column: self.label_column.clone(),
             image_root: self.image_root.clone(),
+            splits: self.splits.clone(),
         }
     }
 }
@@ -88,6 +93,7 @@ impl Default for DataConfig {
             answer_column: None,
             label_column: None,
             image_root: None,
+            splits: None,
             max_bad_rate: DEFAULT_MAX_BAD_RATE,
             cache_mb: 256,
         }

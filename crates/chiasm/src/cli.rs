@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chiasm_data::Split;
 use chiasm_nn::compute::Kernels;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -84,8 +85,12 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// Look at data before using it
     Data(DataArgs),
+    /// Write a recipe for your own data
+    New(NewArgs),
     /// Find pictures with words
     Search(SearchArgs),
+    /// Show what a checkpoint holds, without loading it
+    Inspect(InspectArgs),
     /// Show recipes and their schema
     Recipe(RecipeArgs),
     /// Print a completion script for a shell
@@ -139,6 +144,9 @@ pub(crate) struct SourceArgs {
     /// Folder that image paths are relative to [default: the table's, or `images` in it]
     #[arg(long, value_name = "DIR")]
     pub(crate) image_root: Option<PathBuf>,
+    /// Table with the columns `id` and `split`, whose splits count instead of the data's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) splits: Option<PathBuf>,
     /// Share of unusable samples above which the command stops [default: 0.001]
     #[arg(long, value_name = "SHARE")]
     pub(crate) max_bad_rate: Option<f64>,
@@ -180,6 +188,18 @@ pub(crate) enum SplitArg {
     Test,
     /// All samples
     All,
+}
+
+impl SplitArg {
+    /// The split, unless it is all of them.
+    pub(crate) fn one(self) -> Option<Split> {
+        match self {
+            Self::Train => Some(Split::Train),
+            Self::Val => Some(Split::Val),
+            Self::Test => Some(Split::Test),
+            Self::All => None,
+        }
+    }
 }
 
 /// Which checkpoint of a run.
@@ -261,6 +281,59 @@ pub(crate) enum DataCommand {
         #[arg(long, value_name = "FILE", default_value = "quarantine.jsonl")]
         quarantine: PathBuf,
     },
+    /// Find samples of B that A already holds: same bytes, same look, same id, same text
+    Audit(AuditArgs),
+}
+
+/// `chiasm data audit`.
+#[derive(Args, Debug)]
+pub(crate) struct AuditArgs {
+    /// Data that was seen, for example in training: any data, or DATA:SPLIT, such as
+    /// `pairs.csv:train`
+    #[arg(value_name = "A")]
+    pub(crate) seen: String,
+    /// Data that should be new, in the same way
+    #[arg(value_name = "B")]
+    pub(crate) tested: String,
+    /// Split of A [default: what stands after its last colon, else all]
+    #[arg(long, value_name = "SPLIT")]
+    pub(crate) split_a: Option<Split>,
+    /// Split of B [default: what stands after its last colon, else all]
+    #[arg(long, value_name = "SPLIT")]
+    pub(crate) split_b: Option<Split>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Where to write the ids of the affected samples of B, by kind, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// What a recipe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TaskArg {
+    /// What the data is good for
+    Auto,
+    /// Find pictures by words, and words by pictures
+    Retrieval,
+}
+
+/// `chiasm new`.
+#[derive(Args, Debug)]
+pub(crate) struct NewArgs {
+    /// Your data, in any format of `chiasm data formats`
+    #[arg(long, value_name = "PATH")]
+    pub(crate) from: String,
+    /// What the model is for
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) task: TaskArg,
+    /// Folder of the recipe [default: the data's name]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Make new splits also where the data has its own
+    #[arg(long)]
+    pub(crate) resplit: bool,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
 }
 
 /// `chiasm search`.
@@ -285,6 +358,16 @@ pub(crate) struct SearchArgs {
     pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+}
+
+/// `chiasm inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// A file with weights (safetensors; PyTorch .bin, .pt, .pth, .ckpt, .pkl), or a folder with one
+    pub(crate) path: PathBuf,
+    /// List every tensor, not one line for equal ones of all layers
+    #[arg(long)]
+    pub(crate) tensors: bool,
 }
 
 /// `chiasm recipe`.

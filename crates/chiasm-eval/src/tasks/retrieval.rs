@@ -19,7 +19,7 @@ use chiasm_nn::{Tokens, VisionLanguageModel};
 
 use crate::metrics::{Direction, Reranked, RetrievalError, ScoreMatrix, shortlist};
 use crate::predictions::{
-    DatasetIdentity, ModelIdentity, Predictions, PredictionsInfo, RerankedPair,
+    DatasetIdentity, ModelIdentity, Predictions, PredictionsInfo, RerankedPair, TrainingOverlap,
 };
 
 /// What stopped a retrieval task.
@@ -164,6 +164,8 @@ pub struct RetrievalJob<'a> {
     pub model: ModelIdentity,
     /// Candidates of each query that the fusion encoder scores; 0 = none.
     pub shortlist: usize,
+    /// What of the data set was trained on; `None` when nobody looked.
+    pub training_overlap: Option<TrainingOverlap>,
 }
 
 /// Every picture of a data set scored against every text of it.
@@ -255,6 +257,7 @@ pub fn run(
                 .iter()
                 .flat_map(|sample| sample.texts.clone())
                 .collect(),
+            training_overlap: job.training_overlap.clone(),
         },
         scores: compared.scores,
         image_of_text: compared.image_of_text,

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use chiasm_data::Dataset;
 use chiasm_eval::metrics::retrieval::evaluate;
 use chiasm_eval::metrics::{RetrievalMetrics, TieRule};
-use chiasm_eval::predictions::{ModelIdentity, Predictions};
+use chiasm_eval::predictions::{ModelIdentity, Predictions, TrainingOverlap};
 use chiasm_eval::score::{ScoreReport, render_table, score};
 use chiasm_eval::tasks::retrieval::{self, Embedder, RetrievalJob};
 use chiasm_nn::VisionLanguageModel;
@@ -14,6 +14,7 @@ use chiasm_train::TrainedModel;
 use chiasm_train::checkpoint;
 
 use crate::cli::{CheckpointArg, EvalArgs, Global};
+use crate::commands::audit;
 use crate::error::CliError;
 use crate::output::{self, Progress, note};
 use crate::{device, source};
@@ -64,12 +65,14 @@ pub(crate) fn predict(
     split: &str,
     model: ModelIdentity,
     shortlist: usize,
+    training_overlap: Option<TrainingOverlap>,
 ) -> Result<Predictions, CliError> {
     let job = RetrievalJob {
         dataset,
         split: split.to_owned(),
         model,
         shortlist,
+        training_overlap,
     };
     let mut bar = Bar::default();
     Ok(retrieval::run(embedder, &job, &mut |what, done, total| {
@@ -139,8 +142,20 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     let trained = load_run(&args.run, args.checkpoint, &device)?;
     let mut config = trained.recipe.data.clone();
     args.source.apply(args.data.as_deref(), &mut config);
-    let dataset = source::load(&config, &args.run.join("quarantine-eval.jsonl"))?;
-    let (subset, split) = source::select(&dataset, args.split)?;
+    let checked = source::load(&config, &args.run.join("quarantine-eval.jsonl"))?;
+    let (subset, split) = source::select(&checked.dataset, args.split)?;
+    let tested = audit::Tested {
+        config: &config,
+        split: args.split.one(),
+        traces: audit::traces(&checked, args.split.one()),
+    };
+    let overlap = match audit::training_of(&args.run)? {
+        Some(training) => Some(tested.against(&trained.recipe.data, &training)),
+        None => {
+            note("warning: the run does not say what it was trained on; figures are not audited");
+            None
+        }
+    };
     let predictions = predict(
         &embedder(&trained, &trained.model, &device),
         &subset,
@@ -148,6 +163,7 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
         identity(&trained, &args.run),
         args.shortlist
             .unwrap_or(trained.recipe.evaluation.shortlist),
+        overlap,
     )?;
     let path = args.predictions.clone().unwrap_or_else(|| match args.data {
         // Figures on other data do not replace those on the run's own.

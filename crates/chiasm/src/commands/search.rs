@@ -113,8 +113,8 @@ pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     let trained = eval::load_run(&args.run, args.checkpoint, &device)?;
     let mut config = trained.recipe.data.clone();
     args.source.apply(args.data.as_deref(), &mut config);
-    let dataset = source::load(&config, &args.run.join("quarantine-search.jsonl"))?;
-    let (subset, _) = source::select(&dataset, args.split)?;
+    let checked = source::load(&config, &args.run.join("quarantine-search.jsonl"))?;
+    let (subset, _) = source::select(&checked.dataset, args.split)?;
     let queries: Vec<&str> = args.words.iter().map(String::as_str).collect();
     let embedder = eval::embedder(&trained, &trained.model, &device);
     let searches = search(&embedder, &subset, &queries, args.top)?;
