@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::TrainError;
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::Schedule;
+use crate::start::WeightsConfig;
 
 /// `data.source` of the built-in set.
 pub const BUILTIN_EMOJI: &str = "builtin:emoji";
@@ -264,6 +265,9 @@ pub struct Recipe {
     pub augment: AugmentConfig,
     /// Sizes of the model.
     pub model: ModelConfig,
+    /// Where weights come from before the first step.
+    #[serde(skip_serializing_if = "WeightsConfig::is_empty")]
+    pub weights: WeightsConfig,
     /// What the model is trained for; a table that is present is on.
     pub objectives: ObjectivesConfig,
     /// How weights move.

@@ -89,8 +89,12 @@ pub(crate) enum Command {
     New(NewArgs),
     /// Find pictures with words
     Search(SearchArgs),
+    /// Write the embeddings of pictures and texts into a file
+    Embed(EmbedArgs),
     /// Show what a checkpoint holds, without loading it
     Inspect(InspectArgs),
+    /// Write weights of any readable form as a clean Hugging Face folder
+    Convert(ConvertArgs),
     /// Show recipes and their schema
     Recipe(RecipeArgs),
     /// Print a completion script for a shell
@@ -217,9 +221,9 @@ pub(crate) enum CheckpointArg {
 /// `chiasm eval`.
 #[derive(Args, Debug)]
 pub(crate) struct EvalArgs {
-    /// Folder of a run
+    /// Folder of a run, a model folder, or a file with published weights
     pub(crate) run: PathBuf,
-    /// Which checkpoint of the run
+    /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
     /// Which samples
@@ -342,14 +346,20 @@ pub(crate) struct NewArgs {
 /// `chiasm search`.
 #[derive(Args, Debug)]
 pub(crate) struct SearchArgs {
-    /// Folder of a run
+    /// Folder of a run, a model folder, or a file with published weights
     pub(crate) run: PathBuf,
-    /// Which checkpoint of the run
+    /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
     /// What to look for; each argument is one search
-    #[arg(required = true)]
+    #[arg(required_unless_present = "like")]
     pub(crate) words: Vec<String>,
+    /// Look for pictures like this one; may be given several times
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) like: Vec<PathBuf>,
+    /// Also write what was found as a page with pictures
+    #[arg(long, value_name = "FILE")]
+    pub(crate) page: Option<PathBuf>,
     /// Pictures shown a search
     #[arg(long, short = 'n', default_value_t = 5, value_name = "N")]
     pub(crate) top: usize,
@@ -361,6 +371,39 @@ pub(crate) struct SearchArgs {
     pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+}
+
+/// `chiasm embed`.
+#[derive(Args, Debug)]
+pub(crate) struct EmbedArgs {
+    /// Folder of a run, a model folder, or a file with published weights
+    pub(crate) model: PathBuf,
+    /// Which checkpoint of a run
+    #[arg(long, value_enum, default_value = "last")]
+    pub(crate) checkpoint: CheckpointArg,
+    /// Which samples
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) split: SplitArg,
+    /// Data instead of the run's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// File to write, safetensors: `image_embeds`, `text_embeds`, `image_of_text`, and the ids
+    #[arg(long, value_name = "FILE", default_value = "embeddings.safetensors")]
+    pub(crate) out: PathBuf,
+}
+
+/// `chiasm convert`.
+#[derive(Args, Debug)]
+pub(crate) struct ConvertArgs {
+    /// Folder of a run, a model folder, or a file with weights
+    pub(crate) input: PathBuf,
+    /// Folder to write; must not hold anything
+    pub(crate) output: PathBuf,
+    /// Which checkpoint of a run
+    #[arg(long, value_enum, default_value = "last")]
+    pub(crate) checkpoint: CheckpointArg,
 }
 
 /// `chiasm inspect`.

@@ -5,6 +5,7 @@
 
 mod chart;
 mod page;
+pub mod sheet;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -201,7 +201,7 @@ impl<'a> Search<'a> {
 
 /// The picture inside the page. `None` for bytes that no browser shows; the page says so in their place.
 /// Holds nothing but a fixed type and base64 letters, so the template inserts it unescaped.
-fn data_uri(bytes: Option<&[u8]>) -> Option<String> {
+pub(super) fn data_uri(bytes: Option<&[u8]>) -> Option<String> {
     let bytes = bytes?;
     let kind = match bytes {
         [0x89, b'P', b'N', b'G', ..] => "png",

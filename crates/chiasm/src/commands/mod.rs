@@ -1,7 +1,9 @@
 //! One file a command.
 
 mod audit;
+mod convert;
 mod data;
+mod embed;
 mod eval;
 mod generate;
 mod inspect;
@@ -29,6 +31,8 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Embed(args) => embed::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Convert(args) => convert::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Recipe(args) => recipe::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => generate::completions(*shell).map(|()| ExitCode::SUCCESS),

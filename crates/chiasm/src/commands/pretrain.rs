@@ -10,7 +10,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use chiasm_data::{Dataset, Split, TextTokenizer};
 use chiasm_eval::score::{MARK, OverlapReport, marked};
-use chiasm_eval::tasks::retrieval::Embedder;
+use chiasm_eval::tasks::retrieval::{Embedder, Towers};
 use chiasm_nn::{VisionLanguageModel, compute};
 use chiasm_train::run::RunDir;
 use chiasm_train::trainer::{preprocess, tokenizer};
@@ -128,6 +128,14 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
         trainer.restore(&checkpoint)?;
         note(&format!("resuming at step {}", trainer.steps_done()));
         run.log(&format!("resumed from {}", checkpoint.path.display()))?;
+    } else if !recipe.weights.is_empty() {
+        let loaded = trainer.begin_with_weights()?;
+        for part in &loaded {
+            note(&part.summary());
+        }
+        let report = serde_json::to_string_pretty(&loaded)
+            .map_err(|error| CliError::new(format!("cannot write JSON: {error}"), None))?;
+        run.write("weights.json", &report)?;
     }
     let command = command_line();
     let environment = environment(global, &command);
@@ -315,9 +323,9 @@ impl Observer for Watcher<'_> {
         }
         let preprocess = preprocess(self.recipe);
         let embedder = Embedder {
-            model,
-            tokenizer: self.tokenizer,
-            preprocess: &preprocess,
+            towers: Towers::Own(model),
+            tokenizer: Some(self.tokenizer),
+            preprocess: Some(&preprocess),
             max_text_len: self.recipe.model.text.max_text_len,
             device: self.device,
             batch_size: eval::BATCH_SIZE,

@@ -70,7 +70,7 @@ pub(crate) fn write(
     searches: &[String],
     facts: &Facts<'_>,
 ) -> Result<Written, CliError> {
-    let untrained = trained.untrained(device);
+    let untrained = trained.untrained(device)?;
     let before = eval::measure(&eval::embedder(trained, &untrained, device), subset)?;
     drop(untrained);
     let embedder = eval::embedder(trained, &trained.model, device);
@@ -222,7 +222,7 @@ fn gallery(predictions: &Predictions, subset: &Dataset) -> Vec<QueryResult> {
 }
 
 /// A small copy of a picture; a report goes on without one that has become unreadable.
-fn picture(dataset: &Dataset, index: usize) -> Option<Vec<u8>> {
+pub(crate) fn picture(dataset: &Dataset, index: usize) -> Option<Vec<u8>> {
     let sample = dataset.samples.get(index)?;
     let small = frames::still_source(sample)
         .and_then(ImageSource::read)
