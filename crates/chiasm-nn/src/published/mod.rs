@@ -8,6 +8,8 @@ pub mod bert;
 mod bert_family;
 pub mod clip;
 pub mod convolution;
+pub mod encoder;
+pub mod family;
 mod keys;
 pub mod lxmert;
 pub mod mobilenet;
