@@ -6,6 +6,8 @@
 
 pub mod bert;
 pub mod convolution;
+pub mod encoder;
+pub mod family;
 mod keys;
 pub mod mobilenet;
 pub mod positions;
