@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde::Serialize;
 
@@ -81,7 +82,7 @@ fn punctuation(answer: &str) -> String {
         .zip(answer.chars().skip(1).zip(answer.chars().skip(2)));
     let number = characters.any(|(a, (comma, b))| a.is_numeric() && comma == ',' && b.is_numeric());
     let mut plain = answer.to_owned();
-    for mark in PUNCTUATION {
+    for mark in PUNCTUATION.iter().filter(|mark| answer.contains(**mark)) {
         let spaced = answer.contains(&format!("{mark} ")) || answer.contains(&format!(" {mark}"));
         plain = plain.replace(*mark, if spaced || number { "" } else { " " });
     }
@@ -112,17 +113,24 @@ fn numbers_and_articles(answer: &str) -> String {
 }
 
 fn apostrophe(word: &str) -> &str {
-    // The published table has this one the wrong way round.
-    if word == "somebody'd" {
-        return "somebodyd";
-    }
-    let lacks_one = |form: &&str| {
-        form.len() == word.len() + 1
-            && form.match_indices('\'').any(|(at, _)| {
-                word.get(..at) == form.get(..at) && word.get(at..) == form.get(at + 1..)
+    /// Short forms by what is left of them without one of their apostrophes.
+    static FORMS: LazyLock<HashMap<String, &str>> = LazyLock::new(|| {
+        let without = |form: &'static str, at| {
+            let (before, rest) = form.split_at(at);
+            let rest = rest.strip_prefix('\'').unwrap_or(rest);
+            (format!("{before}{rest}"), form)
+        };
+        let forms = CONTRACTIONS.split(' ');
+        forms
+            .flat_map(|form| {
+                form.match_indices('\'')
+                    .map(move |(at, _)| without(form, at))
             })
-    };
-    CONTRACTIONS.split(' ').find(lacks_one).unwrap_or(word)
+            // The published table has this one the wrong way round.
+            .chain([("somebody'd".to_owned(), "somebodyd")])
+            .collect()
+    });
+    FORMS.get(word).copied().unwrap_or(word)
 }
 
 /// What an answer is worth that `count` of ten people gave: 0, 0.3, 0.6, 0.9, and 1 from four on.
@@ -163,12 +171,14 @@ impl Vocabulary {
     /// The majority answer of a sample is its label, which is where VQA v2 gives it, else its first
     /// answer. Samples without an answer do not count.
     pub fn learn<'a>(samples: impl IntoIterator<Item = &'a Sample>, min_count: usize) -> Self {
-        let mut counts: HashMap<String, usize> = HashMap::new();
-        for answer in samples.into_iter().filter_map(majority) {
-            *counts.entry(normalise(answer)).or_default() += 1;
-        }
-        counts.retain(|_, count| *count >= min_count);
-        let mut answers: Vec<(String, usize)> = counts.into_iter().collect();
+        Self::most_frequent(count(samples), min_count)
+    }
+
+    fn most_frequent(counts: HashMap<String, usize>, min_count: usize) -> Self {
+        let mut answers: Vec<(String, usize)> = counts
+            .into_iter()
+            .filter(|(_, count)| *count >= min_count)
+            .collect();
         answers.sort_by(|(a, more), (b, less)| less.cmp(more).then_with(|| a.cmp(b)));
         let answers = answers.into_iter().map(|(answer, _)| answer);
         Self::from_unique(answers.collect())
@@ -306,6 +316,15 @@ fn majority(sample: &Sample) -> Option<&str> {
     Some(label.unwrap_or(&first.text))
 }
 
+/// How often each normal form is the majority answer.
+fn count<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for answer in samples.into_iter().filter_map(majority) {
+        *counts.entry(normalise(answer)).or_default() += 1;
+    }
+    counts
+}
+
 /// What [`write_vocabulary`] did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VocabularyReport {
@@ -339,15 +358,20 @@ pub fn write_vocabulary(
         let samples = data.samples.iter();
         samples.filter(|sample| splits.contains(&sample.split) && majority(sample).is_some())
     };
-    let vocabulary = Vocabulary::learn(answered(), min_count);
+    let counts = count(answered());
+    let distinct = counts.len();
+    let vocabulary = Vocabulary::most_frequent(counts, min_count);
     let report = VocabularyReport {
         file: file.to_owned(),
         questions: answered().count(),
-        distinct: Vocabulary::learn(answered(), 1).answers.len(),
+        distinct,
         min_count,
         kept: vocabulary.answers.len(),
         answerable: answered()
-            .filter(|sample| !vocabulary.targets(&sample.annotations.answers).is_empty())
+            .filter(|sample| {
+                let mut answers = sample.annotations.answers.iter();
+                answers.any(|answer| vocabulary.class(&answer.text).is_some())
+            })
             .count(),
     };
     if report.kept == 0 {

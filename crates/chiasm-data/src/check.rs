@@ -622,6 +622,7 @@ mod tests {
         own.phrases = vec![Phrase {
             text: 0,
             phrase: "face".to_owned(),
+            start: None,
             kind: String::new(),
             boxes: rect.into_iter().collect(),
         }];

@@ -138,7 +138,8 @@ impl TryFrom<String> for Split {
 #[derive(Debug)]
 pub struct SharedFile {
     path: PathBuf,
-    file: std::fs::File,
+    /// `None`: opened for each read.
+    file: Option<std::fs::File>,
 }
 
 impl SharedFile {
@@ -150,8 +151,16 @@ impl SharedFile {
         let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
         Ok(Arc::new(Self {
             path: path.to_owned(),
-            file,
+            file: Some(file),
         }))
+    }
+
+    /// A file that is opened for each read, for sources of more files than a process may hold open.
+    pub fn on_demand(path: &Path) -> Arc<Self> {
+        Arc::new(Self {
+            path: path.to_owned(),
+            file: None,
+        })
     }
 
     /// Where it is.
@@ -174,8 +183,12 @@ impl SharedFile {
             return Err(too_large());
         }
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| too_large())?];
-        read_exact_at(&self.file, &mut bytes, offset)
-            .map_err(|source| DataError::io(&self.path, source))?;
+        let read = match &self.file {
+            Some(file) => read_exact_at(file, &mut bytes, offset),
+            None => std::fs::File::open(&self.path)
+                .and_then(|file| read_exact_at(&file, &mut bytes, offset)),
+        };
+        read.map_err(|source| DataError::io(&self.path, source))?;
         Ok(bytes)
     }
 }
@@ -310,6 +323,8 @@ pub enum Unit {
     Row,
     /// Pictures of a folder or of a list of pictures.
     Image,
+    /// Bytes of an archive. The number is an offset, the first byte is 0.
+    Byte,
 }
 
 impl fmt::Display for Unit {
@@ -318,6 +333,7 @@ impl fmt::Display for Unit {
             Self::Line => "line",
             Self::Row => "row",
             Self::Image => "image",
+            Self::Byte => "byte",
         })
     }
 }
@@ -327,7 +343,7 @@ impl fmt::Display for Unit {
 pub struct Place {
     /// What is counted.
     pub unit: Unit,
-    /// Which one, from 1.
+    /// Which one, from 1; of bytes, from 0.
     pub number: u64,
 }
 

@@ -80,6 +80,24 @@ pub enum DataError {
         /// What to name, and how.
         hint: String,
     },
+    /// A pattern of file names cannot be used.
+    #[error("`{}`: {reason}", pattern.display())]
+    Pattern {
+        /// As it was given.
+        pattern: PathBuf,
+        /// What is wrong with it, or that nothing matches.
+        reason: String,
+    },
+    /// Features of regions cannot be used.
+    #[error("region features cannot be used: {reason}\n  from: {origin}")]
+    Regions {
+        /// File, and where in it.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+        /// What to do about it, when there is something to do.
+        hint: Option<String>,
+    },
     /// A table has no column for a role.
     #[error(
         "`{}` has no {role} column{}; its columns are: {}",
@@ -212,6 +230,11 @@ impl DataError {
             Self::BadRate { .. } => {
                 Some("repair or remove the listed rows, name the folder of the pictures with `--image-root` if they were not found, or allow more with `--max-bad-rate`".to_owned())
             }
+            Self::Pattern { .. } => Some(
+                "write `shards/*.tar` or `train-{00000..00041}.tar`, in quotes so that the shell leaves it alone"
+                    .to_owned(),
+            ),
+            Self::Regions { hint, .. } => hint.clone(),
             Self::Format(error) => error.hint().map(str::to_owned),
             Self::Tokenizer(error) => error.hint(),
             Self::Transform(error) => error.hint(),

@@ -423,7 +423,11 @@ fn hostile_files_are_errors_or_set_aside() {
         ("coco", "captions", "\"A bike.\"", "\"A bike.", Error, "string without end"),
         ("coco", "captions", "\"A bike.\"}", "\"A bike.\"},", Error, "two commas"),
         ("coco", "captions", "on a\\nbed. \"}]}", "on a", Error, "cut off"),
-        ("coco", "captions", "\"licenses\":[]", "\"licenses\":[NaN]", Error, "NaN is no JSON"),
+        ("coco", "captions", "\"id\":73", "\"id\":NaN", Refused, "NaN is no JSON"),
+        ("coco", "captions", "\"licenses\":[]", "\"licenses\":NaN", Error, "NaN where a value is skipped"),
+        ("coco", "captions", "\"licenses\":[]", "\"licenses\" []", Error, "no colon"),
+        ("coco", "captions", "\"licenses\":[]", "licenses:[]", Error, "key without quotes"),
+        ("coco", "captions", "\"A bike.\"", "oops", Refused, "a row that is no JSON"),
         ("coco", "captions", "{\"info\":{}", "{\"info\":{}}{", Error, "a second document"),
         ("coco", "instances", "[50,25,100,50]", "[50,25,-100,50]", Refused, "negative width of a box"),
         ("coco", "instances", "[50,25,100,50]", "[50,25,1e999,1]", Refused, "box without end"),
@@ -555,8 +559,15 @@ fn hostile_files_are_errors_or_set_aside() {
 
 #[test]
 fn errors_say_line_and_column() {
-    let error = read(&[("captions.json", &CAPTIONS.replace("\"A bike.\"", "oops"))]).unwrap_err();
-    assert!(error.to_string().contains("at line 5, column "), "{error}");
+    let error = read(&[(
+        "captions.json",
+        &CAPTIONS.replace("\"A bike.\"}", "\"A bike.\"} 7"),
+    )])
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("at line 5, column 88"),
+        "{error}"
+    );
 }
 
 /// A file with `filler` again and again between a head and a tail, written and not held.

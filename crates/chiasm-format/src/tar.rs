@@ -8,7 +8,7 @@
 //! everything before it and then the error with its byte offset. Compressed archives are refused by
 //! name, they have no random access.
 
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead as _, BufReader, Read, Seek, SeekFrom};
 
 /// Size of a header and unit in which bodies are padded.
 const BLOCK: u64 = 512;
@@ -244,11 +244,15 @@ impl<R: Read + Seek> TarReader<R> {
 
     fn block(&mut self, at: u64) -> Result<[u8; BLOCK as usize], TarError> {
         let mut block = [0; BLOCK as usize];
+        self.seek(at)?;
         if self.len - at < BLOCK {
-            let reason = format!("the file ends within a header, at byte {}", self.len);
+            let io = |source| TarError::Io { offset: at, source };
+            let reason = match compression(at, self.reader.fill_buf().map_err(io)?) {
+                Some(reason) => reason.to_owned(),
+                None => format!("the file ends within a header, at byte {}", self.len),
+            };
             return Err(damaged(at, reason));
         }
-        self.seek(at)?;
         self.fill(at, &mut block)?;
         Ok(block)
     }
@@ -346,20 +350,10 @@ impl Header {
         if fits {
             return Ok(header);
         }
-        let reason = match block {
-            [0x1F, 0x8B, ..] if at == 0 => "the archive is compressed (gzip); decompress it first",
-            [0x28, 0xB5, 0x2F, 0xFD, ..] if at == 0 => {
-                "the archive is compressed (zstd); decompress it first"
-            }
-            [b'B', b'Z', b'h', ..] if at == 0 => {
-                "the archive is compressed (bzip2); decompress it first"
-            }
-            [0xFD, b'7', b'z', b'X', b'Z', ..] if at == 0 => {
-                "the archive is compressed (xz); decompress it first"
-            }
-            _ if at == 0 => "no tar header (its checksum does not fit)",
+        let reason = compression(at, &block).unwrap_or(match at {
+            0 => "no tar header (its checksum does not fit)",
             _ => "the checksum of the header does not fit",
-        };
+        });
         Err(damaged(at, reason.to_owned()))
     }
 
@@ -450,6 +444,22 @@ fn number(field: &[u8]) -> Option<u64> {
             .then(|| u64::from(byte - b'0'))?;
         value.checked_mul(8)?.checked_add(digit)
     })
+}
+
+/// What to say of a file that starts as compressed ones do.
+fn compression(at: u64, head: &[u8]) -> Option<&'static str> {
+    match head {
+        _ if at > 0 => None,
+        [0x1F, 0x8B, ..] => Some("the archive is compressed (gzip); decompress it first"),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => {
+            Some("the archive is compressed (zstd); decompress it first")
+        }
+        [b'B', b'Z', b'h', ..] => Some("the archive is compressed (bzip2); decompress it first"),
+        [0xFD, b'7', b'z', b'X', b'Z', ..] => {
+            Some("the archive is compressed (xz); decompress it first")
+        }
+        _ => None,
+    }
 }
 
 fn cut_at_zero(name: &mut Vec<u8>) {

@@ -39,6 +39,12 @@ pub enum TextError {
         /// Positions of the model.
         limit: usize,
     },
+    /// Nothing to read.
+    #[error("text {text} of the batch has no tokens")]
+    Empty {
+        /// Number of the text in its batch.
+        text: usize,
+    },
     /// An id beyond the end of a table: the tokenizer belongs to another model.
     #[error("{what} id {id} is beyond the model's {rows}: is the tokenizer another model's?")]
     UnknownId {
@@ -90,9 +96,12 @@ impl TextInput {
     /// Refuses texts that a model with so many positions, words and segments cannot take.
     ///
     /// # Errors
-    /// The first text that is too long, or the first id without a row.
+    /// The first text that is empty or too long, or the first id without a row.
     pub fn check(&self, positions: usize, words: usize, segments: usize) -> Result<(), TextError> {
         for (text, tokens) in self.spans.lengths().enumerate() {
+            if tokens == 0 {
+                return Err(TextError::Empty { text });
+            }
             if tokens > positions {
                 return Err(TextError::TooLong {
                     text,
@@ -178,7 +187,7 @@ impl TextEncoder {
     /// Refuses texts that this encoder cannot take.
     ///
     /// # Errors
-    /// The first text that is too long, or the first id without a row.
+    /// The first text that is empty or too long, or the first id without a row.
     pub fn check(&self, input: &TextInput) -> Result<(), TextError> {
         let [positions, words, types] =
             [&self.positions, &self.words, &self.types].map(|table| table.weight.dims()[0]);

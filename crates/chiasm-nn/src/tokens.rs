@@ -175,6 +175,23 @@ impl Tokens {
         }
     }
 
+    /// Every sequence followed by the same sequence of `other`.
+    #[must_use]
+    pub fn followed_by(&self, other: &Self) -> Self {
+        let behind = self.spans.tokens();
+        let pairs = || self.spans.iter().zip(other.spans.iter());
+        let order = pairs().flat_map(|(own, other)| {
+            let other = other.map(|token| behind + token);
+            own.chain(other).map(|token| token as i64)
+        });
+        let device = self.rows.device();
+        let rows = Tensor::cat(vec![self.rows.clone(), other.rows.clone()], 0);
+        Self {
+            rows: rows.select(0, indices(order.collect(), &device)),
+            spans: Spans::new(pairs().map(|(own, other)| own.len() + other.len())),
+        }
+    }
+
     /// Puts the same rows, `[count, width]`, in front of every sequence.
     #[must_use]
     pub fn prepend(&self, first: Tensor<2>) -> Self {

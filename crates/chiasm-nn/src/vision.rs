@@ -82,13 +82,7 @@ impl VisionEncoder {
     /// - output: the patches of each picture, row after row of the picture
     #[must_use]
     pub fn embed_patches(&self, pixel_values: Tensor<4>) -> Tokens {
-        let [batch, channels, height, width] = pixel_values.dims();
-        let patch = self.patch_size;
-        let (rows, columns) = (height / patch, width / patch);
-        let patches = pixel_values
-            .reshape([batch, channels, rows, patch, columns, patch])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch, rows * columns, channels * patch * patch]);
+        let patches = patch_pixels(pixel_values, self.patch_size);
         let positions = self.positions.val();
         let count = positions.dims()[0] - 1;
         let patches = self.patches.forward(patches);
@@ -138,4 +132,15 @@ impl VisionEncoder {
             None => class,
         })
     }
+}
+
+/// Pixels of every patch, row after row of the picture, `[batch, patches, 3 patch patch]`; `patch`
+/// divides both sides.
+pub(crate) fn patch_pixels(pixel_values: Tensor<4>, patch: usize) -> Tensor<3> {
+    let [batch, channels, height, width] = pixel_values.dims();
+    let (rows, columns) = (height / patch, width / patch);
+    pixel_values
+        .reshape([batch, channels, rows, patch, columns, patch])
+        .permute([0, 2, 4, 1, 3, 5])
+        .reshape([batch, rows * columns, channels * patch * patch])
 }

@@ -173,6 +173,7 @@ fn configurations_that_are_refused() {
         ),
         ("hidden_act", json!({}), "no name"),
         ("layer_norm_eps", json!(-1.0), "negative"),
+        ("layer_norm_eps", json!("small"), "a text"),
         (
             "position_embedding_type",
             json!("relative_key"),
@@ -202,9 +203,9 @@ fn configurations_that_are_refused() {
 fn sizes_that_the_file_does_not_have() {
     with_both_kernels("hf/bert", |hub| {
         for (key, size) in [
-            ("vocab_size", 1 << 24),
+            ("vocab_size", 1 << 22),
             ("hidden_size", 1 << 22),
-            ("intermediate_size", 1 << 24),
+            ("intermediate_size", 1 << 22),
         ] {
             let mut lying = hub.config.clone();
             lying[key] = json!(size);

@@ -415,9 +415,7 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<bool, TrainError> {
         let model = self.evaluation_model();
-        let values = observer
-            .evaluate(&model)
-            .map_err(TrainError::Evaluation)?;
+        let values = observer.evaluate(&model).map_err(TrainError::Evaluation)?;
         if values.is_empty() {
             return Ok(false);
         }

@@ -86,6 +86,8 @@ pub(crate) enum Command {
     Data(DataArgs),
     /// Find pictures with words
     Search(SearchArgs),
+    /// Show what a checkpoint holds, without loading it
+    Inspect(InspectArgs),
     /// Show recipes and their schema
     Recipe(RecipeArgs),
     /// Print a completion script for a shell
@@ -285,6 +287,16 @@ pub(crate) struct SearchArgs {
     pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+}
+
+/// `chiasm inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// A file with weights (safetensors; PyTorch .bin, .pt, .pth, .ckpt, .pkl), or a folder with one
+    pub(crate) path: PathBuf,
+    /// List every tensor, not one line for equal ones of all layers
+    #[arg(long)]
+    pub(crate) tensors: bool,
 }
 
 /// `chiasm recipe`.

@@ -5,6 +5,7 @@ use chiasm_eval::metrics::RetrievalError;
 use chiasm_eval::predictions::PredictionsError;
 use chiasm_eval::report::ReportError;
 use chiasm_eval::tasks::retrieval::RetrievalTaskError;
+use chiasm_format::FormatError;
 use chiasm_train::TrainError;
 
 /// An error on its way to the reader.
@@ -41,6 +42,12 @@ impl CliError {
 impl From<DataError> for CliError {
     fn from(error: DataError) -> Self {
         Self::new(error.to_string(), error.hint())
+    }
+}
+
+impl From<FormatError> for CliError {
+    fn from(error: FormatError) -> Self {
+        Self::new(error.to_string(), error.hint().map(str::to_owned))
     }
 }
 

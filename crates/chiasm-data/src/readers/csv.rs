@@ -15,6 +15,10 @@ use super::{Format, OpenOptions, Opened, parse_split};
 use crate::dataset::Unit;
 use crate::error::DataError;
 
+/// Cap on a row: hundreds of the longest texts. A quote that is never closed makes one row of the rest
+/// of the file; this is where it ends.
+const MAX_ROW_BYTES: u64 = 4 << 20;
+
 /// Bytes of the header that are looked at for the delimiter.
 const SNIFF_BYTES: usize = 64 << 10;
 
@@ -38,10 +42,10 @@ fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     let mut reader = ReaderBuilder::new()
         .delimiter(delimiter)
         .flexible(true)
-        .from_reader(LineStarts::new(buffered));
+        .from_reader(LineStarts::new(buffered, MAX_ROW_BYTES));
     let header = reader
         .byte_headers()
-        .map_err(|error| failed(path, &error))?
+        .map_err(|error| failed(path, 1, &error))?
         .clone();
     let mut collector = Collector::new(path, options, Unit::Line);
     if header.iter().all(<[u8]>::is_empty) {
@@ -66,10 +70,15 @@ fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
         match reader.read_byte_record(&mut record) {
             Ok(true) => {}
             Ok(false) => break,
-            Err(error) => return Err(failed(path, &error)),
+            Err(error) => {
+                let line = reader.get_mut().line_of_row();
+                return Err(failed(path, line, &error));
+            }
         }
         let start = record.position().map_or(0, csv::Position::byte);
         let line = reader.get_mut().line_from(start);
+        let end = reader.position().byte();
+        reader.get_mut().begin_row(end);
         match row(&record, line, columns, names.len()) {
             Ok(row) => collector.add(row),
             Err(reason) => collector.refuse(line, "", reason),
@@ -117,18 +126,33 @@ struct LineStarts<R> {
     blank: bool,
     /// Offset of the first byte and line number, of lines that are not blank and were read ahead.
     starts: VecDeque<(u64, u64)>,
+    /// Where the row begins that is being read, and how long it may be.
+    row: u64,
+    max_row: u64,
 }
 
 impl<R> LineStarts<R> {
-    fn new(inner: R) -> Self {
+    fn new(inner: R, max_row: u64) -> Self {
         Self {
             inner,
+            row: 0,
+            max_row,
             bytes: 0,
             line: 1,
             after_return: false,
             blank: true,
             starts: VecDeque::new(),
         }
+    }
+
+    /// The row before ended at byte `start`.
+    fn begin_row(&mut self, start: u64) {
+        self.row = start;
+    }
+
+    /// The line on which the row that is being read begins.
+    fn line_of_row(&mut self) -> u64 {
+        self.line_from(self.row)
     }
 
     /// The first line that is not blank and begins at byte `start` or later; for rising `start` only.
@@ -142,6 +166,14 @@ impl<R> LineStarts<R> {
 
 impl<R: Read> Read for LineStarts<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // The parser asks for more only while the row goes on.
+        if self.bytes.saturating_sub(self.row) > self.max_row {
+            let reason = format!(
+                "a row has more than {} bytes; is a quote not closed?",
+                self.max_row
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         let count = self.inner.read(buffer)?;
         for byte in buffer.iter().take(count) {
             match byte {
@@ -191,14 +223,64 @@ fn sniff(head: &[u8]) -> u8 {
         .map_or(b',', |(_, candidate)| candidate)
 }
 
-fn failed(path: &Path, error: &csv::Error) -> DataError {
-    let location = error.position().map_or_else(
-        || "an unknown line".to_owned(),
-        |at| format!("line {}", at.line()),
-    );
+fn failed(path: &Path, line: u64, error: &csv::Error) -> DataError {
+    let location = format!("line {line}");
     DataError::Parse {
         path: path.to_owned(),
         location,
         message: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of a reader up to the first that fails, and what it failed with.
+    fn rows(input: impl Read, cap: u64) -> (u64, Option<(u64, String)>) {
+        let mut reader = ReaderBuilder::new().from_reader(LineStarts::new(input, cap));
+        let mut record = ByteRecord::new();
+        let mut count = 0;
+        loop {
+            match reader.read_byte_record(&mut record) {
+                Ok(true) => count += 1,
+                Ok(false) => return (count, None),
+                Err(error) => {
+                    let line = reader.get_mut().line_of_row();
+                    return (count, Some((line, error.to_string())));
+                }
+            }
+            let end = reader.position().byte();
+            reader.get_mut().begin_row(end);
+        }
+    }
+
+    /// A quote that stays open swallows the rest of the file, however long: it must not be kept.
+    #[test]
+    fn endless_rows_end_at_the_cap() {
+        let cap = 64 << 10;
+        let start = b"image,text\na.png,one\nb.png,\"two\n";
+        let (count, error) = rows(start.chain(io::repeat(b'x')), cap);
+        let (line, message) = error.unwrap();
+        assert_eq!((count, line), (1, 3));
+        assert!(
+            message.contains("65536 bytes") && message.contains("quote"),
+            "{message}"
+        );
+        // Lines in quotes and a header without end are rows as well.
+        let (_, error) = rows(b"image,text\n\"".chain(io::repeat(b'\n')), cap);
+        assert!(error.is_some());
+        let (_, error) = rows(io::repeat(b','), cap);
+        assert_eq!(error.unwrap().0, 1);
+    }
+
+    #[test]
+    fn rows_below_the_cap_are_read_however_many() {
+        let table = format!(
+            "image,text\n{}",
+            format!("a.png,\"{}\"\n", "y".repeat(50_000)).repeat(40)
+        );
+        let (count, error) = rows(table.as_bytes(), 64 << 10);
+        assert_eq!((count, error), (40, None));
     }
 }

@@ -13,7 +13,8 @@ use crate::dataset::{Split, Unit, Visual, read_capped};
 use crate::error::DataError;
 use crate::video::is_video;
 
-const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+/// Extensions of pictures, in lower case.
+pub(super) const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 
 /// Cap on a text file: 1 MiB, room for a hundred of the longest texts.
 const MAX_TEXT_BYTES: u64 = 1 << 20;

@@ -16,6 +16,7 @@
 //!   files themselves are not opened here, see [`crate::check()`].
 
 mod arrow;
+mod clips;
 mod coco;
 mod collect;
 mod columns;
@@ -27,12 +28,19 @@ mod json;
 mod jsonl;
 mod judgements;
 mod karpathy;
+mod lsmdc;
+mod msrvtt;
 mod nlvr;
 mod parquet;
+mod pattern;
 mod phrases;
+mod refcoco;
+mod regions;
 mod snli_ve;
+mod thrift;
 mod vgqa;
 mod vqa;
+mod webdataset;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -68,6 +76,9 @@ pub struct OpenOptions {
     pub label_column: Option<String>,
     /// Folder that picture paths are relative to. Default: the folder of the table.
     pub image_root: Option<PathBuf>,
+    /// Features of regions for the pictures: a folder of `.npz` files or a `.tsv` table, see
+    /// [`crate::regions`]. Samples without them are then set aside. Default: none.
+    pub regions: Option<PathBuf>,
 }
 
 /// A source that was read.
@@ -93,8 +104,11 @@ pub struct Format {
 /// Every format, in the order in which a source is tried: the particular before the general.
 pub const FORMATS: &[Format] = &[
     arrow::FORMAT,
+    msrvtt::FORMAT,
+    lsmdc::FORMAT,
     karpathy::FORMAT,
     vqa::FORMAT,
+    refcoco::FORMAT,
     coco::FORMAT,
     gqa::FORMAT,
     vgqa::FORMAT,
@@ -107,6 +121,8 @@ pub const FORMATS: &[Format] = &[
     jsonl::LINES,
     csv::FORMAT,
     parquet::FORMAT,
+    webdataset::FORMAT,
+    regions::FORMAT,
     folder::FORMAT,
 ];
 
@@ -115,24 +131,41 @@ const HEAD_BYTES: u64 = 64 << 10;
 
 /// What is known of a source before any format reads it.
 pub struct Source {
-    /// As it was given.
+    /// As it was given: a file, a folder or a pattern.
     pub path: PathBuf,
+    /// The files that it names; none for a folder.
+    pub files: Vec<PathBuf>,
     /// Whether it is a folder.
     pub is_folder: bool,
-    /// The extension in lower case, without its dot; empty for a folder.
+    /// The extension in lower case, without its dot; empty for a folder and for several files.
     pub extension: String,
-    /// The first bytes of a file, without a byte-order mark; empty for a folder.
+    /// The first bytes of a file, without a byte-order mark; empty for a folder and for several files.
     pub head: Vec<u8>,
 }
 
 impl Source {
-    /// Looks at a path.
+    /// Looks at a path. One that does not exist is taken for a pattern if it can be one.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If it cannot be read, or matches nothing.
     pub fn look(path: &Path) -> Result<Self, DataError> {
         let io = |source| DataError::io(path, source);
-        let is_folder = std::fs::metadata(path).map_err(io)?.is_dir();
+        let is_folder = match std::fs::metadata(path) {
+            Ok(meta) => meta.is_dir(),
+            Err(_) if pattern::is_pattern(path) => {
+                return match pattern::expand(path)?.as_slice() {
+                    [one] => Self::look(one),
+                    several => Ok(Self {
+                        path: path.to_owned(),
+                        files: several.to_vec(),
+                        is_folder: false,
+                        extension: String::new(),
+                        head: Vec::new(),
+                    }),
+                };
+            }
+            Err(error) => return Err(io(error)),
+        };
         let mut head = Vec::new();
         if !is_folder {
             let file = std::fs::File::open(path).map_err(io)?;
@@ -144,6 +177,11 @@ impl Source {
         let extension = path.extension().filter(|_| !is_folder);
         Ok(Self {
             path: path.to_owned(),
+            files: if is_folder {
+                Vec::new()
+            } else {
+                vec![path.to_owned()]
+            },
             is_folder,
             extension: extension
                 .map(|extension| extension.to_string_lossy().to_lowercase())
@@ -180,16 +218,28 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
         Some(name) => FORMATS.iter().find(|format| format.name == name),
         None => FORMATS.iter().find(|format| (format.recognises)(&source)),
     };
-    match format {
-        Some(format) => (format.open)(&source, options),
-        None => Err(DataError::UnknownFormat {
-            path: path.to_owned(),
-            detail: match (&options.format, source.extension.as_str()) {
-                (Some(name), _) => format!(": there is no format `{name}`"),
-                (None, "") => String::new(),
-                (None, extension) => format!(": `.{extension}`"),
-            },
-        }),
+    let opened = match format {
+        Some(format) => (format.open)(&source, options)?,
+        None => {
+            return Err(DataError::UnknownFormat {
+                path: path.to_owned(),
+                detail: match (&options.format, source.extension.as_str()) {
+                    (Some(name), _) => format!(": there is no format `{name}`"),
+                    (None, "") if source.files.len() > 1 => {
+                        let count = source.files.len();
+                        format!(
+                            ": of the {count} files, not all are shards (.tar); tables are read one by one"
+                        )
+                    }
+                    (None, "") => String::new(),
+                    (None, extension) => format!(": `.{extension}`"),
+                },
+            });
+        }
+    };
+    match &options.regions {
+        Some(path) => crate::regions::attach(opened, path),
+        None => Ok(opened),
     }
 }
 

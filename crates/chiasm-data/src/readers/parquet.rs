@@ -1,22 +1,28 @@
 //! Parquet tables, by the row interface.
 //!
 //! The picture is a path, the encoded bytes, or Hugging Face's `struct { bytes, path }`. Stored
-//! pictures are held in memory as they are, encoded. Only the needed columns are read.
+//! pictures are held in memory as they are, encoded, up to [`MAX_HELD_BYTES`]: pages are compressed,
+//! so there is no place in the file to read one from later. Only the needed columns are read, page by
+//! page, one row group after the other. `thrift.rs` looks at what the file asks for before it gets it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use chiasm_format::{ByteSource, FormatError};
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
 
 use super::collect::{Collector, Picture, RawRow, RowLabels};
 use super::columns::Columns;
-use super::{Format, OpenOptions, Opened, parse_split};
+use super::{Format, OpenOptions, Opened, parse_split, thrift};
 use crate::dataset::Unit;
 use crate::error::DataError;
+
+/// Cap on the stored pictures of a table.
+const MAX_HELD_BYTES: u64 = 4 << 30;
 
 pub(super) const FORMAT: Format = Format {
     name: "parquet",
@@ -32,8 +38,11 @@ fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
 }
 
 fn read(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+    let source = ByteSource::open(path)?;
+    let refused = |reason: String| parse_error(path, "its metadata", &reason);
+    thrift::check_footer(&source).map_err(refused)?;
     let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
-    let failed = |error: ParquetError| parse_error(path, "its metadata", &error.to_string());
+    let failed = |error: ParquetError| refused(error.to_string());
     let reader = SerializedFileReader::new(file).map_err(failed)?;
     let schema = reader.metadata().file_metadata().schema();
     let names: Vec<String> = schema
@@ -58,17 +67,66 @@ fn read(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
         answer: columns.answer.map(name),
         label: columns.label.map(name),
     };
+    check_columns(&reader, &columns, &source).map_err(refused)?;
+    let mut held = 0;
     let mut collector = Collector::new(path, options, Unit::Row);
     for (number, row) in (1u64..).zip(reader.get_row_iter(Some(projection)).map_err(failed)?) {
         // An unreadable page leaves nothing to go on with: the rows after it have no known place.
         let row =
             row.map_err(|error| parse_error(path, &format!("row {number}"), &error.to_string()))?;
         match convert(row.into_columns(), number, &roles) {
-            Ok(row) => collector.add(row),
+            Ok(row) => {
+                if let Picture::Stored { bytes, .. } = &row.picture {
+                    hold(path, &mut held, bytes.len() as u64)?;
+                }
+                collector.add(row);
+            }
             Err(reason) => collector.refuse(number, "", reason),
         }
     }
     collector.finish()
+}
+
+/// Looks at rows and pages of the columns that are read.
+fn check_columns<R: ChunkReader + 'static>(
+    reader: &SerializedFileReader<R>,
+    columns: &Columns,
+    source: &ByteSource,
+) -> Result<(), String> {
+    let metadata = reader.metadata();
+    let schema = metadata.file_metadata().schema_descr();
+    let mut rows = 0u64;
+    for group in metadata.row_groups() {
+        let more = u64::try_from(group.num_rows()).map_err(|_| "a negative number of rows")?;
+        rows = rows.saturating_add(more);
+        if rows > source.len() {
+            return Err(format!("{rows} rows, more than the file has bytes"));
+        }
+        for (leaf, chunk) in group.columns().iter().enumerate() {
+            let column = schema.get_column_root_idx(leaf);
+            if columns.read().any(|wanted| wanted == column) {
+                let (start, len) = chunk.byte_range();
+                thrift::check_pages(source, start, len)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Counts a picture that stays in memory.
+fn hold(path: &Path, held: &mut u64, bytes: u64) -> Result<(), DataError> {
+    *held = held.saturating_add(bytes);
+    if *held <= MAX_HELD_BYTES {
+        return Ok(());
+    }
+    let error = FormatError::Unsupported {
+        what: format!(
+            "the pictures of the table have more than {MAX_HELD_BYTES} bytes, which would stay in memory"
+        ),
+        hint: "write the table as an Arrow file without compression, or its pictures into WebDataset \
+               shards: both are read where they lie",
+    };
+    Err(error.in_file(path).into())
 }
 
 /// Column names by role.
@@ -95,9 +153,9 @@ fn convert(cells: Vec<(String, Field)>, number: u64, roles: &Roles<'_>) -> Resul
             split = Some(parse_split(
                 &to_string(&field).ok_or("the split is missing or no string")?,
             )?);
-        } else if is(roles.answer) {
+        } else if is(roles.answer) && !matches!(field, Field::Null) {
             own.answers = to_texts(&field)?;
-        } else if is(roles.label) {
+        } else if is(roles.label) && !matches!(field, Field::Null) {
             own.label = Some(to_string(&field).unwrap_or_else(|| field.to_string()));
         }
     }

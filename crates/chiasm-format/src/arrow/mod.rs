@@ -39,7 +39,8 @@ pub const MAX_BATCH_BYTES: u64 = 1 << 30;
 /// Cap on the fields of a schema, nested ones included.
 pub const MAX_FIELDS: usize = 10_000;
 
-/// Cap on the rows of a table, far above any table of pictures.
+/// Cap on the rows of a table, far above any table of pictures. A table has no more rows than bytes
+/// either: columns without a value take no room, however long they are.
 pub const MAX_ROWS: u64 = 1 << 30;
 
 /// Cap on how deep fields nest.
@@ -297,7 +298,11 @@ impl Table {
         let mut cursor = Cursor::new(self, message, batch, budget)?;
         let rows = cursor.rows(batch.length())?;
         let total = self.rows.saturating_add(rows as u64);
-        check_cap("rows of an Arrow table", total, MAX_ROWS)?;
+        check_cap(
+            "rows of an Arrow table",
+            total,
+            MAX_ROWS.min(self.source.len()),
+        )?;
         let mut found: Vec<Option<Column>> = wanted.iter().map(|_| None).collect();
         for (index, field) in self.fields.iter().enumerate() {
             match wanted.iter().position(|wanted| *wanted == index) {

@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
 
-use super::keys::{Keys, wrong};
+use super::keys::Keys;
 use super::{Published, Reshaped, positions};
 use crate::config::TextConfig;
 use crate::heads::Pooler;
@@ -69,26 +69,23 @@ impl Published for Bert {
     type Config = BertConfig;
 
     fn config(json: &Value) -> Result<BertConfig, WeightError> {
-        let keys = Keys::new(json);
+        let keys = Keys(json);
         let offset = match keys.text("model_type") {
             None | Some("bert") => 0,
             // The position of the first token is the one after that of padding.
             Some("roberta" | "xlm-roberta" | "camembert") => {
                 keys.id_or("pad_token_id", 1)?.saturating_add(1) as usize
             }
-            Some(other) => {
-                let problem = format!("is `{other}`, which is neither BERT nor RoBERTa");
-                return Err(wrong("model_type", &problem));
-            }
+            Some(_) => return Err(keys.refused("model_type", "BERT or RoBERTa")),
         };
-        keys.must_be("position_embedding_type", &json!("absolute"))?;
-        keys.must_be("is_decoder", &json!(false))?;
+        keys.require("position_embedding_type", &json!("absolute"))?;
+        keys.require_off("is_decoder")?;
         let hidden_size = keys.size("hidden_size")?;
         let rows = keys.size_or("max_position_embeddings", 512)?;
         let max_text_len = rows
             .checked_sub(offset)
             .filter(|len| *len > 0)
-            .ok_or_else(|| wrong("max_position_embeddings", "leaves no position for text"))?;
+            .ok_or_else(|| keys.refused("max_position_embeddings", "room for a text"))?;
         Ok(BertConfig {
             encoder: TextConfig {
                 vocab_size: keys.size("vocab_size")?,
@@ -99,7 +96,7 @@ impl Published for Bert {
                 max_text_len,
                 position_offset: offset,
                 type_rows: keys.size_or("type_vocab_size", 2)?,
-                activation: keys.activation_or("hidden_act", crate::Activation::Gelu)?,
+                activation: keys.activation("hidden_act")?,
                 layer_norm_eps: keys.number_or("layer_norm_eps", 1e-12)?,
                 dropout: 0.0,
             },

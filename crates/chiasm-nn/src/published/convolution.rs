@@ -1,18 +1,13 @@
 //! The one piece that the convolutional networks are made of: a convolution and the batch norm
 //! after it, with stored statistics.
 
-use std::collections::BTreeMap;
-
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
 use crate::layers::Init;
-use crate::weights::{StateDict, WeightError};
-
-/// Shapes of tensors by name.
-pub(crate) type Shapes = BTreeMap<String, Vec<usize>>;
+use crate::weights::{Shapes, WeightError};
 
 /// Added to the variance: PyTorch's default, which no published network of these changes.
 const EPS: f64 = 1e-5;
@@ -194,14 +189,6 @@ pub(crate) fn conv_norm_name(leaf: &str, kernel: &str, norm: &str) -> Option<Str
 pub(crate) fn canonical(found: &str) -> Option<String> {
     let name = found.strip_prefix("module.").unwrap_or(found);
     (!name.ends_with(".num_batches_tracked")).then(|| name.to_owned())
-}
-
-/// Shapes of a file's tensors by canonical name.
-pub(crate) fn shapes(found: &StateDict) -> Shapes {
-    let known = found.iter();
-    known
-        .filter_map(|(name, tensor)| Some((canonical(name)?, tensor.shape.clone())))
-        .collect()
 }
 
 /// What is said when somebody has a `config.json` for a network of torchvision.

@@ -1,142 +1,144 @@
-//! Reading a `config.json`: every value with its key in the error, and sizes with a limit.
+//! Values of a `config.json`, read so that every complaint names its key.
 
 use serde_json::Value;
 
 use crate::config::Activation;
 use crate::weights::WeightError;
 
-/// Largest width, table or number of tokens that is believed. Weights are compared with the file
-/// before they cost memory; this keeps products of two sizes far from the end of the numbers.
-const MAX_SIZE: u64 = 1 << 24;
+/// Largest size that any published model of this kind is near: what is beyond it is a damaged file.
+/// Weights are compared with the file before they cost memory, so this only keeps products of two
+/// sizes far from the end of the numbers.
+const LARGEST: u64 = 1 << 22;
 
 /// Most blocks that are believed: each costs memory before its weights are compared.
-const MAX_LAYERS: usize = 1024;
+const MOST_LAYERS: usize = 1024;
 
-/// The object of a configuration.
+/// A `config.json`, or an object in it. A key whose value is null is missing.
 #[derive(Clone, Copy)]
-pub(super) struct Keys<'a>(&'a Value);
+pub(crate) struct Keys<'a>(pub(crate) &'a Value);
 
 impl<'a> Keys<'a> {
-    pub(super) fn new(json: &'a Value) -> Self {
-        Self(json)
-    }
-
-    /// The object under a key; an empty one where there is none.
-    pub(super) fn inner(self, key: &str) -> Self {
-        Self(self.0.get(key).unwrap_or(&Value::Null))
-    }
-
-    /// A value that is there and not null.
     fn get(self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
-    /// A text.
-    pub(super) fn text(self, key: &str) -> Option<&'a str> {
+    /// The object under a key; one without keys if there is none.
+    pub(crate) fn inner(self, key: &str) -> Self {
+        Self(self.0.get(key).unwrap_or(&Value::Null))
+    }
+
+    /// A text, if there is one.
+    pub(crate) fn text(self, key: &str) -> Option<&'a str> {
         self.get(key).and_then(Value::as_str)
     }
 
-    /// A size, at least 1; `default` where the key is not there.
-    pub(super) fn size_or(self, key: &str, default: usize) -> Result<usize, WeightError> {
-        let Some(value) = self.get(key) else {
+    /// Refuses the file of another family.
+    pub(crate) fn require_type(self, expected: &str) -> Result<(), WeightError> {
+        match self.text("model_type") {
+            Some(found) if found == expected => Ok(()),
+            _ => Err(self.refused("model_type", &format!("\"{expected}\""))),
+        }
+    }
+
+    /// A whole number from 1 on.
+    pub(crate) fn size(self, key: &str) -> Result<usize, WeightError> {
+        self.get(key)
+            .and_then(Value::as_u64)
+            .filter(|size| (1..=LARGEST).contains(size))
+            .and_then(|size| usize::try_from(size).ok())
+            .ok_or_else(|| self.refused(key, &format!("a whole number from 1 to {LARGEST}")))
+    }
+
+    /// As [`Self::size`], or the default where the key is missing.
+    pub(crate) fn size_or(self, key: &str, default: usize) -> Result<usize, WeightError> {
+        self.get(key).map_or(Ok(default), |_| self.size(key))
+    }
+
+    /// A number of blocks, or the default where the key is missing.
+    pub(crate) fn layers_or(self, key: &str, default: usize) -> Result<usize, WeightError> {
+        match self.size_or(key, default)? {
+            layers if layers <= MOST_LAYERS => Ok(layers),
+            _ => Err(self.refused(key, &format!("at most {MOST_LAYERS}"))),
+        }
+    }
+
+    /// A token id, or the default where the key is missing.
+    pub(crate) fn id_or(self, key: &str, default: u32) -> Result<u32, WeightError> {
+        let Some(found) = self.get(key) else {
             return Ok(default);
         };
-        match value.as_u64() {
-            Some(size @ 1..=MAX_SIZE) => Ok(size as usize),
-            _ => Err(wrong(
-                key,
-                &format!("is {value}, it must be in 1..={MAX_SIZE}"),
-            )),
-        }
+        let id = found.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| self.refused(key, "a token id"))
     }
 
-    /// A size that must be there.
-    pub(super) fn size(self, key: &str) -> Result<usize, WeightError> {
-        match self.get(key) {
-            Some(_) => self.size_or(key, 0),
-            None => Err(wrong(key, "is missing")),
-        }
+    /// A number of at least 0, or the default where the key is missing.
+    pub(crate) fn number_or(self, key: &str, default: f64) -> Result<f64, WeightError> {
+        let Some(found) = self.get(key) else {
+            return Ok(default);
+        };
+        let number = found.as_f64().filter(|number| *number >= 0.0);
+        number.ok_or_else(|| self.refused(key, "a number of at least 0"))
     }
 
-    /// A number of blocks.
-    pub(super) fn layers_or(self, key: &str, default: usize) -> Result<usize, WeightError> {
-        match self.size_or(key, default)? {
-            layers if layers <= MAX_LAYERS => Ok(layers),
-            layers => Err(wrong(
-                key,
-                &format!("is {layers}, at most {MAX_LAYERS} are read"),
-            )),
-        }
+    /// Attention heads, which must divide the width.
+    pub(crate) fn heads(self, key: &str, width: usize) -> Result<usize, WeightError> {
+        self.divides(key, self.size(key)?, width)
     }
 
-    /// A number of heads, which divides the width.
-    pub(super) fn heads_or(
+    /// As [`Self::heads`], or the default where the key is missing.
+    pub(crate) fn heads_or(
         self,
         key: &str,
         default: usize,
         width: usize,
     ) -> Result<usize, WeightError> {
-        match self.size_or(key, default)? {
-            heads if width.is_multiple_of(heads) => Ok(heads),
-            heads => Err(wrong(
-                key,
-                &format!("is {heads}, it must divide the width {width}"),
-            )),
-        }
+        self.divides(key, self.size_or(key, default)?, width)
     }
 
-    /// A positive number.
-    pub(super) fn number_or(self, key: &str, default: f64) -> Result<f64, WeightError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value
-                .as_f64()
-                .filter(|number| number.is_finite() && *number > 0.0)
-                .ok_or_else(|| wrong(key, &format!("is {value}, it must be above 0"))),
+    fn divides(self, key: &str, heads: usize, width: usize) -> Result<usize, WeightError> {
+        if width.is_multiple_of(heads) {
+            return Ok(heads);
         }
+        Err(self.refused(key, &format!("a number that divides the width {width}")))
     }
 
-    /// An id of a token.
-    pub(super) fn id_or(self, key: &str, default: u32) -> Result<u32, WeightError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value
-                .as_u64()
-                .and_then(|id| u32::try_from(id).ok())
-                .ok_or_else(|| wrong(key, &format!("is {value}, it must be a token id"))),
-        }
+    /// The activation, `gelu` where the key is missing.
+    pub(crate) fn activation(self, key: &str) -> Result<Activation, WeightError> {
+        self.activation_or(key, Activation::Gelu)
     }
 
-    /// An activation by its published name.
-    pub(super) fn activation_or(
+    /// The activation, or the default where the key is missing.
+    pub(crate) fn activation_or(
         self,
         key: &str,
         default: Activation,
     ) -> Result<Activation, WeightError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value
-                .as_str()
-                .and_then(Activation::published)
-                .ok_or_else(|| {
-                    let known = "gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu";
-                    wrong(key, &format!("is {value}; what is read is {known}"))
-                }),
-        }
+        let Some(found) = self.get(key) else {
+            return Ok(default);
+        };
+        let known = "one of gelu, gelu_new, gelu_pytorch_tanh, quick_gelu and relu";
+        let activation = found.as_str().and_then(Activation::published);
+        activation.ok_or_else(|| self.refused(key, known))
     }
 
-    /// Refuses any value of a key but this one, where the key is there.
-    pub(super) fn must_be(self, key: &str, only: &Value) -> Result<(), WeightError> {
+    /// Refuses a switch that is on where it can only be off.
+    pub(crate) fn require_off(self, key: &str) -> Result<(), WeightError> {
+        self.require(key, &Value::Bool(false))
+    }
+
+    /// Refuses any value but this one where the key is there.
+    pub(crate) fn require(self, key: &str, only: &Value) -> Result<(), WeightError> {
         match self.get(key) {
-            Some(value) if value != only => {
-                Err(wrong(key, &format!("is {value}, only {only} is read")))
-            }
+            Some(found) if found != only => Err(self.refused(key, &only.to_string())),
             _ => Ok(()),
         }
     }
-}
 
-/// A key with a value that no model can be built from.
-pub(super) fn wrong(key: &str, problem: &str) -> WeightError {
-    WeightError::Config(format!("`{key}` {problem}"))
+    /// The complaint about a key: what it has, and what it should.
+    pub(crate) fn refused(self, key: &str, wanted: &str) -> WeightError {
+        WeightError::Config(match self.get(key) {
+            None => format!("`{key}` is missing; {wanted} is expected"),
+            Some(found) => format!("`{key}` is {found}; {wanted} is expected"),
+        })
+    }
 }

@@ -7,10 +7,10 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde_json::Value;
 
-use super::Published;
-use super::convolution::{self, ConvNorm, ConvSizes, Shapes, conv_norm_name, mean_of_map};
+use super::convolution::{self, ConvNorm, ConvSizes, conv_norm_name, mean_of_map};
+use super::{Published, shapes_by};
 use crate::layers::{Init, Linear};
-use crate::weights::{StateDict, WeightError};
+use crate::weights::{Shapes, StateDict, WeightError};
 
 /// Step of every block, between the first convolution and the last.
 const STRIDES: [usize; 17] = [1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1];
@@ -37,7 +37,7 @@ impl MobileNetConfig {
     /// # Errors
     /// The first tensor that is missing or does not follow on those before it.
     pub fn infer(found: &StateDict) -> Result<Self, WeightError> {
-        let state = &convolution::shapes(found);
+        let state = &shapes_by::<MobileNet>(found);
         let stem = ConvSizes::of(state, "features.0.0.weight", 3, 2)?;
         let mut width = stem.output();
         let mut blocks = Vec::new();

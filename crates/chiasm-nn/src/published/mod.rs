@@ -11,6 +11,15 @@ pub mod mobilenet;
 pub mod positions;
 pub mod resnet;
 pub mod rosita;
+mod bert_family;
+pub mod clip;
+pub mod lxmert;
+pub mod pairs;
+pub mod vilt;
+pub mod visual_bert;
+pub mod vit;
+
+use std::collections::BTreeSet;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -18,7 +27,9 @@ use serde_json::Value;
 
 use crate::layers::Init;
 use crate::names;
-use crate::weights::{LoadReport, StateDict, WeightError, load_state_dict, shapes};
+use crate::weights::{
+    HostTensor, LoadReport, Shapes, StateDict, WeightError, load_state_dict, shapes,
+};
 
 /// A family of published models.
 pub trait Published: Module + Sized {
@@ -130,4 +141,73 @@ pub fn load<P: Published>(
             reshaped,
         },
     ))
+}
+
+/// Shapes of the tensors of a file by today's published names.
+fn shapes_by<P: Published>(found: &StateDict) -> Shapes {
+    found
+        .iter()
+        .filter_map(|(name, tensor)| Some((P::canonical(name)?, tensor.shape.clone())))
+        .collect()
+}
+
+/// How many blocks are there, whose names are `prefix`, a number from 0 on, and a part.
+fn count_layers(names: &Shapes, prefix: &str) -> usize {
+    let number = |name: &String| name.strip_prefix(prefix)?.split_once('.')?.0.parse().ok();
+    let numbers: BTreeSet<usize> = names.keys().filter_map(number).collect();
+    numbers
+        .into_iter()
+        .zip(0..)
+        .take_while(|(a, b)| a == b)
+        .count()
+}
+
+/// Splits a tensor that a file holds joined along the first axis into the three that others hold.
+fn unpack(state: &mut StateDict, joined: &str, parts: [String; 3]) -> Result<(), WeightError> {
+    let Some(HostTensor { shape, values }) = state.remove(joined) else {
+        return Ok(());
+    };
+    let rows = shape.first().copied().unwrap_or(0);
+    if rows == 0 || !rows.is_multiple_of(parts.len()) || values.is_empty() {
+        return Err(WeightError::Shape {
+            name: joined.to_owned(),
+            expected: vec![rows.next_multiple_of(parts.len()).max(parts.len())],
+            found: shape,
+        });
+    }
+    let mut part = shape;
+    part[0] = rows / parts.len();
+    let values = values.chunks_exact(values.len() / parts.len());
+    for (name, values) in parts.into_iter().zip(values) {
+        let (shape, values) = (part.clone(), values.to_vec());
+        state.insert(name, HostTensor { shape, values });
+    }
+    Ok(())
+}
+
+/// Multiplies every row of a tensor by its factor: folds a scale that follows a linear map into it.
+fn scale_rows(state: &mut StateDict, name: &str, factors: &HostTensor) -> Result<(), WeightError> {
+    let Some(tensor) = state.get_mut(name) else {
+        return Ok(());
+    };
+    let rows = factors.values.len();
+    if rows == 0 || tensor.shape.first() != Some(&rows) {
+        return Err(WeightError::Shape {
+            name: name.to_owned(),
+            found: tensor.shape.clone(),
+            expected: vec![rows],
+        });
+    }
+    let row = (tensor.values.len() / rows).max(1);
+    for (row, factor) in tensor.values.chunks_mut(row).zip(&factors.values) {
+        row.iter_mut().for_each(|value| *value *= factor);
+    }
+    Ok(())
+}
+
+/// Gives a matrix that a file holds as `[in, out]` the shape and the name it has in others.
+fn turn(state: &mut StateDict, turned: &str, name: &str) {
+    if let Some(tensor) = state.remove(turned) {
+        state.insert(name.to_owned(), tensor.transposed());
+    }
 }

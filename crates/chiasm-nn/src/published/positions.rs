@@ -2,6 +2,7 @@
 //! of another length.
 
 use super::Reshaped;
+use crate::config::VisionConfig;
 use crate::weights::{HostTensor, StateDict, WeightError};
 
 /// Most rows that a table is given; a picture of 4096 pixels in patches of 16 has as many.
@@ -95,14 +96,21 @@ pub fn resize_length(
     })
 }
 
-/// [`resize_grid`] of a tensor of a state dict, if its size is another.
+/// [`resize_grid`] of a tensor of a state dict to a tower's number of patches, if it has another.
 pub(super) fn fit_grid(
     state: &mut StateDict,
     name: &str,
-    patches: usize,
+    tower: &VisionConfig,
     how: Resampling,
 ) -> Result<Vec<Reshaped>, WeightError> {
-    fit(state, name, |table| resize_grid(table, patches, how))
+    let (size, patch) = (tower.image_size, tower.patch_size);
+    if !size.is_multiple_of(patch) {
+        let problem = format!("pictures of {size} pixels have no whole patches of {patch}");
+        return Err(WeightError::Config(problem));
+    }
+    fit(state, name, |table| {
+        resize_grid(table, tower.num_patches(), how)
+    })
 }
 
 /// [`resize_length`] of a tensor of a state dict, if its size is another.

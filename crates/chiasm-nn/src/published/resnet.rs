@@ -11,10 +11,10 @@ use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use serde_json::Value;
 
-use super::Published;
-use super::convolution::{self, ConvNorm, ConvSizes, Shapes, conv_norm_name, mean_of_map};
+use super::convolution::{self, ConvNorm, ConvSizes, conv_norm_name, mean_of_map};
+use super::{Published, shapes_by};
 use crate::layers::{Init, Linear};
-use crate::weights::{StateDict, WeightError};
+use crate::weights::{Shapes, StateDict, WeightError};
 
 /// Stages of blocks; each but the first halves the map.
 const STAGES: usize = 4;
@@ -40,7 +40,7 @@ impl ResNetConfig {
     /// # Errors
     /// The first tensor that is missing or does not follow on those before it.
     pub fn infer(found: &StateDict) -> Result<Self, WeightError> {
-        let state = &convolution::shapes(found);
+        let state = &shapes_by::<ResNet>(found);
         let stem = ConvSizes::of(state, "conv1.weight", 3, 2)?;
         let mut width = stem.output();
         let mut stages = Vec::new();

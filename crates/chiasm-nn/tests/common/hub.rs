@@ -1,4 +1,5 @@
 //! Opens a `hf/` fixture case: a published directory with inputs and outputs.
+#![allow(dead_code, reason = "every test uses a part of it")]
 
 use std::path::Path;
 

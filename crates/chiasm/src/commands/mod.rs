@@ -3,6 +3,7 @@
 mod data;
 mod eval;
 mod generate;
+mod inspect;
 mod pretrain;
 mod quickstart;
 mod recipe;
@@ -25,6 +26,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(args) => inspect::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Recipe(args) => recipe::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => generate::completions(*shell).map(|()| ExitCode::SUCCESS),
         Command::Man => generate::man().map(|()| ExitCode::SUCCESS),

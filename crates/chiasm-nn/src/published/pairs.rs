@@ -1,0 +1,138 @@
+//! What models of a text and a picture together are given besides the text, and what is wrong
+//! with it when they refuse.
+
+use burn::tensor::Tensor;
+
+use crate::spans::Spans;
+use crate::text::TextError;
+use crate::tokens::Tokens;
+
+/// Regions of a batch of pictures, one picture after another, without padding.
+#[derive(Clone, Debug)]
+pub struct Regions {
+    /// A detector's features, `[regions, features]`.
+    pub features: Tokens,
+    /// Corners as fractions of the picture (left, top, right, bottom), `[regions, 4]`.
+    pub boxes: Tensor<2>,
+}
+
+/// Pictures of different sizes, filled up to one size at the right and at the bottom.
+#[derive(Clone, Debug)]
+pub struct Pictures {
+    /// `[batch, 3, height, width]`.
+    pub pixel_values: Tensor<4>,
+    /// Height and width of what is picture, in pixels.
+    pub sizes: Vec<[usize; 2]>,
+}
+
+/// Texts and pictures that a model cannot take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PairError {
+    /// A text.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A text without a picture, or the other way round.
+    #[error("{texts} texts and {pictures} pictures make no pairs")]
+    Count {
+        /// Texts of the batch.
+        texts: usize,
+        /// Pictures of the batch.
+        pictures: usize,
+    },
+    /// Features of another detector, or boxes of another form.
+    #[error("regions have {what} of shape {found:?}, the model takes {expected:?}")]
+    Regions {
+        /// `features` or `boxes`.
+        what: &'static str,
+        /// Shape given.
+        found: [usize; 2],
+        /// Shape wanted.
+        expected: [usize; 2],
+    },
+    /// Pixels that no patches can be cut from.
+    #[error(
+        "pictures have shape {found:?}, the model takes 3 channels and sides of {patch} or more"
+    )]
+    Pixels {
+        /// Shape given.
+        found: [usize; 4],
+        /// Side of a patch.
+        patch: usize,
+    },
+    /// A picture larger than what it was filled up to, or of no pixels.
+    #[error(
+        "picture {picture} of the batch is said to be {size:?} pixels, of {padded:?} there are"
+    )]
+    Size {
+        /// Number of the picture in its batch.
+        picture: usize,
+        /// Height and width given.
+        size: [usize; 2],
+        /// Height and width of the tensor.
+        padded: [usize; 2],
+    },
+}
+
+impl Regions {
+    /// Refuses what does not fit the texts or the model.
+    ///
+    /// # Errors
+    /// Another number of pictures than texts, features of another width, boxes that are not four
+    /// numbers a region.
+    pub fn check(&self, texts: &Spans, width: usize) -> Result<(), PairError> {
+        let spans = &self.features.spans;
+        same_count(texts.batch(), spans.batch())?;
+        let regions = spans.tokens();
+        for (what, found, width) in [
+            ("features", self.features.rows.dims(), width),
+            ("boxes", self.boxes.dims(), 4),
+        ] {
+            let expected = [regions, width];
+            if found != expected {
+                return Err(PairError::Regions {
+                    what,
+                    found,
+                    expected,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Pictures {
+    /// Refuses what does not fit the texts or the model.
+    ///
+    /// # Errors
+    /// Another number of pictures than texts, pixels that no patches can be cut from, sizes that
+    /// are not those of a part of the pixels.
+    pub fn check(&self, texts: &Spans, patch: usize) -> Result<(), PairError> {
+        let found = self.pixel_values.dims();
+        let [batch, channels, height, width] = found;
+        same_count(texts.batch(), batch)?;
+        same_count(batch, self.sizes.len())?;
+        if channels != 3 || height < patch || width < patch {
+            return Err(PairError::Pixels { found, patch });
+        }
+        let padded = [height, width];
+        let fits =
+            |size: &[usize; 2]| (1..=height).contains(&size[0]) && (1..=width).contains(&size[1]);
+        match self.sizes.iter().position(|size| !fits(size)) {
+            None => Ok(()),
+            Some(picture) => Err(PairError::Size {
+                picture,
+                size: self.sizes[picture],
+                padded,
+            }),
+        }
+    }
+}
+
+fn same_count(texts: usize, pictures: usize) -> Result<(), PairError> {
+    if texts == pictures {
+        Ok(())
+    } else {
+        Err(PairError::Count { texts, pictures })
+    }
+}
