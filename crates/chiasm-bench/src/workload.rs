@@ -131,6 +131,7 @@ fn from_recipe(
             preprocess: preprocess(recipe),
             train: true,
             cache_bytes: 0,
+            threads: 0,
         },
     )?;
     Ok((0..count)

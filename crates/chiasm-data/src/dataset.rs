@@ -284,6 +284,15 @@ impl From<ImageSource> for Visual {
 }
 
 impl Visual {
+    /// What a file of this name holds: a video by its ending, else a picture.
+    pub fn of_file(path: PathBuf) -> Self {
+        if crate::video::is_video(&path) {
+            Self::Clip(Clip::Video(path))
+        } else {
+            Self::Image(ImageSource::Path(path))
+        }
+    }
+
     /// Every source in it, in order.
     pub fn sources(&self) -> &[ImageSource] {
         match self {

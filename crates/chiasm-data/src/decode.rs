@@ -13,7 +13,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 use serde::{Deserialize, Serialize};
 
-use crate::jpeg;
+use crate::{animation, jpeg};
 
 /// Cap on the size of an image file: 64 MiB.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -216,10 +216,15 @@ pub fn decode(
             cap: limits.max_bytes,
         });
     }
-    // A decoder bug on a hostile file must cost one picture, not the run.
-    let image = catch_unwind(AssertUnwindSafe(|| decode_any(bytes, limits, apply_exif)))
-        .unwrap_or_else(|_| Err(DecodeError::Damaged("the decoder failed on it".to_owned())))?;
+    let image = guarded(|| decode_any(bytes, limits, apply_exif))?;
     Ok(flatten(image, alpha))
+}
+
+/// Runs a decoder whose code is not ours: a bug of it on a hostile file must cost one picture, not the
+/// run.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(DecodeError::Damaged("the decoder failed on it".to_owned())))
 }
 
 fn decode_any(
@@ -255,8 +260,15 @@ fn decode_general(
     format: ImageFormat,
     limits: &Limits,
 ) -> Result<(DynamicImage, Option<Orientation>), DecodeError> {
+    // Its blocks are held to the length of the file first; one frame is enough here.
+    animation::scan(bytes, 1)?;
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits.for_decoder());
+    let mut caps = limits.for_decoder();
+    if format == ImageFormat::Png {
+        // Its rows and what its other chunks inflate to; the result does not count.
+        caps.max_alloc = Some(MAX_FILE_BYTES);
+    }
+    reader.limits(caps);
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     limits.check_size(width, height)?;
@@ -273,14 +285,14 @@ fn as_dynamic(picture: Rgb) -> Result<DynamicImage, DecodeError> {
         .ok_or(DecodeError::NoPixels { width, height })
 }
 
-fn damaged(error: ImageError) -> DecodeError {
+pub(crate) fn damaged(error: ImageError) -> DecodeError {
     match error {
         ImageError::Unsupported(_) => DecodeError::UnknownFormat(" that this program can decode"),
         other => DecodeError::Damaged(other.to_string()),
     }
 }
 
-fn flatten(image: DynamicImage, alpha: AlphaRule) -> Rgb {
+pub(crate) fn flatten(image: DynamicImage, alpha: AlphaRule) -> Rgb {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let over_white = alpha == AlphaRule::OverWhite && image.color().has_alpha();
     let data = if over_white {

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crate::decode::DecodeError;
+use crate::frames::ClipError;
 use crate::tokenizer::TokenizerError;
 use crate::transform::TransformError;
 
@@ -40,6 +41,16 @@ pub enum DataError {
         origin: String,
         /// Why.
         source: DecodeError,
+    },
+    /// The frames of a clip cannot be had.
+    #[error("clip of sample `{id}` cannot be used: {source}\n  from: {origin}")]
+    Clip {
+        /// The sample.
+        id: String,
+        /// File and row the sample came from.
+        origin: String,
+        /// Why.
+        source: ClipError,
     },
     /// No reader knows this file.
     #[error("`{}` is not in a known data format{detail}", path.display())]
@@ -203,6 +214,7 @@ impl DataError {
             }
             Self::TooLarge { .. } => Some("re-encode the picture at a smaller size".to_owned()),
             Self::Decode { source, .. } => source.hint(),
+            Self::Clip { source, .. } => source.hint(),
             Self::UnknownFormat { .. } => Some(format!(
                 "`chiasm data formats` describes what can be read; name one with `--format`: {}",
                 crate::readers::format_names()

@@ -1,15 +1,257 @@
-//! What is to be seen in a sample, as pictures.
+//! What is to be seen in a sample, as pictures: one that stands for it, or some frames of a clip.
+//!
+//! Owns which frames are chosen ([`Sampling`]) and the record of it ([`SampledFrames`]), the caps on
+//! clips ([`ClipLimits`]), and writing chosen frames once so that later runs decode no video
+//! ([`cache`]). How frames are decoded is in `animation` and [`crate::video`].
 
-use crate::dataset::{Clip, ImageSource, Sample, Visual};
-use crate::decode::{AlphaRule, Limits, Rgb, decode};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Cursor;
+use std::time::Duration;
+
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder as _};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::check::Quarantine;
+use crate::dataset::{Clip, Dataset, ImageSource, Sample, Visual};
+use crate::decode::{AlphaRule, DecodeError, Limits, Rgb, decode};
 use crate::error::DataError;
+use crate::resample::{Filter, resize};
+use crate::rng::{Rng, below, stream};
+use crate::transform::short_side_size;
+use crate::{animation, video};
 
-/// One picture that stands for the sample: the picture itself, the first of several, the middle
-/// frame of a clip.
+/// Most frames that may be asked of a clip.
+const MAX_SAMPLED: usize = 256;
+
+/// Where in a clip frames are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplingKind {
+    /// The middle frame of each of as many equal segments.
+    #[default]
+    SegmentCentres,
+    /// Evenly from the first frame to the last, both included: SCL's evaluation.
+    FirstToLast,
+    /// A random frame of each of as many equal segments: SCL's training.
+    RandomSegments,
+}
+
+/// How many frames are taken of a clip, and where. A clip with fewer frames shows some repeatedly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sampling {
+    /// Where.
+    pub kind: SamplingKind,
+    /// How many, 1 to 256. SCL takes 4.
+    pub frames: usize,
+}
+
+impl Sampling {
+    /// The numbers of the frames to take of `total`, in ascending order.
+    ///
+    /// Draws from `rng` for [`SamplingKind::RandomSegments`] only; give it
+    /// `stream(seed, "frames", &[epoch, sample])`.
+    pub fn indices(&self, total: usize, rng: &mut Rng) -> Vec<usize> {
+        let (count, last) = (self.frames, total.saturating_sub(1));
+        (0..count)
+            .map(|number| {
+                let (start, end) = (number * total / count, (number + 1) * total / count);
+                let index = match self.kind {
+                    SamplingKind::SegmentCentres => (2 * number + 1) * total / (2 * count),
+                    SamplingKind::FirstToLast => number * last / (count - 1).max(1),
+                    SamplingKind::RandomSegments => start + below(rng, end - start),
+                };
+                index.min(last)
+            })
+            .collect()
+    }
+
+    /// Checks the number of frames.
+    ///
+    /// # Errors
+    /// If it is not in 1 to 256.
+    pub fn validate(&self) -> Result<(), DataError> {
+        if (1..=MAX_SAMPLED).contains(&self.frames) {
+            return Ok(());
+        }
+        Err(DataError::Setting {
+            name: "frames",
+            value: self.frames.to_string(),
+            reason: "it must be in 1 to 256",
+        })
+    }
+}
+
+/// Which frames of a clip were taken: what a result has to say about its input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampledFrames {
+    /// How they were chosen.
+    #[serde(flatten)]
+    pub sampling: Sampling,
+    /// Their numbers, from 0.
+    pub indices: Vec<usize>,
+    /// Frames of the whole clip.
+    pub total: usize,
+    /// Frames a second of the whole clip, where that is known.
+    pub fps: Option<f64>,
+}
+
+/// Frames of a clip.
+#[derive(Clone, Debug)]
+pub struct Frames {
+    /// As many as were asked for, in order of time.
+    pub pictures: Vec<Rgb>,
+    /// Which ones.
+    pub sampled: SampledFrames,
+}
+
+/// What a clip may cost at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClipLimits {
+    /// Each frame.
+    pub picture: Limits,
+    /// Frames of a clip. Default: 10,000.
+    pub max_frames: usize,
+    /// Pixels that are decoded to get to the last chosen frame of an animation, or that the chosen
+    /// frames have together. Default: 1,000 million.
+    pub max_pixels: u64,
+    /// Length in seconds. Default: one hour.
+    pub max_seconds: f64,
+    /// How long an external program may take. Default: one minute.
+    pub max_wait: Duration,
+}
+
+impl Default for ClipLimits {
+    fn default() -> Self {
+        Self {
+            picture: Limits::default(),
+            max_frames: 10_000,
+            max_pixels: 1_000_000_000,
+            max_seconds: 3600.0,
+            max_wait: Duration::from_secs(60),
+        }
+    }
+}
+
+impl ClipLimits {
+    pub(crate) fn check_frames(&self, frames: usize) -> Result<(), ClipError> {
+        let cap = self.max_frames;
+        if frames > cap {
+            Err(ClipError::TooManyFrames { cap })
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn check_pixels(&self, pixels: u64) -> Result<(), ClipError> {
+        let cap = self.max_pixels;
+        if pixels > cap {
+            Err(ClipError::TooManyPixels { pixels, cap })
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn check_seconds(&self, seconds: f64) -> Result<(), ClipError> {
+        let cap = self.max_seconds;
+        if seconds > cap {
+            Err(ClipError::TooLong { seconds, cap })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Why a clip cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClipError {
+    /// A frame cannot be decoded.
+    #[error(transparent)]
+    Frame(#[from] DecodeError),
+    /// There is no frame in it.
+    #[error("the clip has no frames")]
+    NoFrames,
+    /// The file has no video.
+    #[error("the file holds no video")]
+    NoVideo,
+    /// More frames than allowed.
+    #[error("the clip has more than {cap} frames")]
+    TooManyFrames {
+        /// The cap.
+        cap: usize,
+    },
+    /// More pixels than allowed.
+    #[error("{pixels} pixels would have to be decoded, more than the cap of {cap}")]
+    TooManyPixels {
+        /// How many.
+        pixels: u64,
+        /// The cap.
+        cap: u64,
+    },
+    /// Longer than allowed.
+    #[error("the clip is {seconds:.0} seconds long, more than the cap of {cap:.0}")]
+    TooLong {
+        /// Its length.
+        seconds: f64,
+        /// The cap.
+        cap: f64,
+    },
+    /// A program is not installed.
+    #[error("`{0}` was not found, which decodes videos")]
+    NoProgram(String),
+    /// A program was stopped.
+    #[error("{program} was stopped after {seconds} seconds")]
+    TooSlow {
+        /// Its name.
+        program: String,
+        /// How long it had.
+        seconds: u64,
+    },
+    /// A program failed; what it said.
+    #[error("the video cannot be used: {0}")]
+    Video(String),
+}
+
+impl ClipError {
+    /// What the person can do about it, when there is something to do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Frame(error) => error.hint(),
+            Self::NoProgram(_) => Some(
+                "install ffmpeg, name it in CHIASM_FFMPEG, or give the frames of each clip as pictures"
+                    .to_owned(),
+            ),
+            Self::TooManyFrames { .. } | Self::TooManyPixels { .. } | Self::TooLong { .. } => {
+                Some("cut the clip into shorter ones, or give some of its frames as pictures".to_owned())
+            }
+            Self::NoFrames | Self::NoVideo | Self::TooSlow { .. } | Self::Video(_) => None,
+        }
+    }
+}
+
+/// One picture that stands for the sample: the picture itself (the first of an animated file), the
+/// first of several, the middle frame of a clip.
 ///
 /// # Errors
 /// If it cannot be read or decoded, with the sample's id and place.
 pub fn still(sample: &Sample, limits: &Limits, alpha: AlphaRule) -> Result<Rgb, DataError> {
+    if let Visual::Clip(Clip::Animation(_) | Clip::Video(_)) = &sample.visual {
+        let limits = ClipLimits {
+            picture: *limits,
+            ..ClipLimits::default()
+        };
+        let taken = take(sample, &limits, alpha, &mut |total| vec![total / 2])?;
+        return taken
+            .pictures
+            .into_iter()
+            .next()
+            .ok_or_else(|| clip_error(sample, ClipError::NoFrames));
+    }
     let bytes = still_source(sample)?.read()?;
     decode(&bytes, limits, true, alpha).map_err(|source| DataError::Decode {
         id: sample.id.clone(),
@@ -18,10 +260,10 @@ pub fn still(sample: &Sample, limits: &Limits, alpha: AlphaRule) -> Result<Rgb, 
     })
 }
 
-/// The encoded picture behind [`still`].
+/// The encoded picture behind [`still`]; of an animation the whole file.
 ///
 /// # Errors
-/// If the sample has no picture of its own.
+/// If the sample has no picture of its own, as a video has none.
 pub fn still_source(sample: &Sample) -> Result<&ImageSource, DataError> {
     let sources = sample.visual.sources();
     let index = match &sample.visual {
@@ -34,10 +276,401 @@ pub fn still_source(sample: &Sample) -> Result<&ImageSource, DataError> {
     })
 }
 
+/// Frames of a sample, chosen by `sampling`; see [`Sampling::indices`] for `rng`.
+///
+/// A picture is a clip of one frame, unless its file is animated. Several pictures are taken as
+/// frames in their order.
+///
+/// # Errors
+/// If the clip cannot be read, decoded or is beyond `limits`, with the sample's id and place.
+pub fn sample(
+    sample: &Sample,
+    sampling: Sampling,
+    limits: &ClipLimits,
+    alpha: AlphaRule,
+    rng: &mut Rng,
+) -> Result<Frames, DataError> {
+    sampling.validate()?;
+    let taken = take(sample, limits, alpha, &mut |total| {
+        sampling.indices(total, rng)
+    })?;
+    Ok(Frames {
+        pictures: taken.pictures,
+        sampled: SampledFrames {
+            sampling,
+            indices: taken.indices,
+            total: taken.total,
+            fps: taken.fps,
+        },
+    })
+}
+
+/// Frames that were decoded.
+struct Taken {
+    pictures: Vec<Rgb>,
+    indices: Vec<usize>,
+    total: usize,
+    fps: Option<f64>,
+}
+
+/// Finds out how many frames there are, lets `choose` say which to take, and decodes these.
+fn take(
+    sample: &Sample,
+    limits: &ClipLimits,
+    alpha: AlphaRule,
+    choose: &mut dyn FnMut(usize) -> Vec<usize>,
+) -> Result<Taken, DataError> {
+    match &sample.visual {
+        Visual::Clip(Clip::Video(path)) => {
+            // What is missing is said of the file, not of what ffmpeg makes of it.
+            std::fs::metadata(path).map_err(|source| DataError::io(path, source))?;
+            take_video(path, limits, choose).map_err(|error| clip_error(sample, error))
+        }
+        Visual::Image(source) | Visual::Clip(Clip::Animation(source)) => {
+            let bytes = source.read()?;
+            take_animation(&bytes, limits, alpha, choose).map_err(|error| clip_error(sample, error))
+        }
+        Visual::Images(sources) | Visual::Clip(Clip::Frames(sources)) => {
+            let total = sources.len();
+            if total == 0 {
+                return Err(clip_error(sample, ClipError::NoFrames));
+            }
+            limits
+                .check_frames(total)
+                .map_err(|error| clip_error(sample, error))?;
+            let indices = choose(total);
+            let mut decoded = BTreeMap::new();
+            let mut pixels = 0;
+            for index in indices.iter().copied().collect::<BTreeSet<_>>() {
+                let Some(source) = sources.get(index) else {
+                    continue;
+                };
+                let picture = decode(&source.read()?, &limits.picture, true, alpha)
+                    .map_err(|error| clip_error(sample, error.into()))?;
+                pixels += (picture.data.len() / 3) as u64;
+                limits
+                    .check_pixels(pixels)
+                    .map_err(|error| clip_error(sample, error))?;
+                decoded.insert(index, picture);
+            }
+            Ok(Taken {
+                pictures: in_order(&indices, &decoded),
+                indices,
+                total,
+                fps: None,
+            })
+        }
+    }
+}
+
+fn take_animation(
+    bytes: &[u8],
+    limits: &ClipLimits,
+    alpha: AlphaRule,
+    choose: &mut dyn FnMut(usize) -> Vec<usize>,
+) -> Result<Taken, ClipError> {
+    let found = animation::scan(bytes, limits.max_frames)?;
+    let Some(scan) = found.filter(|scan| scan.frames > 1) else {
+        let picture = decode(bytes, &limits.picture, true, alpha)?;
+        let indices = choose(1);
+        let pictures = vec![picture; indices.len()];
+        return Ok(Taken {
+            pictures,
+            indices,
+            total: 1,
+            fps: None,
+        });
+    };
+    let total = scan.frames;
+    limits.check_frames(total)?;
+    limits.picture.check_size(scan.width, scan.height)?;
+    let seconds = scan.milliseconds as f64 / 1e3;
+    limits.check_seconds(seconds)?;
+    let indices = choose(total);
+    let wanted: BTreeSet<usize> = indices.iter().copied().collect();
+    let decoded = wanted.last().map_or(0, |last| last + 1) as u64;
+    let canvas = u64::from(scan.width) * u64::from(scan.height);
+    limits.check_pixels(canvas.saturating_mul(decoded))?;
+    let pictures = animation::decode_frames(bytes, &wanted, &limits.picture, alpha)?;
+    let decoded = wanted.into_iter().zip(pictures).collect();
+    let fps = (scan.milliseconds > 0).then(|| total as f64 / seconds);
+    Ok(Taken {
+        pictures: in_order(&indices, &decoded),
+        indices,
+        total,
+        fps,
+    })
+}
+
+fn take_video(
+    path: &std::path::Path,
+    limits: &ClipLimits,
+    choose: &mut dyn FnMut(usize) -> Vec<usize>,
+) -> Result<Taken, ClipError> {
+    // Packets are counted first, which takes no decoding; where some of them show nothing, frames are.
+    for count in [video::Count::Packets, video::Count::Frames] {
+        let found = video::probe(path, count, limits)?;
+        let indices = choose(found.frames);
+        let wanted: BTreeSet<usize> = indices.iter().copied().collect();
+        let pictures = video::decode_frames(path, &found, &wanted, limits)?;
+        if pictures.len() == wanted.len() {
+            let decoded = wanted.into_iter().zip(pictures).collect();
+            let (total, fps) = (found.frames, found.fps);
+            return Ok(Taken {
+                pictures: in_order(&indices, &decoded),
+                indices,
+                total,
+                fps,
+            });
+        }
+    }
+    Err(ClipError::Video("it ends before its last frame".to_owned()))
+}
+
+fn in_order(indices: &[usize], decoded: &BTreeMap<usize, Rgb>) -> Vec<Rgb> {
+    indices
+        .iter()
+        .filter_map(|index| decoded.get(index).cloned())
+        .collect()
+}
+
+fn clip_error(sample: &Sample, source: ClipError) -> DataError {
+    DataError::Clip {
+        id: sample.id.clone(),
+        origin: place(sample),
+        source,
+    }
+}
+
 /// Picture path and row, for messages.
 fn place(sample: &Sample) -> String {
     match sample.visual.path() {
         Some(path) => format!("{} ({})", path.display(), sample.origin),
         None => sample.origin.to_string(),
     }
+}
+
+/// How frames are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// JPEG with a quality of 1 to 100.
+    Jpeg(u8),
+    /// PNG, without loss.
+    Png,
+}
+
+/// What [`cache`] writes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CacheConfig {
+    /// Which frames.
+    pub sampling: Sampling,
+    /// Seed of [`SamplingKind::RandomSegments`]; the draw is that of epoch 0.
+    pub seed: u64,
+    /// Frames with a longer short side are scaled down to it, in pixels.
+    pub short_side: Option<usize>,
+    /// How they are stored.
+    pub encoding: Encoding,
+    /// What becomes of transparency.
+    pub alpha: AlphaRule,
+    /// What a clip may cost.
+    pub limits: ClipLimits,
+}
+
+/// What [`cache`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheReport {
+    /// Clips that were handed on.
+    pub clips: usize,
+    /// Clips that were there already.
+    pub skipped: usize,
+    /// Frames of the clips that were handed on.
+    pub frames: usize,
+    /// Their encoded bytes, texts included.
+    pub bytes: u64,
+    /// Clips that cannot be used, with the reason.
+    pub refused: Quarantine,
+}
+
+/// A sample for the sink: its key, and for each member the extension and the bytes.
+pub type Members<'a> = [(&'a str, &'a [u8])];
+
+/// Decodes the frames of every sample once and hands them to `sink` as members of a WebDataset
+/// sample: `000.jpg`, `001.jpg`, ..., `txt`, `json`. The reader opens that as clips again.
+///
+/// `json` holds the id, the split, the group where there is one, and under `frames` the
+/// [`SampledFrames`]. A single text is `txt`; several are `texts` in `json`, where that reader expects
+/// them.
+///
+/// Samples come in the order of the data set, whatever the number of threads, and those for which
+/// `is_there` (asked with the key) is true are left out: with a writer that goes on where it was
+/// stopped, the result is that of one run. `progress` gets the number of samples done. In memory are
+/// the encoded frames of as many clips as there are threads, four times.
+///
+/// # Errors
+/// What `sink` returns, or a setting that is out of its range. A clip that cannot be used is no error.
+pub fn cache<E: From<DataError>>(
+    dataset: &Dataset,
+    config: &CacheConfig,
+    is_there: &(dyn Fn(&str) -> bool + Sync),
+    sink: &mut dyn FnMut(&str, &Members<'_>) -> Result<(), E>,
+    progress: &mut dyn FnMut(usize),
+) -> Result<CacheReport, E> {
+    config.validate()?;
+    let mut report = CacheReport::default();
+    let mut done = 0;
+    let indexed: Vec<(usize, &Sample)> = dataset.samples.iter().enumerate().collect();
+    for group in indexed.chunks(4 * rayon::current_num_threads()) {
+        let packed: Vec<_> = group
+            .par_iter()
+            .map(|(index, sample)| {
+                let key = key_of(&sample.id);
+                let packed = (!is_there(&key)).then(|| pack(sample, *index, config));
+                (key, packed)
+            })
+            .collect();
+        for ((_, sample), (key, packed)) in group.iter().zip(packed) {
+            match packed {
+                None => report.skipped += 1,
+                Some(Ok(packed)) => {
+                    let members: Vec<(&str, &[u8])> = packed
+                        .members
+                        .iter()
+                        .map(|(extension, bytes)| (extension.as_str(), bytes.as_slice()))
+                        .collect();
+                    sink(&key, &members)?;
+                    report.clips += 1;
+                    report.frames += packed.frames;
+                    report.bytes += members
+                        .iter()
+                        .map(|(_, bytes)| bytes.len() as u64)
+                        .sum::<u64>();
+                }
+                Some(Err(error)) => {
+                    let path = sample.visual.path().or(sample.origin.file.as_deref());
+                    let place = sample.origin.place.map(|place| place.to_string());
+                    report.refused.push(
+                        &sample.id,
+                        path.unwrap_or(std::path::Path::new("")),
+                        place.unwrap_or_default(),
+                        error.to_string(),
+                    );
+                }
+            }
+        }
+        done += group.len();
+        progress(done);
+    }
+    Ok(report)
+}
+
+impl CacheConfig {
+    fn validate(&self) -> Result<(), DataError> {
+        self.sampling.validate()?;
+        if let Encoding::Jpeg(quality) = self.encoding
+            && !(1..=100).contains(&quality)
+        {
+            return Err(DataError::Setting {
+                name: "quality",
+                value: quality.to_string(),
+                reason: "it must be in 1 to 100",
+            });
+        }
+        if self.short_side == Some(0) {
+            return Err(DataError::Setting {
+                name: "short_side",
+                value: "0".to_owned(),
+                reason: "it must be at least 1",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A sample as members.
+struct Packed {
+    members: Vec<(String, Vec<u8>)>,
+    frames: usize,
+}
+
+fn pack(owner: &Sample, index: usize, config: &CacheConfig) -> Result<Packed, DataError> {
+    let mut rng = stream(config.seed, "frames", &[0, index as u64]);
+    let frames = sample(
+        owner,
+        config.sampling,
+        &config.limits,
+        config.alpha,
+        &mut rng,
+    )?;
+    let ending = match config.encoding {
+        Encoding::Jpeg(_) => "jpg",
+        Encoding::Png => "png",
+    };
+    let mut members = Vec::with_capacity(frames.pictures.len() + 2);
+    for (number, picture) in frames.pictures.iter().enumerate() {
+        let bytes =
+            encode(picture, config).map_err(|error| clip_error(owner, ClipError::Frame(error)))?;
+        members.push((format!("{number:03}.{ending}"), bytes));
+    }
+    let mut about = json!({ "id": owner.id, "split": owner.split, "frames": frames.sampled });
+    if let Some(about) = about.as_object_mut() {
+        if let Some(group) = &owner.group {
+            about.insert("group".to_owned(), json!(group));
+        }
+        if owner.texts.len() > 1 {
+            about.insert("texts".to_owned(), json!(owner.texts));
+        }
+    }
+    if let [text] = owner.texts.as_slice() {
+        members.push(("txt".to_owned(), text.clone().into_bytes()));
+    }
+    members.push(("json".to_owned(), about.to_string().into_bytes()));
+    Ok(Packed {
+        members,
+        frames: frames.pictures.len(),
+    })
+}
+
+fn encode(picture: &Rgb, config: &CacheConfig) -> Result<Vec<u8>, DecodeError> {
+    let short = picture.width.min(picture.height);
+    let scaled = config.short_side.filter(|side| *side < short).map(|side| {
+        let (width, height) = short_side_size(picture.width, picture.height, side);
+        resize(picture, width, height, Filter::Bicubic)
+    });
+    let picture = scaled.as_ref().unwrap_or(picture);
+    let mut bytes = Cursor::new(Vec::new());
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    match config.encoding {
+        Encoding::Jpeg(quality) => JpegEncoder::new_with_quality(&mut bytes, quality).write_image(
+            &picture.data,
+            width,
+            height,
+            ExtendedColorType::Rgb8,
+        ),
+        Encoding::Png => PngEncoder::new(&mut bytes).write_image(
+            &picture.data,
+            width,
+            height,
+            ExtendedColorType::Rgb8,
+        ),
+    }
+    .map_err(|error| DecodeError::Damaged(format!("it cannot be encoded: {error}")))?;
+    Ok(bytes.into_inner())
+}
+
+/// The key of a sample in a shard: its id where that is a plain name, else what is left of it and a
+/// hash, so that keys stay apart.
+fn key_of(id: &str) -> String {
+    const MAX_LEN: usize = 120;
+    let plain = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '-' | '_');
+    if !id.is_empty() && id.len() <= MAX_LEN && id.chars().all(plain) {
+        return id.to_owned();
+    }
+    let kept: String = id
+        .chars()
+        .map(|sign| if plain(sign) { sign } else { '_' })
+        .take(MAX_LEN)
+        .collect();
+    let hash = blake3::hash(id.as_bytes()).to_hex();
+    format!("{kept}-{}", hash.get(..16).unwrap_or_default())
 }

@@ -25,6 +25,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod animation;
 pub mod answers;
 pub mod audit;
 pub mod augment;
@@ -47,6 +48,7 @@ pub mod subword;
 pub mod thumbnail;
 pub mod tokenizer;
 pub mod transform;
+pub mod video;
 mod vocabulary_files;
 
 pub use audit::{Finding, Overlap, OverlapCounts, Trace, audit};
@@ -60,6 +62,7 @@ pub use dataset::{
 };
 pub use decode::{AlphaRule, DecodeError, Limits, Rgb, decode, decode_rgb};
 pub use error::DataError;
+pub use frames::{ClipError, ClipLimits, Frames, SampledFrames, Sampling, SamplingKind};
 pub use loader::{HostBatch, Loader, LoaderConfig, Prefetch, encode_texts, eval_images};
 pub use readers::{OpenOptions, Opened, open};
 pub use regions::Regions;

@@ -20,7 +20,7 @@ use crate::error::DataError;
 use crate::frames::still;
 use crate::rng::{below, permutation, stream};
 use crate::tokenizer::{Encoded, TextTokenizer};
-use crate::transform::Preprocess;
+use crate::transform::{Preprocess, normalise_into};
 
 /// Settings of a [`Loader`].
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,9 @@ pub struct LoaderConfig {
     pub train: bool,
     /// Memory for decoded pictures, in bytes; 0 decodes every time.
     pub cache_bytes: usize,
+    /// Threads that decode and tokenise, its own, so that training neither waits for them nor holds
+    /// them up; 0: as many as there are cores.
+    pub threads: usize,
 }
 
 /// One batch in host memory.
@@ -81,6 +84,7 @@ struct Inner {
     config: LoaderConfig,
     cache: Vec<OnceLock<Arc<Rgb>>>,
     cached_bytes: AtomicUsize,
+    pool: rayon::ThreadPool,
     /// The order of the last epoch that was asked for.
     order: Mutex<Option<(u64, Arc<Vec<usize>>)>>,
 }
@@ -109,12 +113,22 @@ impl Loader {
         let cache = std::iter::repeat_with(OnceLock::new)
             .take(dataset.len())
             .collect();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.threads)
+            .thread_name(|number| format!("decode-{number}"))
+            .build()
+            .map_err(|_| DataError::Setting {
+                name: "threads",
+                value: config.threads.to_string(),
+                reason: "the system does not give as many threads",
+            })?;
         let inner = Inner {
             dataset,
             tokenizer,
             config,
             cache,
             cached_bytes: AtomicUsize::new(0),
+            pool,
             order: Mutex::new(None),
         };
         Ok(Self {
@@ -149,8 +163,10 @@ impl Loader {
         self.inner.batch(step, self.steps_per_epoch())
     }
 
-    /// The batches of `range`, prepared by one thread up to `depth` (at least 1) ahead.
+    /// The batches of `range`, prepared up to `depth` (at least 1) ahead.
     ///
+    /// In memory are at most `depth` waiting batches, the one that is being prepared, and the one that
+    /// was handed out. Batches are prepared one after another, each by all of the loader's threads.
     /// Dropping the iterator ends the thread; that can take as long as one batch.
     pub fn prefetch(&self, range: Range<u64>, depth: usize) -> Prefetch {
         let (sender, receiver) = sync_channel(depth.max(1));
@@ -216,11 +232,16 @@ impl Inner {
             .unwrap_or(usize::MAX)
             .saturating_mul(size);
         let samples: Vec<usize> = order.iter().copied().skip(first).take(size).collect();
-        // Each sample on its own and collected in order: the number of threads cannot matter.
-        let rows: Vec<Row> = samples
-            .par_iter()
-            .map(|index| self.row(epoch, *index))
-            .collect::<Result<_, DataError>>()?;
+        let picture_len = self.config.preprocess.picture_len();
+        let mut pixel_values = vec![0.0; samples.len() * picture_len];
+        // Each sample on its own and in its own place: the number of threads cannot matter.
+        let rows: Vec<Row> = self.pool.install(|| {
+            samples
+                .par_iter()
+                .zip(pixel_values.par_chunks_exact_mut(picture_len))
+                .map(|(index, pixels)| self.row(epoch, *index, pixels))
+                .collect::<Result<_, DataError>>()
+        })?;
         let texts = pad(
             rows.iter().map(|row| &row.text),
             self.tokenizer.special().pad,
@@ -229,11 +250,7 @@ impl Inner {
             step,
             epoch,
             ids: rows.iter().map(|row| row.id.clone()).collect(),
-            pixel_values: rows
-                .iter()
-                .map(|row| row.pixels.as_slice())
-                .collect::<Vec<_>>()
-                .concat(),
+            pixel_values,
             image_size: self.config.preprocess.image_size,
             input_ids: texts.ids,
             attention_mask: texts.mask,
@@ -266,7 +283,7 @@ impl Inner {
         order
     }
 
-    fn row(&self, epoch: u64, index: usize) -> Result<Row, DataError> {
+    fn row(&self, epoch: u64, index: usize, pixels: &mut [f32]) -> Result<Row, DataError> {
         let config = &self.config;
         let sample = self.dataset.sample(index)?;
         let key = [epoch, index as u64];
@@ -283,16 +300,15 @@ impl Inner {
             origin: sample.origin.to_string(),
         })?;
         let prepared = self.prepared(index, sample)?;
-        let pixels = if config.train {
-            config
-                .preprocess
-                .augment(&prepared, &mut stream(config.seed, "augment", &key))
+        let preprocess = &config.preprocess;
+        if config.train {
+            let mut rng = stream(config.seed, "augment", &key);
+            preprocess.augment_into(&prepared, &mut rng, pixels);
         } else {
-            crate::transform::normalise(&prepared, config.preprocess.mean, config.preprocess.std)
-        };
+            normalise_into(&prepared, preprocess.mean, preprocess.std, pixels);
+        }
         Ok(Row {
             id: sample.id.clone(),
-            pixels,
             text: self.tokenizer.encode(text, config.max_text_len),
         })
     }
@@ -323,7 +339,6 @@ impl Inner {
 
 struct Row {
     id: String,
-    pixels: Vec<f32>,
     text: Encoded,
 }
 
@@ -362,18 +377,17 @@ pub fn eval_images(
     preprocess: &Preprocess,
 ) -> Result<Vec<f32>, DataError> {
     preprocess.validate()?;
-    let pictures: Vec<Vec<f32>> = indices
+    let picture_len = preprocess.picture_len();
+    let mut pixel_values = vec![0.0; indices.len() * picture_len];
+    indices
         .par_iter()
-        .map(|index| {
+        .zip(pixel_values.par_chunks_exact_mut(picture_len))
+        .try_for_each(|(index, pixels)| {
             let prepared = prepare_sample(dataset.sample(*index)?, preprocess, false)?;
-            Ok(crate::transform::normalise(
-                &prepared,
-                preprocess.mean,
-                preprocess.std,
-            ))
-        })
-        .collect::<Result<_, DataError>>()?;
-    Ok(pictures.concat())
+            normalise_into(&prepared, preprocess.mean, preprocess.std, pixels);
+            Ok::<(), DataError>(())
+        })?;
+    Ok(pixel_values)
 }
 
 /// Texts as a model takes them: ids `[texts, len]`, mask `[texts, len]` (1 = keep), and `len`.
@@ -428,6 +442,7 @@ mod tests {
             },
             train: true,
             cache_bytes: 1 << 20,
+            threads: 2,
         };
         change(&mut config);
         Loader::new(Arc::new(set), Arc::new(tokenizer), config).unwrap()
@@ -445,6 +460,66 @@ mod tests {
         assert_eq!(second.batch(9).unwrap(), ahead);
         let later: Vec<HostBatch> = first.prefetch(8..10, 2).map(Result::unwrap).collect();
         assert_eq!(later[1], ahead);
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let batches = |threads| {
+            let loader = loader(30, |config| config.threads = threads);
+            loader
+                .prefetch(0..5, 2)
+                .map(Result::unwrap)
+                .collect::<Vec<HostBatch>>()
+        };
+        let one = batches(1);
+        for threads in [0, 2, 3, 8] {
+            assert_eq!(batches(threads), one, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn no_more_batches_are_prepared_than_the_queue_holds() {
+        for depth in [1, 3] {
+            let loader = loader(64, |config| config.train = false);
+            let mut stream = loader.prefetch(0..8, depth);
+            for taken in 1..=8usize {
+                assert!(stream.next().unwrap().is_ok());
+                // What was decoded is in the cache. Those taken, those waiting, the one in hand.
+                let prepared = loader
+                    .inner
+                    .cache
+                    .iter()
+                    .filter(|slot| slot.get().is_some())
+                    .count();
+                assert!(
+                    prepared <= (taken + depth + 1) * 8,
+                    "{prepared} after {taken}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn decoding_does_not_wait_for_the_global_pool() {
+        // Every global thread is held until the loader has made a batch.
+        let loader = loader(30, |_| {});
+        let threads = rayon::current_num_threads() + 1;
+        let (held, free) = (
+            std::sync::Barrier::new(threads),
+            std::sync::Barrier::new(threads),
+        );
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                rayon::broadcast(|_| {
+                    held.wait();
+                    free.wait();
+                })
+            });
+            held.wait();
+            let batch = loader.prefetch(0..1, 1).next();
+            free.wait();
+            assert!(batch.unwrap().is_ok());
+        });
     }
 
     #[test]

@@ -208,6 +208,11 @@ impl Preprocess {
         }
     }
 
+    /// Values of a picture: `3 x image_size x image_size`.
+    pub(crate) const fn picture_len(&self) -> usize {
+        3 * self.image_size * self.image_size
+    }
+
     /// Evaluation: `[3, image_size, image_size]`, channel first, normalised.
     pub fn eval(&self, image: &Rgb) -> Vec<f32> {
         normalise(&self.prepare(image, false), self.mean, self.std)
@@ -260,7 +265,7 @@ impl Preprocess {
     /// The random part of training, on what [`Self::prepare`] returned for training: RandAugment,
     /// crop, mirror image. Frames of a clip that get the same state of `rng` are changed alike.
     pub fn augment(&self, prepared: &Rgb, rng: &mut Rng) -> Vec<f32> {
-        let mut out = vec![0.0; 3 * self.image_size * self.image_size];
+        let mut out = vec![0.0; self.picture_len()];
         self.augment_into(prepared, rng, &mut out);
         out
     }

@@ -313,6 +313,11 @@ impl ShardWriter {
         self.shards.iter().map(|shard| shard.samples).sum()
     }
 
+    /// True for the key of a sample that was appended, in this run or an earlier one.
+    pub fn contains(&self, key: &str) -> bool {
+        self.keys.contains(key)
+    }
+
     /// Adds a sample: its key, and for each member the extension and the bytes (`("jpg", ..)`,
     /// `("000.jpg", ..)`, `("txt", ..)`).
     ///

@@ -205,6 +205,7 @@ impl Trainer {
                 preprocess: preprocess(&recipe),
                 train: true,
                 cache_bytes: recipe.data.cache_mb << 20,
+                threads: 0,
             },
         )?;
         Ok(Self {

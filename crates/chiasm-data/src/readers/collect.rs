@@ -294,7 +294,7 @@ impl Collector {
                         "`{name}` is a web address; download the image first"
                     ));
                 }
-                Ok((name.to_owned(), ImageSource::Path(self.find(name)).into()))
+                Ok((name.to_owned(), Visual::of_file(self.find(name))))
             }
             Picture::Found { id, visual } => Ok((id, visual)),
             Picture::Stored { name, bytes } => {

@@ -1,4 +1,4 @@
-//! A folder of pictures, each with a text file of the same name beside it.
+//! A folder of pictures and videos, each with a text file of the same name beside it.
 //!
 //! Every line of the text file that is not empty is one text. Folders are searched to any depth, in
 //! alphabetical order, except hidden ones and links to folders. When every picture lies under a
@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::collect::{Collector, Picture, RawRow};
 use super::{Format, OpenOptions, Opened};
-use crate::dataset::{ImageSource, Split, Unit, read_capped};
+use crate::dataset::{Split, Unit, Visual, read_capped};
 use crate::error::DataError;
+use crate::video::is_video;
 
 /// Extensions of pictures, in lower case.
 pub(super) const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
@@ -48,7 +49,7 @@ fn open(path: &Path) -> Result<Opened, DataError> {
         let id = id_of(path, picture);
         match texts_of(picture) {
             Ok(texts) => {
-                let visual = ImageSource::Path(picture.clone()).into();
+                let visual = Visual::of_file(picture.clone());
                 let found = Picture::Found { id, visual };
                 let splits = splits.as_ref();
                 collector.add(RawRow {
@@ -82,7 +83,7 @@ fn walk(folder: &Path, depth: usize, pictures: &mut Vec<PathBuf>) -> Result<(), 
             if depth < MAX_DEPTH {
                 walk(&path, depth + 1, pictures)?;
             }
-        } else if is_image(&path) {
+        } else if is_image(&path) || is_video(&path) {
             pictures.push(path);
         }
     }
