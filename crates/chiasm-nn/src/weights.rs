@@ -406,6 +406,13 @@ pub fn to_safetensors(
     safetensors::serialize(views, metadata).map_err(|error| WeightError::Format(error.to_string()))
 }
 
+/// Shapes of the tensors of a state dict.
+#[must_use]
+pub fn shapes_of(state: &StateDict) -> Shapes {
+    let shape = |(name, tensor): (&String, &HostTensor)| (name.clone(), tensor.shape.clone());
+    state.iter().map(shape).collect()
+}
+
 /// Reads all tensors of an archive as f32.
 ///
 /// # Errors

@@ -10,8 +10,10 @@ use chiasm_data::TextTokenizer;
 use chiasm_format::{Archive, ByteSource};
 use chiasm_nn::config::{TextConfig, VisionConfig};
 use chiasm_nn::published::{encoder, scl};
-use chiasm_nn::weights::{LoadReport, StateDict, WeightError, from_archive, load_state_dict, shapes_of};
-use chiasm_nn::{ModelConfig, VisionLanguageModel, names};
+use chiasm_nn::weights::{
+    LoadReport, StateDict, WeightError, from_archive, load_state_dict, shapes_of,
+};
+use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -155,7 +157,15 @@ pub fn apply(
             },
             device,
         )
-        .map_err(|source| differs(path, "text", text_sizes(&theirs), text_sizes(&config.text), source))?;
+        .map_err(|source| {
+            differs(
+                path,
+                "text",
+                text_sizes(&theirs),
+                text_sizes(&config.text),
+                source,
+            )
+        })?;
         model.text = tower;
         note("text", path, report);
     }
@@ -331,13 +341,21 @@ fn differs(path: &Path, part: &str, theirs: Sizes, ours: Sizes, source: WeightEr
         .filter(|((key, theirs), (_, ours))| theirs != ours && *key != "layers")
         .map(|((key, theirs), _)| format!("{key} = {theirs}"))
         .collect();
-    if lines.is_empty() || !matches!(source, WeightError::Shape { .. } | WeightError::Missing { .. }) {
+    if lines.is_empty()
+        || !matches!(
+            source,
+            WeightError::Shape { .. } | WeightError::Missing { .. }
+        )
+    {
         return wrong(path, source);
     }
     TrainError::Recipe {
         path: path.display().to_string(),
         message: format!("the recipe's {part} tower has other sizes than these weights ({source})"),
-        hint: Some(format!("write under `[model.{part}]`: {}", lines.join(", "))),
+        hint: Some(format!(
+            "write under `[model.{part}]`: {}",
+            lines.join(", ")
+        )),
     }
 }
 

@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::Device;
 use chiasm_data::{Preprocess, TextTokenizer};
 use chiasm_nn::layers::Init;
-use chiasm_nn::weights::{from_safetensors, load_state_dict};
 use chiasm_nn::published::scl;
+use chiasm_nn::weights::{from_safetensors, load_state_dict};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 
 use crate::checkpoint::{self, Checkpoint, RunState};

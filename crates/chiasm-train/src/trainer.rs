@@ -15,8 +15,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use chiasm_data::{Dataset, HostBatch, Loader, LoaderConfig, Preprocess, Resize, TextTokenizer};
 use chiasm_nn::dropout;
-use chiasm_nn::published::scl;
 use chiasm_nn::layers::Init;
+use chiasm_nn::published::scl;
 use chiasm_nn::weights::{from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::losses;
@@ -171,7 +171,9 @@ pub fn model_config(recipe: &Recipe, tokenizer: &TextTokenizer) -> Result<ModelC
             return Err(TrainError::Recipe {
                 path: recipe.name.clone(),
                 message: format!("the tokenizer has {tokens} tokens, the weights {rows}"),
-                hint: Some("leave `tokenizer.file` out, so that the weights' own is used".to_owned()),
+                hint: Some(
+                    "leave `tokenizer.file` out, so that the weights' own is used".to_owned(),
+                ),
             });
         }
         config.text.vocab_size = rows;

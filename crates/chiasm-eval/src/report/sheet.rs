@@ -4,8 +4,8 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, context};
 use serde::Serialize;
 
-use super::page::data_uri;
 use super::ReportError;
+use super::page::data_uri;
 
 /// One search and what it found.
 #[derive(Clone, Debug)]

@@ -113,7 +113,9 @@ impl Embedder<'_> {
         keep_tokens: bool,
         done: &mut dyn FnMut(usize),
     ) -> Result<Encoded, RetrievalTaskError> {
-        let preprocess = self.preprocess.ok_or(RetrievalTaskError::Lacks("pictures"))?;
+        let preprocess = self
+            .preprocess
+            .ok_or(RetrievalTaskError::Lacks("pictures"))?;
         let side = preprocess.image_size;
         let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
         for chunk in indices.chunks(self.batch_size.max(1)) {

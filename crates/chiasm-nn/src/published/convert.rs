@@ -82,6 +82,7 @@ impl Converted {
             })
         };
         let plan = Plan { archive, device };
+        let mut preprocess = None;
         let (config, tensors, report) = match family {
             Family::Bert | Family::Roberta => plan.given::<Bert>(given()?, state)?,
             Family::Vilt => plan.given::<Vilt>(given()?, state)?,
@@ -93,12 +94,20 @@ impl Converted {
                     Some(config) if config.get("model_type").is_some() => config.clone(),
                     _ => clip_json(&sizes),
                 };
+                preprocess = Some(family.preprocess(sizes.vision.image_size));
                 let (tensors, report) = plan.tensors::<Clip>(&sizes, state)?;
                 (json, tensors, report)
             }
             Family::Vit | Family::Dinov2 => {
                 let sizes = encoder::vit_config(config, &state)?;
                 let is_dino = family == Family::Dinov2;
+                let usual = is_dino && encoder::DINO_SIZE.is_multiple_of(sizes.encoder.patch_size);
+                let size = if usual {
+                    encoder::DINO_SIZE
+                } else {
+                    sizes.encoder.image_size
+                };
+                preprocess = Some(family.preprocess(size));
                 let json = match config {
                     Some(config) if config.get("model_type").is_some() => config.clone(),
                     _ => vit_json(&sizes, is_dino),
@@ -110,11 +119,13 @@ impl Converted {
                 (json, tensors, report)
             }
             Family::Resnet => {
+                preprocess = Some(family.preprocess(encoder::CONVOLUTIONAL_SIZE));
                 let (tensors, report) =
                     plan.tensors::<ResNet>(&ResNetConfig::infer(&state)?, state)?;
                 (json!({"architectures": ["ResNet"]}), tensors, report)
             }
             Family::MobilenetV2 => {
+                preprocess = Some(family.preprocess(encoder::CONVOLUTIONAL_SIZE));
                 let (tensors, report) =
                     plan.tensors::<MobileNet>(&MobileNetConfig::infer(&state)?, state)?;
                 (json!({"architectures": ["MobileNetV2"]}), tensors, report)
@@ -140,7 +151,7 @@ impl Converted {
             config,
             tensors,
             report: report.require_complete()?,
-            preprocess: encoder::usual_preprocess(family),
+            preprocess,
         })
     }
 }
@@ -224,10 +235,20 @@ fn hub_shape(name: &str, shape: Vec<usize>) -> Vec<usize> {
     let is = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
     match shape[..] {
         [width] if is(&["embeddings.cls_token"]) => vec![1, 1, width],
-        [rows, width] if is(&["embeddings.position_embeddings", "embeddings.register_tokens"]) => {
+        [rows, width]
+            if is(&[
+                "embeddings.position_embeddings",
+                "embeddings.register_tokens",
+            ]) =>
+        {
             vec![1, rows, width]
         }
-        [width, inputs] if is(&["patch_embeddings.projection.weight", "patch_embedding.weight"]) => {
+        [width, inputs]
+            if is(&[
+                "patch_embeddings.projection.weight",
+                "patch_embedding.weight",
+            ]) =>
+        {
             let side = (inputs / 3).isqrt();
             vec![width, 3, side, side]
         }
@@ -287,7 +308,10 @@ fn vit_json(config: &VitConfig, is_dino: bool) -> Value {
         set("intermediate_size", tower.intermediate_size.into());
         return json;
     }
-    set("mlp_ratio", (tower.intermediate_size / tower.hidden_size).into());
+    set(
+        "mlp_ratio",
+        (tower.intermediate_size / tower.hidden_size).into(),
+    );
     set("layerscale_value", 1.0.into());
     set("use_swiglu_ffn", false.into());
     if tower.registers > 0 {

@@ -19,10 +19,10 @@ use crate::vision::VisionEncoder;
 use crate::weights::{LoadReport, StateDict, WeightError};
 
 /// Side of the pictures that DINOv2 is used with, whose own table is of larger ones.
-const DINO_SIZE: usize = 224;
+pub(super) const DINO_SIZE: usize = 224;
 
 /// Side of the pictures that convolutional networks are used with; they take any.
-const CONVOLUTIONAL_SIZE: usize = 224;
+pub(super) const CONVOLUTIONAL_SIZE: usize = 224;
 
 /// Channel means of ImageNet.
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -264,7 +264,10 @@ fn required(config: Option<&Value>, family: Family) -> Result<&Value, WeightErro
 }
 
 /// The configuration, or the tensors' sizes where there is none that names a family.
-fn vit_config(config: Option<&Value>, found: &StateDict) -> Result<VitConfig, WeightError> {
+pub(super) fn vit_config(
+    config: Option<&Value>,
+    found: &StateDict,
+) -> Result<VitConfig, WeightError> {
     match config.filter(|config| config.get("model_type").is_some()) {
         Some(config) => Vit::config(config),
         None => VitConfig::infer(found),
@@ -272,7 +275,10 @@ fn vit_config(config: Option<&Value>, found: &StateDict) -> Result<VitConfig, We
 }
 
 /// As [`vit_config`]; open_clip's configuration says only which activation there is.
-fn clip_config(config: Option<&Value>, found: &StateDict) -> Result<ClipConfig, WeightError> {
+pub(super) fn clip_config(
+    config: Option<&Value>,
+    found: &StateDict,
+) -> Result<ClipConfig, WeightError> {
     match config {
         Some(config) if config.get("model_type").is_some() => Clip::config(config),
         Some(config) if config.get("model_cfg").is_some() => {
@@ -395,22 +401,30 @@ impl Encoder {
 
 impl Opened {
     /// Preprocessing of pictures that the family was published with, for a model that comes without
-    /// a `preprocessor_config.json`; none for a model of texts. DINOv2 and the convolutional
-    /// networks scale the short side to 256 pixels and cut 224 out; here it is scaled to 224, so a
-    /// little more of the picture is seen.
+    /// a `preprocessor_config.json`; none for a model of texts.
     #[must_use]
     pub fn preprocess(&self) -> Option<Preprocess> {
-        let clip = Preprocess::new(self.encoder.image_size()?);
+        Some(self.family.preprocess(self.encoder.image_size()?))
+    }
+}
+
+impl Family {
+    /// Preprocessing of pictures that the family was published with, for pictures of this side. DINOv2
+    /// and the convolutional networks scale the short side to 256 pixels and cut 224 out; here it is
+    /// scaled to 224, so a little more of the picture is seen.
+    #[must_use]
+    pub fn preprocess(self, image_size: usize) -> Preprocess {
+        let clip = Preprocess::new(image_size);
         let imagenet = |filter| Preprocess {
             filter,
             mean: IMAGENET_MEAN,
             std: IMAGENET_STD,
             ..clip.clone()
         };
-        Some(match self.family {
-            Family::Dinov2 => imagenet(Filter::Bicubic),
-            Family::Resnet | Family::MobilenetV2 => imagenet(Filter::Bilinear),
-            Family::Vit => Preprocess {
+        match self {
+            Self::Dinov2 => imagenet(Filter::Bicubic),
+            Self::Resnet | Self::MobilenetV2 => imagenet(Filter::Bilinear),
+            Self::Vit => Preprocess {
                 resize: Resize::Squash,
                 filter: Filter::Bilinear,
                 mean: [0.5; 3],
@@ -418,6 +432,6 @@ impl Opened {
                 ..clip
             },
             _ => clip,
-        })
+        }
     }
 }

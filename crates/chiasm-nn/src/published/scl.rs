@@ -50,7 +50,9 @@ pub fn to_json(config: &ModelConfig) -> Result<Value, WeightError> {
 /// Another kind of model, or a key that is missing, unknown or out of range.
 pub fn from_json(json: &Value) -> Result<ModelConfig, WeightError> {
     let mut json = json.clone();
-    if let Some(kind) = json.as_object_mut().and_then(|object| object.remove("model_type"))
+    if let Some(kind) = json
+        .as_object_mut()
+        .and_then(|object| object.remove("model_type"))
         && kind != MODEL_TYPE
     {
         return Err(WeightError::Config(format!(
@@ -86,7 +88,10 @@ pub fn infer(found: &StateDict) -> Result<ModelConfig, WeightError> {
     let text = &mut config.text;
     (text.vocab_size, text.hidden_size) = (words[0], words[1]);
     text.max_text_len = shape(LENGTH[0], 2)?[0].saturating_sub(text.position_offset);
-    text.type_rows = shape("text_transformer.embeddings.token_type_embeddings.weight", 2)?[0];
+    text.type_rows = shape(
+        "text_transformer.embeddings.token_type_embeddings.weight",
+        2,
+    )?[0];
     text.layers = count("text_transformer.encoder.layer.");
     text.num_heads = text.hidden_size / HEAD;
     let up = "text_transformer.encoder.layer.0.intermediate.dense.weight";
@@ -106,8 +111,7 @@ pub fn infer(found: &StateDict) -> Result<ModelConfig, WeightError> {
     fusion.hidden_size = shape("cross_modal_text_transform.weight", 2)?[0];
     fusion.layers = count("cross_modal_text_layers.");
     fusion.num_heads = fusion.hidden_size / HEAD;
-    fusion.intermediate_size =
-        shape("cross_modal_text_layers.0.intermediate.dense.weight", 2)?[0];
+    fusion.intermediate_size = shape("cross_modal_text_layers.0.intermediate.dense.weight", 2)?[0];
     fusion.type_rows = shape("token_type_embeddings.weight", 2)?[0];
     config.projection_size = shape("language_proj.3.weight", 2)?[0];
     config

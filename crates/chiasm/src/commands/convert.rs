@@ -17,7 +17,11 @@ use crate::error::CliError;
 use crate::output::{self, note};
 
 /// What is copied from beside the weights when it is there.
-const BESIDE: [&str; 3] = [PREPROCESSOR_FILE, "tokenizer_config.json", "special_tokens_map.json"];
+const BESIDE: [&str; 3] = [
+    PREPROCESSOR_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+];
 
 #[derive(Serialize)]
 struct Report {
@@ -129,9 +133,11 @@ fn write_weights(path: &Path, archive: &Archive, converted: &Converted) -> Resul
     write_safetensors(path, &specs, &metadata, |spec| {
         Ok(match converted.tensors.get(&spec.name) {
             Some(Source::Stored(old)) => archive.read(old)?.data,
-            Some(Source::Computed(tensor)) => {
-                tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect()
-            }
+            Some(Source::Computed(tensor)) => tensor
+                .values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
             None => Vec::new(),
         })
     })?;
@@ -158,7 +164,12 @@ fn render(report: &Report) -> String {
     let files: Vec<&str> = report.files.iter().map(String::as_str).collect();
     let mut lines = vec![
         format!("{} from {}", report.family, report.input),
-        format!("{} tensors in {}: {}", report.tensors, report.output, files.join(", ")),
+        format!(
+            "{} tensors in {}: {}",
+            report.tensors,
+            report.output,
+            files.join(", ")
+        ),
     ];
     let load = &report.report;
     for (what, names) in [

@@ -141,9 +141,6 @@ fn host(tensor: Tensor<2>) -> Result<Table, CliError> {
     Ok(Table {
         rows,
         width,
-        bytes: values
-            .into_iter()
-            .flat_map(f32::to_le_bytes)
-            .collect(),
+        bytes: values.into_iter().flat_map(f32::to_le_bytes).collect(),
     })
 }

@@ -4,7 +4,7 @@ mod audit;
 mod convert;
 mod data;
 mod embed;
-mod eval;
+pub(crate) mod eval;
 mod generate;
 mod inspect;
 mod new;
