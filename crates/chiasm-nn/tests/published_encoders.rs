@@ -23,7 +23,7 @@ use chiasm_nn::published::encoder::{
 };
 use chiasm_nn::published::family::{Family, recognise};
 use chiasm_nn::text::{TextError, TextInput};
-use chiasm_nn::weights::{HostTensor, StateDict, WeightError, from_archive};
+use chiasm_nn::weights::{HostTensor, StateDict, WeightError, from_archive, take_gradients};
 use chiasm_testkit::{Golden, assert_close, available, cases};
 use hub::{Hub, with_both_kernels};
 use serde_json::{Value, json};
@@ -56,15 +56,15 @@ fn families_are_told_apart() {
         let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
         let config: Value = serde_json::from_str(&text).unwrap();
         let weights = hub::weights(&folder);
-        let names = || weights.keys().map(String::as_str);
-        assert_eq!(recognise(names(), Some(&config)), Some(expected), "{name}");
+        let names: Vec<&str> = weights.keys().map(String::as_str).collect();
+        assert_eq!(recognise(&names, Some(&config)), Some(expected), "{name}");
         // Without a prefix nothing but the configuration tells RoBERTa from BERT.
         let by_name = if name == "roberta" {
             Family::Bert
         } else {
             expected
         };
-        assert_eq!(recognise(names(), None), Some(by_name), "{name}");
+        assert_eq!(recognise(&names, None), Some(by_name), "{name}");
     }
 }
 
@@ -220,6 +220,33 @@ fn towers() {
         assert_eq!((config.position_offset, tower.max_text_len()), (2, 16));
         let image = image_tower(Some(&hub.config), hub.weights(), |_| {}, &hub.device);
         assert!(image.is_err());
+    });
+}
+
+/// Every weight that was read can be trained further.
+#[test]
+fn towers_learn() {
+    with_both_kernels("hf/bert", |hub| {
+        let device = hub.device.clone().autodiff();
+        let tower = text_tower(Some(&hub.config), hub.weights(), |_| {}, &device);
+        let (_, tower, report) = tower.unwrap();
+        let (input, mask) = hub.text("a");
+        let encoded = tower.forward(&input);
+        hub.check_tokens("a.last_hidden_state", &encoded, &mask);
+        let weights = encoded.rows.clone().sin();
+        let mut gradients = (encoded.rows * weights).sum().backward();
+        let mut names = Vec::new();
+        take_gradients(&tower, &mut gradients, |path, _, gradient| {
+            assert!(
+                gradient.abs().sum().into_scalar::<f32>() > 0.0,
+                "{}",
+                path.name()
+            );
+            names.push(path.name());
+        });
+        assert_eq!(names.len(), 5 + 2 * 12);
+        // Queries, keys and values are one of ours; the pooler is no part of a tower.
+        assert_eq!(report.matched.len(), 5 + 2 * 16 + 2);
     });
 }
 

@@ -133,7 +133,7 @@ pub(crate) fn quick_gelu(x: f32) -> Activated {
 #[inline(always)]
 pub(crate) fn gelu_tanh(x: f32) -> Activated {
     /// `2 sqrt(2 / pi)`.
-    const SHARPNESS: f32 = 1.595_769_1;
+    const SHARPNESS: f32 = 1.595_769;
     const CUBIC: f32 = 0.044_715;
     /// The share beyond is 0 or 1 within 1e-38; within, no cube overflows.
     const FAR: f32 = 10.0;

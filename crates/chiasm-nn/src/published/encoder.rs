@@ -244,7 +244,8 @@ fn set(size: &mut usize, other: Option<usize>) {
 }
 
 fn family_of(config: Option<&Value>, found: &StateDict) -> Result<Family, WeightError> {
-    recognise(found.keys().map(String::as_str), config).ok_or_else(|| {
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    recognise(&names, config).ok_or_else(|| {
         let model_type = config.and_then(|config| config.get("model_type"));
         WeightError::Config(match model_type {
             Some(name) => format!("`model_type` is {name}, which is not read"),

@@ -76,8 +76,8 @@ impl Family {
 
     /// The family whose parameters have such names: the first that has all of its marks.
     #[must_use]
-    pub fn of_names<'a>(names: impl IntoIterator<Item = &'a str> + Clone) -> Option<Self> {
-        let has = |mark: &str| names.clone().into_iter().any(|name| is_marked(name, mark));
+    pub fn of_names(names: &[&str]) -> Option<Self> {
+        let has = |mark: &str| names.iter().any(|name| is_marked(name, mark));
         let found = MARKS
             .iter()
             .find(|(_, marks)| marks.iter().all(|mark| has(mark)));
@@ -88,10 +88,7 @@ impl Family {
 /// The family of weights. What the configuration says comes first; a family that it names and we do
 /// not know is none, whatever the names of its tensors look like.
 #[must_use]
-pub fn recognise<'a>(
-    names: impl IntoIterator<Item = &'a str> + Clone,
-    config: Option<&Value>,
-) -> Option<Family> {
+pub fn recognise(names: &[&str], config: Option<&Value>) -> Option<Family> {
     let says = |config: &&Value| {
         ["model_type", "model_cfg"]
             .iter()
@@ -217,15 +214,15 @@ mod tests {
             "patch_embed.proj.weight",
             "blocks.0.attn.qkv.weight",
         ];
-        assert_eq!(recognise(names, None), Some(Family::Vit));
-        assert_eq!(recognise(names, Some(&json!({}))), Some(Family::Vit));
+        assert_eq!(recognise(&names, None), Some(Family::Vit));
+        assert_eq!(recognise(&names, Some(&json!({}))), Some(Family::Vit));
         let config = json!({"model_type": "clip"});
-        assert_eq!(recognise(names, Some(&config)), Some(Family::Clip));
+        assert_eq!(recognise(&names, Some(&config)), Some(Family::Clip));
         let config = json!({"model_type": "swin"});
-        assert_eq!(recognise(names, Some(&config)), None);
+        assert_eq!(recognise(&names, Some(&config)), None);
         let config = json!({"model_type": 3});
-        assert_eq!(recognise(names, Some(&config)), None);
-        assert_eq!(recognise([], None), None);
+        assert_eq!(recognise(&names, Some(&config)), None);
+        assert_eq!(recognise(&[], None), None);
     }
 
     #[test]
