@@ -85,7 +85,9 @@ fn npz(path: &Path, arrays: &[(&str, Vec<u8>)]) {
     archive.finish().unwrap();
 }
 
-fn arrays(count: usize, dim: usize) -> Vec<(&'static str, Vec<u8>)> {
+type Arrays = Vec<(&'static str, Vec<u8>)>;
+
+fn arrays(count: usize, dim: usize) -> Arrays {
     let corners: Vec<f32> = (0..count).flat_map(|_| [10.0, 20.0, 30.0, 50.0]).collect();
     vec![
         ("x", npy(&[count, dim], &vec![0.5; count * dim])),
@@ -182,7 +184,7 @@ fn archives_that_do_not_fit_together_are_refused() {
             .filter(|(known, _)| *known != name)
             .collect()
     };
-    let cases: Vec<(Vec<(&str, Vec<u8>)>, &str)> = vec![
+    let cases: Vec<(Arrays, &str)> = vec![
         (without("x"), "no array `x`"),
         (without("boxes"), "no array `boxes`"),
         (without("image_w"), "size is not said"),

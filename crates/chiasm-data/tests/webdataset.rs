@@ -116,7 +116,7 @@ fn msrvtt_frames_are_clips_with_splits() {
         .iter()
         .map(|sample| sample.visual.sources().len())
         .sum();
-    assert!(frames >= 2 * 1676 && frames <= 4 * 1676, "{frames}");
+    assert!((2 * 1676..=4 * 1676).contains(&frames), "{frames}");
     let report = check(&opened.dataset, &Limits::default(), &|_| {});
     assert_eq!((report.good.len(), report.quarantine.len()), (1676, 0));
 }

@@ -79,7 +79,7 @@ fn with_body(kind: u8, body: &[u8]) -> Vec<u8> {
 /// A size field.
 fn sized(field: &[u8; 12]) -> Vec<u8> {
     header(b"a.txt", b'0', 0, |block| {
-        block[124..136].copy_from_slice(field)
+        block[124..136].copy_from_slice(field);
     })
 }
 
@@ -166,7 +166,7 @@ fn names_of_every_kind_are_read() {
     );
 
     let prefixed = header(b"a.txt", b'0', 0, |block| {
-        block[345..350].copy_from_slice(b"p/q/r")
+        block[345..350].copy_from_slice(b"p/q/r");
     });
     assert_eq!(names(&[prefixed, END.to_vec()].concat()), ["p/q/r/a.txt"]);
     // GNU has times where POSIX has the prefix.
@@ -185,7 +185,7 @@ fn names_of_every_kind_are_read() {
     .concat();
     assert_eq!(
         names(&renamed),
-        [long.clone()],
+        [long.as_str()],
         "the blocks at the end may be missing"
     );
     // A name describes the next member only.
