@@ -341,14 +341,13 @@ fn absolute(mut config: DataConfig) -> Result<DataConfig, CliError> {
     if config.source != BUILTIN_EMOJI {
         config.source = whole(Path::new(&config.source))?.display().to_string();
     }
-    for path in [
+    let paths = [
         &mut config.annotations,
         &mut config.image_root,
         &mut config.splits,
-    ] {
-        if let Some(path) = path {
-            *path = whole(path)?;
-        }
+    ];
+    for path in paths.into_iter().flatten() {
+        *path = whole(path)?;
     }
     Ok(config)
 }
