@@ -409,15 +409,14 @@ impl View<'_> {
         // Over white: pixels that nobody sees must not decide what a drawing looks like.
         let (digest, picture) = match self {
             Self::Picture(source) => {
-                let bytes = source.read().map_err(|error| error.to_string())?;
+                let bytes = source.read().map_err(plain)?;
                 let picture = decode(&bytes, limits, true, AlphaRule::OverWhite)
                     .map_err(|error| error.to_string())?;
                 (blake3::hash(&bytes), picture)
             }
             Self::Clip(sample) => {
-                let digest = clip_digest(&sample.visual).map_err(|error| error.to_string())?;
-                let picture = still(sample, limits, AlphaRule::OverWhite)
-                    .map_err(|error| error.to_string())?;
+                let digest = clip_digest(&sample.visual).map_err(plain)?;
+                let picture = still(sample, limits, AlphaRule::OverWhite).map_err(plain)?;
                 (digest, picture)
             }
         };
@@ -429,6 +428,15 @@ impl View<'_> {
                 look: Look::of(&picture),
             },
         })
+    }
+}
+
+/// A reason without what the entry says already: path, id and place.
+fn plain(error: DataError) -> String {
+    match error {
+        DataError::Io { source, .. } => format!("cannot be read: {source}"),
+        DataError::Decode { source, .. } => source.to_string(),
+        other => other.to_string(),
     }
 }
 

@@ -67,9 +67,13 @@ impl OverlapReport {
         if !self.marked {
             return vec!["None of these pictures was trained on.".to_owned()];
         }
+        let near = match self.counts.near_duplicate {
+            1 => "near duplicate",
+            _ => "near duplicates",
+        };
         let kinds = [
             (self.counts.same_bytes, "same bytes"),
-            (self.counts.near_duplicate, "near duplicate"),
+            (self.counts.near_duplicate, near),
         ];
         let kinds: Vec<String> = kinds
             .iter()

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use chiasm_eval::score::shorten;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -104,6 +105,12 @@ pub(crate) fn duration(seconds: f64) -> String {
         100..=5999 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
+}
+
+/// The end of a path, where names differ, in at most `limit` characters.
+pub(crate) fn ending(text: &str, limit: usize) -> String {
+    let reversed = |text: &str| text.chars().rev().collect::<String>();
+    reversed(&shorten(&reversed(text), limit))
 }
 
 /// Largest resident memory of this process so far, in bytes, where the system tells.

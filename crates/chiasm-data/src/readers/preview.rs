@@ -177,8 +177,8 @@ fn folder_of_pictures(path: &Path, head: &Head, column: usize) -> Option<PathBuf
     let mut folders: Vec<PathBuf> = std::fs::read_dir(here)
         .ok()?
         .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| beside.join(entry.file_name()))
         .take(MAX_FOLDERS)
         .collect();
     folders.sort();

@@ -12,14 +12,14 @@ use chiasm_data::audit::{
 };
 use chiasm_data::{Split, atomic};
 use chiasm_eval::predictions::TrainingOverlap;
-use chiasm_eval::score::{grouped, percent, shorten};
+use chiasm_eval::score::{grouped, percent};
 use chiasm_train::recipe::DataConfig;
 use serde::Serialize;
 
 use crate::cli::{AuditArgs, Global};
 use crate::commands::pretrain::quoted;
 use crate::error::CliError;
-use crate::output::{self, note};
+use crate::output::{self, ending, note};
 use crate::source::{Checked, open_and_check};
 
 /// Traces of what a run was trained on, in its folder.
@@ -167,7 +167,7 @@ fn table(report: &Report) -> String {
         lines.extend([String::new(), kind.to_string()]);
         for finding in examples {
             let [id, other] = [&finding.id, &finding.other].map(|id| ending(id, 36));
-            lines.push(format!("  {id} is {other}"));
+            lines.push(format!("  {id}, in A {other}"));
         }
         let left = found.count();
         if left > 0 {
@@ -175,12 +175,6 @@ fn table(report: &Report) -> String {
         }
     }
     lines.join("\n")
-}
-
-/// The end of a path, where names differ.
-fn ending(text: &str, limit: usize) -> String {
-    let reversed = |text: &str| text.chars().rev().collect::<String>();
-    reversed(&shorten(&reversed(text), limit))
 }
 
 /// Traces of one split, or of all samples.

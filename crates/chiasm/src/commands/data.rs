@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::cli::{DataArgs, DataCommand, Global, SourceArgs};
 use crate::commands::audit;
 use crate::error::CliError;
-use crate::output;
+use crate::output::{self, ending};
 use crate::source::{Checked, open_and_check};
 
 /// Columns of a terminal.
@@ -111,7 +111,13 @@ fn check(
 pub(crate) fn refusal(entry: &QuarantineEntry) -> String {
     let place = [entry.path.as_str(), entry.location.as_str()];
     let place: Vec<&str> = place.into_iter().filter(|part| !part.is_empty()).collect();
-    format!("  {}: {}", place.join(" "), entry.reason)
+    let (place, reason) = (place.join(" "), &entry.reason);
+    let line = format!("  {place}: {reason}");
+    if line.chars().count() <= WIDTH {
+        return line;
+    }
+    let (place, reason) = (ending(&place, WIDTH - 3), shorten(reason, WIDTH - 4));
+    format!("  {place}:\n    {reason}")
 }
 
 /// What was found in a data set, in lines of at most 80 columns.

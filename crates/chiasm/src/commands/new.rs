@@ -275,9 +275,11 @@ impl Sizes {
             .into_iter()
             .find(|size| train.len() >= 2 * size)
             .unwrap_or(2);
-        let epochs = if few { 20 } else { 10 };
-        let (fewest, most) = if few { (200, 1600) } else { (1600, 4000) };
-        let steps = (pairs * epochs).div_ceil(batch_size).clamp(fewest, most);
+        let steps = match few {
+            true => (20 * pairs).div_ceil(batch_size).clamp(200, 1600),
+            // Minutes rather than hours on two cores; the recipe says how to go on.
+            false => 2000,
+        };
         Ok(Self {
             pairs,
             tokens_99,
@@ -339,14 +341,13 @@ fn absolute(mut config: DataConfig) -> Result<DataConfig, CliError> {
     if config.source != BUILTIN_EMOJI {
         config.source = whole(Path::new(&config.source))?.display().to_string();
     }
-    for path in [
+    let paths = [
         &mut config.annotations,
         &mut config.image_root,
         &mut config.splits,
-    ] {
-        if let Some(path) = path {
-            *path = whole(path)?;
-        }
+    ];
+    for path in paths.into_iter().flatten() {
+        *path = whole(path)?;
     }
     Ok(config)
 }
@@ -533,7 +534,12 @@ fn table(report: &Report, checked: &Checked, divided: &Divided) -> String {
 fn own_splits(counts: &OverlapCounts, checked: &Checked) -> Vec<String> {
     let held_out = checked.dataset.len() - checked.dataset.subset(Split::Train).len();
     let mut lines = vec!["splits      the data's own".to_owned()];
-    if counts.pictures() > 0 {
+    if counts.pictures() == 0 {
+        lines.push(format!(
+            "            none of the {} held-out pictures is also in training",
+            grouped(held_out)
+        ));
+    } else {
         lines.push(format!(
             "            {} of {} held-out pictures ({}) are also in training;",
             grouped(counts.pictures()),

@@ -103,7 +103,7 @@ fn overlaps_of_every_kind_are_found_and_clean_sets_raise_none() {
         table.lines().all(|line| line.chars().count() <= 80),
         "{table}"
     );
-    assert!(table.contains("copy.png is 0.png"), "{table}");
+    assert!(table.contains("copy.png, in A 0.png"), "{table}");
     let written: Value =
         serde_json::from_slice(&std::fs::read(dir.join("audit.json")).unwrap()).unwrap();
     assert_eq!(written["counts"], found["counts"]);
