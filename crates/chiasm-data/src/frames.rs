@@ -63,7 +63,7 @@ impl Sampling {
             .map(|number| {
                 let (start, end) = (number * total / count, (number + 1) * total / count);
                 let index = match self.kind {
-                    SamplingKind::SegmentCentres => (2 * number + 1) * total / (2 * count),
+                    SamplingKind::SegmentCentres => start + (end - start) / 2,
                     SamplingKind::FirstToLast => number * last / (count - 1).max(1),
                     SamplingKind::RandomSegments => start + below(rng, end - start),
                 };

@@ -61,8 +61,9 @@ fn flat(number: usize) -> RgbaImage {
     )
 }
 
+/// Rounded: drawing an opaque WebP frame over the one before may cost a level.
 fn number_of(frame: &Rgb) -> usize {
-    usize::from(frame.data[0] / 10)
+    usize::from((frame.data[0] + 5) / 10)
 }
 
 fn png(number: usize) -> ImageSource {
