@@ -107,7 +107,7 @@ pub(crate) fn prepare(path: &Path) -> Result<Prepared> {
             .collect(),
     };
     Ok(Prepared {
-        model_config: model_config(&recipe, &tokenizer),
+        model_config: model_config(&recipe, &tokenizer)?,
         trainer: Trainer::new(recipe.clone(), train, tokenizer, &Device::flex())?,
         workload,
         recipe,

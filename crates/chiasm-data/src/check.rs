@@ -632,7 +632,8 @@ mod tests {
         assert_eq!((summary.clips, summary.picture_sets), (1, 1));
         assert_eq!(summary.frames.max, 2);
         assert_eq!(summary.duplicate_images, 1);
-        assert_eq!(summary.near_duplicate_images, 1);
+        // The thumbnail, and the clip by its middle frame.
+        assert_eq!(summary.near_duplicate_images, 2);
         let said = summary.annotations;
         assert_eq!((said.questions, said.phrases, said.boxes), (1, 1, 2));
         assert_eq!((said.answers.total, said.answers.distinct), (4, 2));

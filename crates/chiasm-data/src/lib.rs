@@ -35,6 +35,7 @@ pub mod dataset;
 pub mod decode;
 pub mod error;
 pub mod frames;
+pub mod grouping;
 mod jpeg;
 pub mod loader;
 pub mod phash;

@@ -259,11 +259,14 @@ fn questions() -> RecordBatch {
     ])
 }
 
+/// Id, group, text, split and answers of a sample.
+type Question<'a> = (&'a str, &'a str, &'a str, Split, Vec<(&'a str, u32)>);
+
 #[test]
 fn a_question_is_a_sample() {
     let opened = read("vqav2_train.arrow", file_form(&[questions()], None)).unwrap();
     assert_eq!(opened.quarantine.entries, []);
-    let seen: Vec<(&str, &str, &str, Split, Vec<(&str, u32)>)> = opened
+    let seen: Vec<Question<'_>> = opened
         .dataset
         .samples
         .iter()

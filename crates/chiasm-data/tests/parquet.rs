@@ -22,6 +22,11 @@ fn read(bytes: &[u8]) -> Result<Opened, DataError> {
 const SCHEMA: &str = "message t { required binary image (UTF8); required group text (LIST) {
     repeated group list { required binary element (UTF8); } } optional int64 label; required binary split (UTF8); }";
 
+/// A column of texts: values, definition levels and repetition levels.
+type Texts<'a> = (&'a [&'a str], Option<&'a [i16]>, Option<&'a [i16]>);
+/// Images, texts, labels and which rows have one, splits.
+type Group<'a> = (Texts<'a>, Texts<'a>, &'a [i64], &'a [i16], Texts<'a>);
+
 /// Two row groups of two and one rows, every page by itself, without dictionaries.
 fn table(compression: Compression) -> Vec<u8> {
     let properties = WriterProperties::builder()
@@ -31,8 +36,7 @@ fn table(compression: Compression) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
     let mut bytes = Vec::new();
     let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties)).unwrap();
-    type Texts<'a> = (&'a [&'a str], Option<&'a [i16]>, Option<&'a [i16]>);
-    let groups: [(Texts<'_>, Texts<'_>, &[i64], &[i16], Texts<'_>); 2] = [
+    let groups: [Group<'_>; 2] = [
         (
             (&["a.png", "b.png"], None, None),
             (&["one", "two", "three"], Some(&[1, 1, 1]), Some(&[0, 1, 0])),

@@ -155,9 +155,8 @@ fn check_references(opened: &Opened, folder: &Path) {
         first.visual.path().unwrap(),
         folder.join("train2014/COCO_train2014_000000581857.jpg")
     );
-    let [phrase] = first.annotations.phrases.as_slice() else {
-        panic!("{:?}", first.annotations);
-    };
+    assert_eq!(first.annotations.phrases.len(), 1);
+    let phrase = &first.annotations.phrases[0];
     assert_eq!(
         (phrase.text, phrase.phrase.as_str()),
         (0, "the lady with the blue shirt")
@@ -359,10 +358,8 @@ fn caption(video: u32, text: &str) -> Value {
 }
 
 fn clip_path(sample: &Sample) -> &Path {
-    match &sample.visual {
-        Visual::Clip(Clip::Video(path)) => path,
-        other => panic!("{other:?}"),
-    }
+    assert!(matches!(sample.visual, Visual::Clip(Clip::Video(_))));
+    sample.visual.path().unwrap()
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use chiasm_data::OverlapCounts;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::rerank::{evaluate_reranked, shortlist_recall};
 use crate::metrics::retrieval::{self, Direction, DirectionMetrics, RetrievalMetrics, TieRule};
 use crate::metrics::{Reranked, RetrievalError, ScoreMatrix};
-use crate::predictions::{DatasetIdentity, ModelIdentity, Predictions};
+use crate::predictions::{DatasetIdentity, ModelIdentity, Predictions, TrainingOverlap};
 
 /// How much of the answers the shortlists of one direction hold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,66 @@ pub struct ShortlistReport {
     pub text_to_image: ShortlistSide,
     /// Images looking for one of their texts.
     pub image_to_text: ShortlistSide,
+}
+
+/// Beside every figure of a model that was trained on pictures it is scored on.
+pub const MARK: &str = "†";
+
+/// How much of what was scored had been trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlapReport {
+    /// Whether figures carry [`MARK`]: a picture was trained on. A text or id in common is none.
+    pub marked: bool,
+    /// Scored samples whose picture was trained on.
+    pub pictures: usize,
+    /// Scored samples by kind of overlap.
+    pub counts: OverlapCounts,
+    /// Samples trained on.
+    pub training_samples: usize,
+    /// The command that lists the overlap.
+    pub command: String,
+}
+
+impl OverlapReport {
+    /// Counts what an audit found.
+    #[must_use]
+    pub fn new(overlap: &TrainingOverlap) -> Self {
+        let counts = OverlapCounts::of(&overlap.findings);
+        Self {
+            marked: counts.pictures() > 0,
+            pictures: counts.pictures(),
+            counts,
+            training_samples: overlap.training_samples,
+            command: overlap.command.clone(),
+        }
+    }
+
+    /// What the mark means, in lines: how many of the `images` scored were trained on, and the
+    /// command that lists them. One line when there are none.
+    #[must_use]
+    pub fn lines(&self, images: usize) -> Vec<String> {
+        if !self.marked {
+            return vec!["None of these pictures was trained on.".to_owned()];
+        }
+        let kinds = [
+            (self.counts.same_bytes, "same bytes"),
+            (self.counts.near_duplicate, "near duplicate"),
+        ];
+        let kinds: Vec<String> = kinds
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, name)| format!("{} {name}", grouped(*count)))
+            .collect();
+        vec![
+            format!(
+                "{MARK} {} of {} pictures are also in the training data ({}):",
+                grouped(self.pictures),
+                grouped(images),
+                kinds.join(", ")
+            ),
+            format!("  {}", self.command),
+        ]
+    }
 }
 
 /// Everything a predictions file says about a model.
@@ -46,6 +107,19 @@ pub struct ScoreReport {
     pub reranked: Option<RetrievalMetrics>,
     /// The shortlists that were re-ranked.
     pub shortlist: Option<ShortlistReport>,
+    /// What of the data was trained on; `None` when nobody looked.
+    #[serde(default)]
+    pub training_overlap: Option<OverlapReport>,
+}
+
+impl ScoreReport {
+    /// Whether figures of the model carry [`MARK`].
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.training_overlap
+            .as_ref()
+            .is_some_and(|overlap| overlap.marked)
+    }
 }
 
 /// Computes every figure that the file allows.
@@ -98,6 +172,7 @@ pub fn score(predictions: &Predictions, ties: TieRule) -> Result<ScoreReport, Re
         dual: retrieval::evaluate(scores, image_of_text, ties)?,
         reranked: second,
         shortlist,
+        training_overlap: info.training_overlap.as_ref().map(OverlapReport::new),
     })
 }
 
@@ -139,6 +214,7 @@ pub fn render_table(report: &ScoreReport) -> String {
             .map_or_else(String::new, |step| format!(", step {step}"));
         line(format!("model {}{step}", shorten(&report.model.name, 55)));
     }
+    let mark = if report.is_marked() { MARK } else { "" };
     for direction in [Direction::TextToImage, Direction::ImageToText] {
         let dual = report.dual.direction(direction);
         line(String::new());
@@ -157,8 +233,9 @@ pub fn render_table(report: &ScoreReport) -> String {
             [chance.recall_at_1, chance.recall_at_5, chance.recall_at_10],
             chance.median_rank,
             None,
+            if mark.is_empty() { "" } else { " " },
         ));
-        line(metrics_row("dual encoder", dual));
+        line(metrics_row("dual encoder", dual, mark));
         if let (Some(reranked), Some(shortlist)) = (&report.reranked, &report.shortlist) {
             let side = match direction {
                 Direction::TextToImage => &shortlist.text_to_image,
@@ -167,10 +244,11 @@ pub fn render_table(report: &ScoreReport) -> String {
             line(metrics_row(
                 &format!("re-ranked top {}", side.candidates),
                 reranked.direction(direction),
+                mark,
             ));
             line(format!(
                 "  answer in shortlist   {:>9}",
-                percent(side.recall)
+                marked(percent(side.recall), mark)
             ));
         }
     }
@@ -180,6 +258,11 @@ pub fn render_table(report: &ScoreReport) -> String {
         TieRule::Optimistic => "Ties count as hits.".to_owned(),
         TieRule::StableLowestIndex => "Among ties the lower index wins.".to_owned(),
     });
+    if let Some(overlap) = &report.training_overlap {
+        for text in overlap.lines(report.images) {
+            line(text);
+        }
+    }
     let broken = report.reranked.as_ref().unwrap_or(&report.dual).non_finite;
     if broken > 0 {
         line(format!(
@@ -190,7 +273,7 @@ pub fn render_table(report: &ScoreReport) -> String {
     table
 }
 
-fn metrics_row(label: &str, metrics: &DirectionMetrics) -> String {
+fn metrics_row(label: &str, metrics: &DirectionMetrics, mark: &str) -> String {
     let recalls = [
         metrics.recall_at_1,
         metrics.recall_at_5,
@@ -201,17 +284,32 @@ fn metrics_row(label: &str, metrics: &DirectionMetrics) -> String {
         recalls,
         metrics.median_rank,
         Some(metrics.mean_reciprocal_rank),
+        mark,
     )
 }
 
-fn row(label: &str, recalls: [f64; 3], median: f64, reciprocal: Option<f64>) -> String {
-    let [at_1, at_5, at_10] = recalls.map(percent);
+/// `mark` follows every figure; a blank one keeps columns straight beside marked rows.
+fn row(label: &str, recalls: [f64; 3], median: f64, reciprocal: Option<f64>, mark: &str) -> String {
+    let [at_1, at_5, at_10] = recalls.map(|recall| marked(percent(recall), mark));
+    let median = marked(format!("{median:.1}"), mark);
     let reciprocal = reciprocal.map_or_else(String::new, |value| format!("{value:.3}"));
-    format!("  {label:<22}{at_1:>9}{at_5:>9}{at_10:>9}{median:>14.1}{reciprocal:>9}")
+    let reciprocal = marked(reciprocal, mark);
+    format!("  {label:<22}{at_1:>9}{at_5:>9}{at_10:>9}{median:>14}{reciprocal:>9}")
+}
+
+/// A figure and its mark.
+#[must_use]
+pub fn marked(figure: String, mark: &str) -> String {
+    if mark.is_empty() || figure.is_empty() {
+        figure
+    } else {
+        format!("{figure} {mark}")
+    }
 }
 
 /// A fraction as per cent with one decimal; two below 1 %, where chance levels live.
-pub(crate) fn percent(fraction: f64) -> String {
+#[must_use]
+pub fn percent(fraction: f64) -> String {
     let value = fraction * 100.0;
     if value > 0.0 && value < 0.995 {
         format!("{value:.2} %")
@@ -221,7 +319,8 @@ pub(crate) fn percent(fraction: f64) -> String {
 }
 
 /// A count with commas between groups of three digits.
-pub(crate) fn grouped(value: usize) -> String {
+#[must_use]
+pub fn grouped(value: usize) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -234,7 +333,8 @@ pub(crate) fn grouped(value: usize) -> String {
 }
 
 /// At most `limit` characters, the last one an ellipsis when something was cut.
-pub(crate) fn shorten(text: &str, limit: usize) -> String {
+#[must_use]
+pub fn shorten(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_owned();
     }
@@ -302,6 +402,51 @@ mod tests {
             table.contains("warning: 6 scores are not finite"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn figures_on_trained_pictures_are_marked_wherever_they_stand() {
+        use chiasm_data::{Finding, Overlap};
+        let finding = |kind| Finding {
+            kind,
+            id: "a".into(),
+            other: "b".into(),
+        };
+        let overlap = |kinds: &[Overlap]| {
+            OverlapReport::new(&TrainingOverlap {
+                command: "chiasm data audit a:train a:test".into(),
+                training_samples: 9,
+                findings: kinds.iter().copied().map(finding).collect(),
+            })
+        };
+        let mut report = report();
+        assert!(!render_table(&report).contains("trained on"));
+        // A caption or an id in common is counted and leaves no mark.
+        report.training_overlap = Some(overlap(&[Overlap::SameText, Overlap::SameId]));
+        let clean = render_table(&report);
+        assert!(!clean.contains(MARK) && clean.contains("None of these pictures"));
+        let kinds = [
+            Overlap::SameBytes,
+            Overlap::NearDuplicate,
+            Overlap::SameText,
+        ];
+        report.training_overlap = Some(overlap(&kinds));
+        let table = render_table(&report);
+        assert!(
+            table.lines().all(|line| line.chars().count() <= 80),
+            "{table}"
+        );
+        // Two directions of two stages with five figures each, two shortlists, and what it means.
+        assert_eq!(table.matches(MARK).count(), 2 * (2 * 5 + 1) + 1, "{table}");
+        assert!(
+            table.contains(
+                "† 2 of 3 pictures are also in the training data (1 same bytes, 1 near duplicate):\n  chiasm data audit a:train a:test\n"
+            ),
+            "{table}"
+        );
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["training_overlap"]["marked"], true);
+        assert_eq!(json["training_overlap"]["counts"]["same_text"], 1);
     }
 
     #[test]

@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::fs;
 
+use chiasm_data::{Finding, Overlap};
 use chiasm_eval::metrics::{Reranked, ScoreMatrix};
 use chiasm_eval::predictions::{
     DatasetIdentity, METADATA_KEY, ModelIdentity, Predictions, PredictionsError, PredictionsInfo,
-    RerankedPair,
+    RerankedPair, TrainingOverlap,
 };
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -31,6 +32,15 @@ fn predictions() -> Predictions {
             image_ids: vec!["a".into(), "b".into()],
             text_ids: vec!["0".into(), "1".into(), "2".into()],
             texts: vec!["one".into(), "two\nlines".into(), String::new()],
+            training_overlap: Some(TrainingOverlap {
+                command: "chiasm data audit a b".into(),
+                training_samples: 7,
+                findings: vec![Finding {
+                    kind: Overlap::NearDuplicate,
+                    id: "a".into(),
+                    other: "z".into(),
+                }],
+            }),
         },
         scores: ScoreMatrix::new(vec![0.1, -0.2, f32::MAX, 3.0, 4.0, 5.0], 2, 3).unwrap(),
         image_of_text: vec![0, 1, 1],
@@ -164,8 +174,8 @@ fn other_files_and_newer_versions_are_told_apart() {
         PredictionsError::Metadata { .. }
     ));
     assert!(matches!(
-        read(Some(r#"{"format_version": 2}"#)),
-        PredictionsError::Version { found: 2, .. }
+        read(Some(r#"{"format_version": 3}"#)),
+        PredictionsError::Version { found: 3, .. }
     ));
     let info = r#"{"format_version": 1, "split": "", "dataset": {"name": "", "fingerprint": ""},
         "model": {"name": ""}, "image_ids": [], "text_ids": [], "texts": []}"#;
@@ -176,4 +186,32 @@ fn other_files_and_newer_versions_are_told_apart() {
             .ends_with("I64 [1], not F32 with 2 dimensions"),
         "{error}"
     );
+}
+
+/// A file of before audits is read, as one that nobody audited.
+#[test]
+fn files_of_version_1_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.safetensors");
+    let info = r#"{"format_version": 1, "split": "test", "dataset": {"name": "d", "fingerprint": "f"},
+        "model": {"name": "m"}, "image_ids": ["a"], "text_ids": ["a#0"], "texts": ["one"]}"#;
+    let (score, pairing) = (1.5_f32.to_le_bytes(), 0_i64.to_le_bytes());
+    let tensors = [
+        ("scores", TensorView::new(Dtype::F32, vec![1, 1], &score)),
+        (
+            "image_of_text",
+            TensorView::new(Dtype::I64, vec![1], &pairing),
+        ),
+    ];
+    let tensors = tensors.map(|(name, tensor)| (name, tensor.unwrap()));
+    let entries = HashMap::from([(METADATA_KEY.to_owned(), info.to_owned())]);
+    fs::write(
+        &path,
+        safetensors::serialize(tensors, Some(entries)).unwrap(),
+    )
+    .unwrap();
+    let read = Predictions::read(&path).unwrap();
+    assert_eq!(read.info.training_overlap, None);
+    read.write(&path).unwrap();
+    assert_eq!(Predictions::read(&path).unwrap(), read);
 }

@@ -40,6 +40,7 @@ fn report() -> Report {
             ResultRow::chance(&metrics),
             ResultRow::measured(RowKind::Dual, "trained", &metrics),
         ],
+        training_overlap: None,
         notes: vec!["Ties count as misses.".into()],
         gallery: vec![
             QueryResult {
@@ -108,6 +109,27 @@ fn the_page_says_what_was_right_without_colour() {
         html.contains("right picture at rank 9") && html.contains("Guessing would reach 50.0 %.")
     );
     assert!(html.contains("<td>5,000</td>"));
+}
+
+/// Both directions' four figures and the sentence's two; chance stays as it is.
+#[test]
+fn figures_on_trained_pictures_are_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = |report: &Report| {
+        let (html, _) = write_report(report, folder.path()).unwrap();
+        fs::read_to_string(html).unwrap()
+    };
+    let mut report = report();
+    assert_eq!(page(&report).matches('†').count(), 0);
+    report.results = report
+        .results
+        .into_iter()
+        .map(|row| {
+            let is_trained = row.kind == RowKind::Dual;
+            row.marked(is_trained)
+        })
+        .collect();
+    assert_eq!(page(&report).matches('†').count(), 2 * 4 + 2);
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::torch::{self, TorchFile, TorchKind};
 pub use crate::torch::Extra;
 
 /// Most bytes of an index of shards.
-pub const MAX_INDEX: u64 = 64 << 20;
+pub const MAX_INDEX: u64 = 16 << 20;
 /// Most shards.
 pub const MAX_SHARDS: usize = 1000;
 /// What `DataParallel` puts before every name.
@@ -375,16 +375,15 @@ impl Opened {
                 hint: "run `git lfs pull` in the folder it came from",
             });
         }
-        if head
-            .first()
-            .is_none_or(|first| matches!(first, b'{' | b'<' | b' ' | b'\n'))
-        {
-            return Err(FormatError::Unsupported {
+        // Any bytes can be tried as a pickle; only some look like one.
+        let looks_right = head.starts_with(b"PK") || head.starts_with(b"\x80");
+        match TorchFile::open(source, &Limits::default()) {
+            Err(FormatError::Damaged { .. }) if !looks_right => Err(FormatError::Unsupported {
                 what: "the file holds no weights in a format that is read here".into(),
                 hint: "give a safetensors file, a PyTorch checkpoint, or a folder with one of them",
-            });
+            }),
+            opened => opened.map(Self::Torch),
         }
-        TorchFile::open(source, &Limits::default()).map(Self::Torch)
     }
 
     fn format(&self) -> Format {
@@ -423,6 +422,7 @@ impl Opened {
 
 /// `model.safetensors.index.json` and its like.
 #[derive(serde::Deserialize)]
+#[serde(expecting = "an object with a `weight_map`")]
 struct Index {
     /// File name by tensor name.
     weight_map: BTreeMap<String, String>,

@@ -218,12 +218,16 @@ impl Header {
         let (dtype, big_endian) = dtype_of(&descr)?;
         let bytes = shape
             .iter()
-            // A huge axis beside an empty one is still nothing.
+            // Beside an empty axis the others count as well, so that no product of them overflows.
             .try_fold(dtype.size(), |bytes, axis| {
                 bytes.checked_mul((*axis).max(1))
             })
-            .map(|bytes| if shape.contains(&0) { 0 } else { bytes })
             .ok_or_else(|| damaged(text_at, "the shape is larger than any memory"))?;
+        let bytes = if shape.contains(&0) { 0 } else { bytes };
+        // They would be as many as the shape says, out of no bytes at all.
+        if dtype.size() == 0 && !shape.contains(&0) {
+            return Err(damaged(text_at, "strings of no width"));
+        }
         Ok(Self {
             shape,
             dtype,
@@ -335,23 +339,13 @@ impl Npy {
     /// The elements as strings without the zeros at their end. `None` for numbers, and for characters
     /// that do not exist.
     pub fn to_strings(&self) -> Option<Vec<String>> {
-        let elements = |size: usize| {
-            // Strings of no width have no bytes to count them by.
-            let empty = if size == 0 {
-                self.shape.iter().product()
-            } else {
-                0
-            };
-            self.data
-                .chunks_exact(size.max(1))
-                .chain(std::iter::repeat_n(&[][..], empty))
-        };
+        let elements = |size: usize| self.data.chunks_exact(size.max(1));
         match self.dtype {
-            Dtype::Bytes(len) => elements(len)
+            Dtype::Bytes(_) => elements(self.dtype.size())
                 .map(|bytes| String::from_utf8(bytes.to_vec()).ok())
                 .map(|text| text.map(|text| text.trim_end_matches('\0').to_owned()))
                 .collect(),
-            Dtype::Text(len) => elements(len.saturating_mul(4))
+            Dtype::Text(_) => elements(self.dtype.size())
                 .map(|bytes| {
                     let text: Option<String> = words(bytes)
                         .map(|w| char::from_u32(u32::from_le_bytes(w)))

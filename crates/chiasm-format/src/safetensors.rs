@@ -204,6 +204,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 }
 
 #[derive(serde::Deserialize)]
+#[serde(expecting = "a tensor with `dtype`, `shape` and `data_offsets`")]
 struct Info {
     dtype: Dtype,
     shape: Shape,

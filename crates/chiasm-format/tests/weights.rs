@@ -121,6 +121,46 @@ fn a_dictionary_of_state_dicts_has_dotted_names() {
     );
 }
 
+/// Lightning before 1.5 kept callbacks under their classes; sacred's dictionaries and paths come along.
+#[test]
+fn what_scripts_leave_in_a_checkpoint_does_no_harm() {
+    use common::{call, cat, global, text};
+    let callbacks = cat(&[
+        b"}",
+        &global(
+            "pytorch_lightning.callbacks.model_checkpoint",
+            "ModelCheckpoint",
+        ),
+        &dict(&[(
+            "dirpath",
+            call(&global("pathlib", "PosixPath"), &[text("result")]),
+        )]),
+        b"s",
+    ]);
+    let config = cat(&[
+        &global("sacred.config.custom_containers", "ReadOnlyDict"),
+        b")\x81",
+        &text("lr"),
+        &text("1e-5"),
+        b"s",
+    ]);
+    let root = dict(&[
+        ("state_dict", dict(&[("w", dense("0", &[2]))])),
+        ("callbacks", callbacks),
+        ("hyper_parameters", config),
+    ]);
+    let bytes = checkpoint(&root, &[("0", &floats(&[1.0, 2.0]))]);
+    let archive = Archive::from_bytes("x", bytes).unwrap();
+    assert_eq!(names(&archive), ["w"]);
+    assert_eq!(
+        extras(&archive),
+        [
+            "callbacks: a dictionary of 1",
+            "hyper_parameters: a dictionary of 1"
+        ]
+    );
+}
+
 #[test]
 fn the_prefix_of_data_parallel_goes() {
     let archive = open(&sample("data_parallel.pth"));

@@ -19,6 +19,17 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// What a published `config.json` calls it.
+    #[must_use]
+    pub fn hub_name(self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::QuickGelu => "quick_gelu",
+            Self::GeluTanh => "gelu_new",
+            Self::Relu => "relu",
+        }
+    }
+
     /// The activation that a published `config.json` calls by this name, if it is one of ours.
     #[must_use]
     pub fn published(name: &str) -> Option<Self> {

@@ -203,15 +203,23 @@ fn join(mut first: HostTensor, second: HostTensor) -> HostTensor {
     first
 }
 
-/// Splits one of our tensors (a weight or its gradient) into its published parts.
+/// Splits one of our tensors (a weight or its gradient) along its first axis into the parts that
+/// have these published names.
 #[must_use]
-pub fn to_published(name: &str, tensor: &HostTensor) -> Vec<(String, Vec<f32>)> {
-    let names = published(name);
-    let part = tensor.values.len() / names.len().max(1);
+pub fn split(names: Vec<String>, tensor: &HostTensor) -> Vec<(String, HostTensor)> {
+    let count = names.len().max(1);
+    let mut shape = tensor.shape.clone();
+    if let Some(rows) = shape.first_mut() {
+        *rows /= count;
+    }
+    let part = (tensor.values.len() / count).max(1);
     names
         .into_iter()
-        .zip(tensor.values.chunks(part.max(1)))
-        .map(|(name, values)| (name, values.to_vec()))
+        .zip(tensor.values.chunks(part))
+        .map(|(name, values)| {
+            let (shape, values) = (shape.clone(), values.to_vec());
+            (name, HostTensor { shape, values })
+        })
         .collect()
 }
 

@@ -184,14 +184,19 @@ impl TextEncoder {
         }
     }
 
+    /// Longest text in tokens.
+    #[must_use]
+    pub fn max_text_len(&self) -> usize {
+        self.positions.weight.dims()[0] - self.position_offset
+    }
+
     /// Refuses texts that this encoder cannot take.
     ///
     /// # Errors
     /// The first text that is empty or too long, or the first id without a row.
     pub fn check(&self, input: &TextInput) -> Result<(), TextError> {
-        let [positions, words, types] =
-            [&self.positions, &self.words, &self.types].map(|table| table.weight.dims()[0]);
-        input.check(positions - self.position_offset, words, types)
+        let [words, types] = [&self.words, &self.types].map(|table| table.weight.dims()[0]);
+        input.check(self.max_text_len(), words, types)
     }
 
     /// Sum of word, position and type rows, normalised.

@@ -91,6 +91,18 @@ impl Tokens {
         gather(self.rows.clone(), first)
     }
 
+    /// Mean over the tokens of every sequence, `[batch, width]`; zeros for a sequence of no tokens.
+    #[must_use]
+    pub fn mean(&self) -> Tensor<2> {
+        let [_, width] = self.rows.dims();
+        let batch = self.spans.batch();
+        let shares = self.spans.lengths().map(|len| 1.0 / len.max(1) as f32);
+        let shares = TensorData::new(shares.collect::<Vec<_>>(), [batch, 1]);
+        let sums = self.padded().sum_dim(1).reshape([batch, width]);
+        let device = sums.device();
+        sums * Tensor::from_data(shares, &device)
+    }
+
     /// Filled up with zeros to the longest sequence, `[batch, longest, width]`.
     #[must_use]
     pub fn padded(&self) -> Tensor<3> {

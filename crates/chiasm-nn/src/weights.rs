@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
+use chiasm_format::{Archive, FormatError, TensorInfo};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::kernels;
@@ -52,6 +53,9 @@ pub enum WeightError {
         /// Shape of the parameter.
         expected: Vec<usize>,
     },
+    /// A file that cannot be read.
+    #[error(transparent)]
+    File(#[from] FormatError),
     /// A table of positions that cannot be given the model's size.
     #[error("position table `{name}`: {problem}")]
     Position {
@@ -400,6 +404,25 @@ pub fn to_safetensors(
     }
     let metadata = (!metadata.is_empty()).then(|| metadata.into_iter().collect());
     safetensors::serialize(views, metadata).map_err(|error| WeightError::Format(error.to_string()))
+}
+
+/// Shapes of the tensors of a state dict.
+#[must_use]
+pub fn shapes_of(state: &StateDict) -> Shapes {
+    let shape = |(name, tensor): (&String, &HostTensor)| (name.clone(), tensor.shape.clone());
+    state.iter().map(shape).collect()
+}
+
+/// Reads all tensors of an archive as f32.
+///
+/// # Errors
+/// What the archive says about a tensor.
+pub fn from_archive(archive: &Archive) -> Result<StateDict, WeightError> {
+    let read = |info: &TensorInfo| {
+        let (shape, values) = (info.shape.clone(), archive.read_f32(&info.name)?);
+        Ok((info.name.clone(), HostTensor { shape, values }))
+    };
+    archive.tensors().iter().map(read).collect()
 }
 
 /// Reads float tensors of a safetensors file; half precisions are widened to f32.

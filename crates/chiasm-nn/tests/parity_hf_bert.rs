@@ -44,6 +44,21 @@ fn parity_hf_bert() {
     });
 }
 
+#[test]
+fn parity_hf_bert_pytorch_bin() {
+    with_both_kernels("hf/bert_pytorch_bin", |hub| every_stage(hub, 0));
+}
+
+#[test]
+fn parity_hf_bert_pytorch_bin_legacy_names() {
+    with_both_kernels("hf/bert_pytorch_bin_legacy_names", |hub| {
+        let (_, report) = hub.load::<Bert>();
+        let ignored = ["bert.embeddings.position_ids", "cls.predictions.bias"];
+        assert_eq!(report.ignored, ignored);
+        every_stage(hub, 0);
+    });
+}
+
 /// Names of a task model and of the first conversions; what belongs to other heads is named.
 #[test]
 fn old_names_and_heads_of_tasks() {
@@ -146,6 +161,7 @@ fn configurations_that_are_refused() {
     let good = json!({
         "model_type": "bert", "vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 1,
         "num_attention_heads": 3, "intermediate_size": 8, "max_position_embeddings": 16,
+        "type_vocab_size": 2,
     });
     Bert::config(&good).unwrap();
     for (key, value, reason) in [

@@ -177,7 +177,7 @@ fn close_within(tolerance: f32, what: &str, found: &[f32], expected: &[f32]) {
     }
 }
 
-fn check(map: Tensor<4>, features: Tensor<2>, logits: Tensor<2>, expected: &Expected) {
+fn check(map: &Tensor<4>, features: Tensor<2>, logits: Tensor<2>, expected: &Expected) {
     assert_eq!(map.dims(), expected.map_shape);
     let [_, channels, ..] = map.dims();
     let place = map.clone().slice([1..2, 0..3, 1..2, 2..3]);
@@ -203,7 +203,7 @@ fn check_resnet(file: StateDict, tensors: usize, expected: &Expected) {
     assert_complete(&report, tensors);
     let features = model.features(pictures());
     let logits = model.logits(features.clone()).unwrap();
-    check(model.feature_map(pictures()), features, logits, expected);
+    check(&model.feature_map(pictures()), features, logits, expected);
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn inverted_residuals() {
     assert_complete(&report, 262);
     let features = model.features(pictures());
     let logits = model.logits(features.clone()).unwrap();
-    check(model.feature_map(pictures()), features, logits, &expected);
+    check(&model.feature_map(pictures()), features, logits, &expected);
 }
 
 /// A file from data-parallel training, and one whose head was cut off.

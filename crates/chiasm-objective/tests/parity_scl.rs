@@ -113,7 +113,9 @@ fn published_gradients(
         } else {
             host
         };
-        found.extend(names::to_published(&path.name(), &host));
+        let name = path.name();
+        let parts = names::split(names::published(&name), &host).into_iter();
+        found.extend(parts.map(|(name, part)| (name, part.values)));
     });
     found
 }

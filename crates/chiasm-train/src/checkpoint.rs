@@ -41,7 +41,7 @@ const MANIFEST_FILE: &str = "manifest.json";
 const FORMAT: u32 = 1;
 
 /// Where a run stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// Optimiser steps done. Data order, masks and dropout are pure functions of it and the seed.
     pub step: u64,
@@ -114,6 +114,41 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// The files of a model folder, which has no manifest: none of them is verified.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn of_model_folder(path: &Path) -> Result<Self, TrainError> {
+        let mut files = Files::new();
+        for name in [
+            MODEL_FILE,
+            CONFIG_FILE,
+            TOKENIZER_FILE,
+            PREPROCESSOR_FILE,
+            RECIPE_FILE,
+        ] {
+            let file = path.join(name);
+            match fs::read(&file) {
+                Ok(bytes) => {
+                    files.insert(name.to_owned(), bytes);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(TrainError::io(&file)(error)),
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            files,
+        })
+    }
+
+    /// Name of its folder.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
     /// Content of one of its files.
     ///
     /// # Errors

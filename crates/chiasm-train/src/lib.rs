@@ -11,6 +11,7 @@ pub mod optimizer;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
+pub mod start;
 pub mod tensorboard;
 pub mod trained;
 pub mod trainer;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::TrainError;
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::Schedule;
+use crate::start::WeightsConfig;
 
 /// `data.source` of the built-in set.
 pub const BUILTIN_EMOJI: &str = "builtin:emoji";
@@ -53,6 +54,14 @@ pub struct DataConfig {
     /// Folder that image paths are relative to. Default: the table's own, or `images` in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_root: Option<PathBuf>,
+    /// Features of regions for the pictures: a folder of `.npz` files, or a `.tsv` with its `.lineidx`.
+    /// Samples without them are set aside. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regions: Option<PathBuf>,
+    /// Table with the columns `id` and `split`, whose splits count instead of the source's. Default:
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub splits: Option<PathBuf>,
     /// Share of unreadable samples above which the run refuses to start. Default: 0.001.
     pub max_bad_rate: f64,
     /// Memory for decoded pictures, in MB. Default: 256.
@@ -72,6 +81,8 @@ impl DataConfig {
             answer_column: self.answer_column.clone(),
             label_column: self.label_column.clone(),
             image_root: self.image_root.clone(),
+            regions: self.regions.clone(),
+            splits: self.splits.clone(),
         }
     }
 }
@@ -88,6 +99,8 @@ impl Default for DataConfig {
             answer_column: None,
             label_column: None,
             image_root: None,
+            regions: None,
+            splits: None,
             max_bad_rate: DEFAULT_MAX_BAD_RATE,
             cache_mb: 256,
         }
@@ -252,6 +265,9 @@ pub struct Recipe {
     pub augment: AugmentConfig,
     /// Sizes of the model.
     pub model: ModelConfig,
+    /// Where weights come from before the first step.
+    #[serde(skip_serializing_if = "WeightsConfig::is_empty")]
+    pub weights: WeightsConfig,
     /// What the model is trained for; a table that is present is on.
     pub objectives: ObjectivesConfig,
     /// How weights move.

@@ -4,12 +4,14 @@ use burn::module::Module;
 use burn::tensor::Device;
 use chiasm_data::{Preprocess, TextTokenizer};
 use chiasm_nn::layers::Init;
+use chiasm_nn::published::scl;
 use chiasm_nn::weights::{from_safetensors, load_state_dict};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 
 use crate::checkpoint::{self, Checkpoint, RunState};
 use crate::error::TrainError;
 use crate::recipe::Recipe;
+use crate::start;
 
 /// A trained model read back from a checkpoint, ready for inference.
 pub struct TrainedModel {
@@ -37,9 +39,7 @@ impl TrainedModel {
             path: checkpoint.path.clone(),
             reason,
         };
-        let config: ModelConfig = checkpoint.json(checkpoint::CONFIG_FILE)?;
-        config
-            .validate()
+        let config = scl::from_json(&checkpoint.json(checkpoint::CONFIG_FILE)?)
             .map_err(|error| unusable(error.to_string()))?;
         let tokenizer = TextTokenizer::from_bytes(checkpoint.file(checkpoint::TOKENIZER_FILE)?)
             .map_err(|error| unusable(error.to_string()))?;
@@ -53,23 +53,39 @@ impl TrainedModel {
         let preprocess = Preprocess::from_hf_json(checkpoint.text(checkpoint::PREPROCESSOR_FILE)?)
             .map_err(|error| unusable(error.to_string()))?;
         let origin = checkpoint.path.display().to_string();
-        let recipe = Recipe::from_toml(checkpoint.text(checkpoint::RECIPE_FILE)?, &origin)?;
+        // A model folder that was never a run has neither recipe nor position.
+        let recipe = match checkpoint.text(checkpoint::RECIPE_FILE) {
+            Ok(text) => Recipe::from_toml(text, &origin)?,
+            Err(_) => Recipe {
+                name: checkpoint.name(),
+                model: config.clone(),
+                ..Recipe::default()
+            },
+        };
+        let state = match checkpoint.file(checkpoint::STATE_FILE) {
+            Ok(_) => checkpoint.json(checkpoint::STATE_FILE)?,
+            Err(_) => RunState::default(),
+        };
         let fresh = VisionLanguageModel::new(&Init::new(0, config.init_std, device), &config);
         Ok(Self {
             model: load_weights(fresh, checkpoint)?.valid(),
             tokenizer,
             preprocess,
             recipe,
-            state: checkpoint.json(checkpoint::STATE_FILE)?,
+            state,
             config,
         })
     }
 
     /// The same sizes with the weights that the run began with: the yardstick of a report.
-    #[must_use]
-    pub fn untrained(&self, device: &Device) -> VisionLanguageModel {
+    ///
+    /// # Errors
+    /// The weights that the recipe names are no longer there.
+    pub fn untrained(&self, device: &Device) -> Result<VisionLanguageModel, TrainError> {
         let init = Init::new(self.recipe.schedule.seed, self.config.init_std, device);
-        VisionLanguageModel::new(&init, &self.config)
+        let model = VisionLanguageModel::new(&init, &self.config);
+        let (model, _) = start::apply(&self.recipe.weights, &self.config, model, device)?;
+        Ok(model)
     }
 }
 

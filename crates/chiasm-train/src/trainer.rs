@@ -16,6 +16,7 @@ use burn::tensor::{Device, Tensor};
 use chiasm_data::{Dataset, HostBatch, Loader, LoaderConfig, Preprocess, Resize, TextTokenizer};
 use chiasm_nn::dropout;
 use chiasm_nn::layers::Init;
+use chiasm_nn::published::scl;
 use chiasm_nn::weights::{from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::losses;
@@ -27,6 +28,7 @@ use crate::gradients::{GradientSum, clip_factor};
 use crate::optimizer::Optimizer;
 use crate::recipe::{Recipe, ResizeRule};
 use crate::run::{MetricLine, RunDir};
+use crate::start::{self, Loaded};
 use crate::trained::load_weights;
 
 /// Bounds of the learned temperature; outside them the published form can reach zero or below.
@@ -108,6 +110,9 @@ pub fn tokenizer(recipe: &Recipe, train: &Dataset) -> Result<TextTokenizer, Trai
     if let Some(file) = &recipe.tokenizer.file {
         return Ok(TextTokenizer::from_file(file)?);
     }
+    if let Some(tokenizer) = recipe.weights.tokenizer()? {
+        return Ok(tokenizer);
+    }
     let texts = train
         .samples
         .iter()
@@ -152,12 +157,28 @@ pub fn preprocess(recipe: &Recipe) -> Preprocess {
     preprocess
 }
 
-/// The recipe's model sizes with the tokenizer's vocabulary.
-#[must_use]
-pub fn model_config(recipe: &Recipe, tokenizer: &TextTokenizer) -> ModelConfig {
+/// The recipe's model sizes with the tokenizer's vocabulary. A word table that comes with the weights
+/// keeps its rows, of which there may be more.
+///
+/// # Errors
+/// Weights that cannot be opened, or whose word table is too short for the tokenizer.
+pub fn model_config(recipe: &Recipe, tokenizer: &TextTokenizer) -> Result<ModelConfig, TrainError> {
     let mut config = recipe.model.clone();
-    config.text.vocab_size = tokenizer.vocab_size();
-    config
+    let tokens = tokenizer.vocab_size();
+    config.text.vocab_size = tokens;
+    if let Some(rows) = recipe.weights.vocabulary_rows()? {
+        if rows < tokens {
+            return Err(TrainError::Recipe {
+                path: recipe.name.clone(),
+                message: format!("the tokenizer has {tokens} tokens, the weights {rows}"),
+                hint: Some(
+                    "leave `tokenizer.file` out, so that the weights' own is used".to_owned(),
+                ),
+            });
+        }
+        config.text.vocab_size = rows;
+    }
+    Ok(config)
 }
 
 impl Trainer {
@@ -172,7 +193,7 @@ impl Trainer {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let device = device.clone().autodiff();
-        let model_config = model_config(&recipe, &tokenizer);
+        let model_config = model_config(&recipe, &tokenizer)?;
         let init = Init::new(recipe.schedule.seed, model_config.init_std, &device);
         let model = VisionLanguageModel::new(&init, &model_config);
         let data_fingerprint = train.fingerprint();
@@ -203,6 +224,18 @@ impl Trainer {
             best: None,
             data_fingerprint,
         })
+    }
+
+    /// Puts the weights that the recipe names into the model, before the first step.
+    ///
+    /// # Errors
+    /// As [`start::apply`].
+    pub fn begin_with_weights(&mut self) -> Result<Vec<Loaded>, TrainError> {
+        let model = self.model().clone();
+        let (recipe, config) = (&self.recipe, &self.model_config);
+        let (model, loaded) = start::apply(&recipe.weights, config, model, &self.device)?;
+        self.model = Some(model);
+        Ok(loaded)
     }
 
     /// Puts a saved state back, after checking that it belongs to this recipe and data.
@@ -507,7 +540,9 @@ impl Trainer {
                 checkpoint::CONFIG_FILE,
                 json(
                     checkpoint::CONFIG_FILE,
-                    serde_json::to_string_pretty(&self.model_config),
+                    scl::to_json(&self.model_config)
+                        .map_err(|error| refused(checkpoint::CONFIG_FILE, error.to_string()))
+                        .map(|config| serde_json::to_string_pretty(&config))?,
                 )?,
             ),
             (checkpoint::TOKENIZER_FILE, tokenizer.into_bytes()),

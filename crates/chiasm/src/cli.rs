@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chiasm_data::Split;
 use chiasm_nn::compute::Kernels;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -84,10 +85,16 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// Look at data before using it
     Data(DataArgs),
+    /// Write a recipe for your own data
+    New(NewArgs),
     /// Find pictures with words
     Search(SearchArgs),
+    /// Write the embeddings of pictures and texts into a file
+    Embed(EmbedArgs),
     /// Show what a checkpoint holds, without loading it
     Inspect(InspectArgs),
+    /// Write weights of any readable form as a clean Hugging Face folder
+    Convert(ConvertArgs),
     /// Show recipes and their schema
     Recipe(RecipeArgs),
     /// Print a completion script for a shell
@@ -141,6 +148,12 @@ pub(crate) struct SourceArgs {
     /// Folder that image paths are relative to [default: the table's, or `images` in it]
     #[arg(long, value_name = "DIR")]
     pub(crate) image_root: Option<PathBuf>,
+    /// Features of regions for the pictures: a folder of .npz files, or a .tsv with its .lineidx
+    #[arg(long, value_name = "PATH")]
+    pub(crate) regions: Option<PathBuf>,
+    /// Table with the columns `id` and `split`, whose splits count instead of the data's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) splits: Option<PathBuf>,
     /// Share of unusable samples above which the command stops [default: 0.001]
     #[arg(long, value_name = "SHARE")]
     pub(crate) max_bad_rate: Option<f64>,
@@ -184,6 +197,18 @@ pub(crate) enum SplitArg {
     All,
 }
 
+impl SplitArg {
+    /// The split, unless it is all of them.
+    pub(crate) fn one(self) -> Option<Split> {
+        match self {
+            Self::Train => Some(Split::Train),
+            Self::Val => Some(Split::Val),
+            Self::Test => Some(Split::Test),
+            Self::All => None,
+        }
+    }
+}
+
 /// Which checkpoint of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CheckpointArg {
@@ -196,9 +221,9 @@ pub(crate) enum CheckpointArg {
 /// `chiasm eval`.
 #[derive(Args, Debug)]
 pub(crate) struct EvalArgs {
-    /// Folder of a run
+    /// Folder of a run, a model folder, or a file with published weights
     pub(crate) run: PathBuf,
-    /// Which checkpoint of the run
+    /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
     /// Which samples
@@ -263,19 +288,78 @@ pub(crate) enum DataCommand {
         #[arg(long, value_name = "FILE", default_value = "quarantine.jsonl")]
         quarantine: PathBuf,
     },
+    /// Find samples of B that A already holds: same bytes, same look, same id, same text
+    Audit(AuditArgs),
+}
+
+/// `chiasm data audit`.
+#[derive(Args, Debug)]
+pub(crate) struct AuditArgs {
+    /// Data that was seen, for example in training: any data, or DATA:SPLIT, such as
+    /// `pairs.csv:train`
+    #[arg(value_name = "A")]
+    pub(crate) seen: String,
+    /// Data that should be new, in the same way
+    #[arg(value_name = "B")]
+    pub(crate) tested: String,
+    /// Split of A [default: what stands after its last colon, else all]
+    #[arg(long, value_name = "SPLIT")]
+    pub(crate) split_a: Option<Split>,
+    /// Split of B [default: what stands after its last colon, else all]
+    #[arg(long, value_name = "SPLIT")]
+    pub(crate) split_b: Option<Split>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Where to write the ids of the affected samples of B, by kind, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// What a recipe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TaskArg {
+    /// What the data is good for
+    Auto,
+    /// Find pictures by words, and words by pictures
+    Retrieval,
+}
+
+/// `chiasm new`.
+#[derive(Args, Debug)]
+pub(crate) struct NewArgs {
+    /// Your data, in any format of `chiasm data formats`
+    #[arg(long, value_name = "PATH")]
+    pub(crate) from: String,
+    /// What the model is for
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) task: TaskArg,
+    /// Folder of the recipe [default: the data's name]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Make new splits also where the data has its own
+    #[arg(long)]
+    pub(crate) resplit: bool,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
 }
 
 /// `chiasm search`.
 #[derive(Args, Debug)]
 pub(crate) struct SearchArgs {
-    /// Folder of a run
+    /// Folder of a run, a model folder, or a file with published weights
     pub(crate) run: PathBuf,
-    /// Which checkpoint of the run
+    /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
     /// What to look for; each argument is one search
-    #[arg(required = true)]
+    #[arg(required_unless_present = "like")]
     pub(crate) words: Vec<String>,
+    /// Look for pictures like this one; may be given several times
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) like: Vec<PathBuf>,
+    /// Also write what was found as a page with pictures
+    #[arg(long, value_name = "FILE")]
+    pub(crate) page: Option<PathBuf>,
     /// Pictures shown a search
     #[arg(long, short = 'n', default_value_t = 5, value_name = "N")]
     pub(crate) top: usize,
@@ -287,6 +371,39 @@ pub(crate) struct SearchArgs {
     pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+}
+
+/// `chiasm embed`.
+#[derive(Args, Debug)]
+pub(crate) struct EmbedArgs {
+    /// Folder of a run, a model folder, or a file with published weights
+    pub(crate) model: PathBuf,
+    /// Which checkpoint of a run
+    #[arg(long, value_enum, default_value = "last")]
+    pub(crate) checkpoint: CheckpointArg,
+    /// Which samples
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) split: SplitArg,
+    /// Data instead of the run's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// File to write, safetensors: `image_embeds`, `text_embeds`, `image_of_text`, and the ids
+    #[arg(long, value_name = "FILE", default_value = "embeddings.safetensors")]
+    pub(crate) out: PathBuf,
+}
+
+/// `chiasm convert`.
+#[derive(Args, Debug)]
+pub(crate) struct ConvertArgs {
+    /// Folder of a run, a model folder, or a file with weights
+    pub(crate) input: PathBuf,
+    /// Folder to write; must not hold anything
+    pub(crate) output: PathBuf,
+    /// Which checkpoint of a run
+    #[arg(long, value_enum, default_value = "last")]
+    pub(crate) checkpoint: CheckpointArg,
 }
 
 /// `chiasm inspect`.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use chiasm_data::check::Summary;
-use chiasm_data::{Dataset, Limits, Quarantine, Split, builtin, check, enforce_rate, readers};
+use chiasm_data::{Dataset, Limits, Print, Quarantine, builtin, check, enforce_rate, readers};
 use chiasm_train::recipe::{BUILTIN_EMOJI, DataConfig};
 
 use crate::cli::{SourceArgs, SplitArg};
@@ -39,6 +39,12 @@ impl SourceArgs {
         if self.image_root.is_some() {
             config.image_root.clone_from(&self.image_root);
         }
+        if self.regions.is_some() {
+            config.regions.clone_from(&self.regions);
+        }
+        if self.splits.is_some() {
+            config.splits.clone_from(&self.splits);
+        }
         if let Some(rate) = self.max_bad_rate {
             config.max_bad_rate = rate;
         }
@@ -47,8 +53,12 @@ impl SourceArgs {
 
 /// Samples that can be used, and those that cannot.
 pub(crate) struct Checked {
+    /// The format that was read.
+    pub(crate) format: &'static str,
     /// The usable samples.
     pub(crate) dataset: Dataset,
+    /// What their pictures are recognised by.
+    pub(crate) prints: Vec<Vec<Print>>,
     /// The others.
     pub(crate) quarantine: Quarantine,
     /// What the usable ones look like.
@@ -59,17 +69,19 @@ pub(crate) struct Checked {
 
 /// Opens a source and reads every row and picture of it.
 pub(crate) fn open_and_check(config: &DataConfig) -> Result<Checked, CliError> {
-    let (dataset, mut quarantine) = if config.source == BUILTIN_EMOJI {
-        (builtin::emoji()?, Quarantine::default())
+    let (format, dataset, mut quarantine) = if config.source == BUILTIN_EMOJI {
+        ("built in", builtin::emoji()?, Quarantine::default())
     } else {
-        let opened = readers::open(Path::new(&config.source), &config.options())?;
-        (opened.dataset, opened.quarantine)
+        let (path, options) = (Path::new(&config.source), config.options());
+        let format = readers::recognise(&readers::Source::look(path)?, &options)?;
+        let opened = readers::open(path, &options)?;
+        (format.name, opened.dataset, opened.quarantine)
     };
     let total = dataset.len() + quarantine.len();
     let bar = std::sync::Mutex::new(Progress::new("check", dataset.len() as u64));
     let report = check(&dataset, &Limits::default(), &|done| {
         if let Ok(mut bar) = bar.lock() {
-            bar.set(done as u64, "pictures");
+            bar.set(done as u64, "samples");
         }
     });
     if let Ok(bar) = bar.lock() {
@@ -77,7 +89,9 @@ pub(crate) fn open_and_check(config: &DataConfig) -> Result<Checked, CliError> {
     }
     quarantine.entries.extend(report.quarantine.entries);
     Ok(Checked {
+        format,
         dataset: report.good,
+        prints: report.prints,
         quarantine,
         summary: report.summary,
         total,
@@ -86,7 +100,7 @@ pub(crate) fn open_and_check(config: &DataConfig) -> Result<Checked, CliError> {
 
 /// Opens and checks a source for a run: writes the list of unusable samples, and stops when there
 /// are too many of them or none is left.
-pub(crate) fn load(config: &DataConfig, quarantine_file: &Path) -> Result<Dataset, CliError> {
+pub(crate) fn load(config: &DataConfig, quarantine_file: &Path) -> Result<Checked, CliError> {
     let checked = open_and_check(config)?;
     if !checked.quarantine.is_empty() {
         checked.quarantine.write_jsonl(quarantine_file)?;
@@ -109,16 +123,14 @@ pub(crate) fn load(config: &DataConfig, quarantine_file: &Path) -> Result<Datase
             "run `chiasm data check` on it".to_owned(),
         ));
     }
-    Ok(checked.dataset)
+    Ok(checked)
 }
 
 /// The samples that `--split` asks for, and how to name them.
 pub(crate) fn select(dataset: &Dataset, split: SplitArg) -> Result<(Dataset, String), CliError> {
-    let (subset, name) = match split {
-        SplitArg::All => (dataset.clone(), "all".to_owned()),
-        SplitArg::Train => (dataset.subset(Split::Train), Split::Train.to_string()),
-        SplitArg::Val => (dataset.subset(Split::Val), Split::Val.to_string()),
-        SplitArg::Test => (dataset.subset(Split::Test), Split::Test.to_string()),
+    let (subset, name) = match split.one() {
+        Some(split) => (dataset.subset(split), split.to_string()),
+        None => (dataset.clone(), "all".to_owned()),
     };
     if subset.is_empty() {
         let present: Vec<String> = dataset.counts().keys().map(ToString::to_string).collect();

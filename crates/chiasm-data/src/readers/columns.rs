@@ -36,6 +36,75 @@ const LABEL: &[&str] = &["label", "gold_label", "class"];
 /// Below this Jaro–Winkler similarity a suggestion would be a guess.
 const SIMILAR: f64 = 0.75;
 
+/// What a column of a table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Path or bytes of the picture.
+    Image,
+    /// The text.
+    Text,
+    /// The split.
+    Split,
+    /// Answer to the question that the text is.
+    Answer,
+    /// Class of the pair.
+    Label,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 5] = [
+        Self::Image,
+        Self::Text,
+        Self::Split,
+        Self::Answer,
+        Self::Label,
+    ];
+
+    /// As in the options, for example `image` of `--image-column`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Text => "text",
+            Self::Split => "split",
+            Self::Answer => "answer",
+            Self::Label => "label",
+        }
+    }
+
+    const fn usual(self) -> &'static [&'static str] {
+        match self {
+            Self::Image => IMAGE,
+            Self::Text => TEXT,
+            Self::Split => SPLIT,
+            Self::Answer => ANSWER,
+            Self::Label => LABEL,
+        }
+    }
+
+    /// The column that the options name for it.
+    pub(super) fn option(self, options: &OpenOptions) -> Option<&str> {
+        match self {
+            Self::Image => options.image_column.as_deref(),
+            Self::Text => options.text_column.as_deref(),
+            Self::Split => options.split_column.as_deref(),
+            Self::Answer => options.answer_column.as_deref(),
+            Self::Label => options.label_column.as_deref(),
+        }
+    }
+
+    /// Where the options name its column.
+    pub(super) fn option_mut(self, options: &mut OpenOptions) -> &mut Option<String> {
+        match self {
+            Self::Image => &mut options.image_column,
+            Self::Text => &mut options.text_column,
+            Self::Split => &mut options.split_column,
+            Self::Answer => &mut options.answer_column,
+            Self::Label => &mut options.label_column,
+        }
+    }
+}
+
 /// The columns of a table by role, as positions in its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Columns {
@@ -68,20 +137,28 @@ impl Columns {
         names: &[String],
         options: &OpenOptions,
     ) -> Result<Self, DataError> {
-        let need = |role, wanted: Option<&str>, usual: &[&str]| {
-            position(names, wanted, usual).ok_or_else(|| missing(path, role, wanted, usual, names))
+        let need = |role: Role| {
+            Self::named(role, names, options).ok_or_else(|| {
+                let (wanted, usual) = (role.option(options), role.usual());
+                missing(path, role.as_str(), wanted, usual, names)
+            })
         };
-        let maybe = |role, wanted: Option<&str>, usual: &[&str]| match wanted {
-            Some(wanted) => need(role, Some(wanted), usual).map(Some),
-            None => Ok(position(names, None, usual)),
+        let maybe = |role: Role| match role.option(options) {
+            Some(_) => need(role).map(Some),
+            None => Ok(Self::named(role, names, options)),
         };
         Ok(Self {
-            image: need("image", options.image_column.as_deref(), IMAGE)?,
-            text: need("text", options.text_column.as_deref(), TEXT)?,
-            split: maybe("split", options.split_column.as_deref(), SPLIT)?,
-            answer: maybe("answer", options.answer_column.as_deref(), ANSWER)?,
-            label: maybe("label", options.label_column.as_deref(), LABEL)?,
+            image: need(Role::Image)?,
+            text: need(Role::Text)?,
+            split: maybe(Role::Split)?,
+            answer: maybe(Role::Answer)?,
+            label: maybe(Role::Label)?,
         })
+    }
+
+    /// The column that the options name for a role, else one with a usual name.
+    pub(super) fn named(role: Role, names: &[String], options: &OpenOptions) -> Option<usize> {
+        position(names, role.option(options), role.usual())
     }
 }
 

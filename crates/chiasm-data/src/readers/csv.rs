@@ -11,6 +11,7 @@ use csv::{ByteRecord, ReaderBuilder};
 
 use super::collect::{Collector, Picture, RawRow, RowLabels};
 use super::columns::Columns;
+use super::preview::Head;
 use super::{Format, OpenOptions, Opened, parse_split};
 use crate::dataset::Unit;
 use crate::error::DataError;
@@ -29,7 +30,8 @@ pub(super) const FORMAT: Format = Format {
     open: |source, options| open(&source.path, options),
 };
 
-fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+/// A reader of rows with the table's delimiter.
+fn reader(path: &Path) -> Result<csv::Reader<LineStarts<BufReader<std::fs::File>>>, DataError> {
     let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
     let mut buffered = BufReader::with_capacity(SNIFF_BYTES, file);
     let head = buffered
@@ -39,10 +41,34 @@ fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
         .extension()
         .is_some_and(|e| !e.eq_ignore_ascii_case("csv"));
     let delimiter = if tab { b'\t' } else { sniff(head) };
-    let mut reader = ReaderBuilder::new()
+    Ok(ReaderBuilder::new()
         .delimiter(delimiter)
         .flexible(true)
-        .from_reader(LineStarts::new(buffered, MAX_ROW_BYTES));
+        .from_reader(LineStarts::new(buffered, MAX_ROW_BYTES)))
+}
+
+/// The header and the first `rows` rows, as people see them.
+pub(super) fn head(path: &Path, rows: usize) -> Result<Head, DataError> {
+    let mut reader = reader(path)?;
+    let text = |cell: &[u8]| String::from_utf8_lossy(cell).trim().to_owned();
+    let header = reader
+        .byte_headers()
+        .map_err(|error| failed(path, 1, &error))?;
+    let names: Vec<String> = header.iter().map(text).collect();
+    let records = reader.byte_records().take(rows).filter_map(Result::ok);
+    let cell = |record: &ByteRecord, column| record.get(column).map(text).unwrap_or_default();
+    let rows = records
+        .map(|record| {
+            (0..names.len())
+                .map(|column| cell(&record, column))
+                .collect()
+        })
+        .collect();
+    Ok(Head { names, rows })
+}
+
+fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+    let mut reader = reader(path)?;
     let header = reader
         .byte_headers()
         .map_err(|error| failed(path, 1, &error))?

@@ -90,7 +90,7 @@ fn walk(folder: &Path, depth: usize, pictures: &mut Vec<PathBuf>) -> Result<(), 
     Ok(())
 }
 
-fn is_image(path: &Path) -> bool {
+pub(super) fn is_image(path: &Path) -> bool {
     path.extension().is_some_and(|extension| {
         IMAGE_EXTENSIONS
             .iter()

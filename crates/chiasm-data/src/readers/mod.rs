@@ -34,9 +34,11 @@ mod nlvr;
 mod parquet;
 mod pattern;
 mod phrases;
+mod preview;
 mod refcoco;
 mod regions;
 mod snli_ve;
+mod splits;
 mod thrift;
 mod vgqa;
 mod vqa;
@@ -48,6 +50,9 @@ use std::path::{Path, PathBuf};
 use crate::check::Quarantine;
 use crate::dataset::{Dataset, Split};
 use crate::error::DataError;
+
+pub use columns::Role;
+pub use preview::{Chosen, choose_columns};
 
 /// Longest text that is taken, in characters. No caption is this long; a cell that is holds
 /// something else.
@@ -79,6 +84,8 @@ pub struct OpenOptions {
     /// Features of regions for the pictures: a folder of `.npz` files or a `.tsv` table, see
     /// [`crate::regions`]. Samples without them are then set aside. Default: none.
     pub regions: Option<PathBuf>,
+    /// Table with the columns `id` and `split`, whose splits count instead of the source's.
+    pub splits: Option<PathBuf>,
 }
 
 /// A source that was read.
@@ -214,33 +221,37 @@ impl Source {
 /// for a role, or holds no usable row.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     let source = Source::look(path)?;
-    let format = match &options.format {
-        Some(name) => FORMATS.iter().find(|format| format.name == name),
-        None => FORMATS.iter().find(|format| (format.recognises)(&source)),
-    };
-    let opened = match format {
-        Some(format) => (format.open)(&source, options)?,
-        None => {
-            return Err(DataError::UnknownFormat {
-                path: path.to_owned(),
-                detail: match (&options.format, source.extension.as_str()) {
-                    (Some(name), _) => format!(": there is no format `{name}`"),
-                    (None, "") if source.files.len() > 1 => {
-                        let count = source.files.len();
-                        format!(
-                            ": of the {count} files, not all are shards (.tar); tables are read one by one"
-                        )
-                    }
-                    (None, "") => String::new(),
-                    (None, extension) => format!(": `.{extension}`"),
-                },
-            });
-        }
-    };
+    let mut opened = (recognise(&source, options)?.open)(&source, options)?;
+    if let Some(splits) = &options.splits {
+        splits::apply(splits, &mut opened.dataset)?;
+    }
     match &options.regions {
-        Some(path) => crate::regions::attach(opened, path),
+        Some(regions) => crate::regions::attach(opened, regions),
         None => Ok(opened),
     }
+}
+
+/// The format that the options name, or the first that recognises the source.
+///
+/// # Errors
+/// If there is none.
+pub fn recognise(source: &Source, options: &OpenOptions) -> Result<&'static Format, DataError> {
+    let format = match &options.format {
+        Some(name) => FORMATS.iter().find(|format| format.name == name),
+        None => FORMATS.iter().find(|format| (format.recognises)(source)),
+    };
+    format.ok_or_else(|| DataError::UnknownFormat {
+        path: source.path.clone(),
+        detail: match (&options.format, source.extension.as_str()) {
+            (Some(name), _) => format!(": there is no format `{name}`"),
+            (None, "") if source.files.len() > 1 => format!(
+                ": of the {} files, not all are shards (.tar); tables are read one by one",
+                source.files.len()
+            ),
+            (None, "") => String::new(),
+            (None, extension) => format!(": `.{extension}`"),
+        },
+    })
 }
 
 /// The names of all formats, for a message.

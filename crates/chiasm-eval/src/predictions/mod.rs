@@ -10,6 +10,8 @@
 //! | `rerank.image_to_text.candidates`, `.scores` | i64 and f32 `[images, n]`, present when the other pair is |
 //!
 //! The metadata entry [`METADATA_KEY`] holds [`PredictionsInfo`] as JSON, with [`FORMAT_VERSION`].
+//! Version 2 added `training_overlap`; a file of version 1 is read as one that was never audited. A
+//! program that knows version 1 alone refuses version 2, rather than print its figures unmarked.
 
 mod error;
 mod tensors;
@@ -19,6 +21,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::{fs, io};
 
+use chiasm_data::Finding;
 use chiasm_data::atomic::write_atomically;
 use safetensors::tensor::SafeTensorError;
 use safetensors::{SafeTensors, serialize_to_file};
@@ -32,7 +35,7 @@ use crate::metrics::scores::Pairing;
 use crate::metrics::{Direction, Reranked, RetrievalError, ScoreMatrix};
 
 /// Version written, and the newest one read.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Metadata entry of the file that holds [`PredictionsInfo`] as JSON.
 pub const METADATA_KEY: &str = "chiasm.predictions";
@@ -59,6 +62,17 @@ pub struct ModelIdentity {
     pub step: Option<u64>,
 }
 
+/// Which of the scored samples the model was trained on: the outcome of an audit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TrainingOverlap {
+    /// The command that lists the overlap again.
+    pub command: String,
+    /// Samples trained on.
+    pub training_samples: usize,
+    /// Every overlap of a scored sample with one of these.
+    pub findings: Vec<Finding>,
+}
+
 /// What the file says about itself beside the numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PredictionsInfo {
@@ -74,6 +88,9 @@ pub struct PredictionsInfo {
     pub text_ids: Vec<String>,
     /// The text of each column.
     pub texts: Vec<String>,
+    /// What of this was trained on; `None` when nobody looked.
+    #[serde(default)]
+    pub training_overlap: Option<TrainingOverlap>,
 }
 
 /// Shortlists of both directions with their new scores.

@@ -5,6 +5,7 @@
 
 mod chart;
 mod page;
+pub mod sheet;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::metrics::{ChanceLevel, DirectionMetrics, RetrievalMetrics};
+use crate::score::OverlapReport;
 
 /// Name of the page inside the report's folder.
 pub const HTML_NAME: &str = "report.html";
@@ -63,6 +65,9 @@ pub struct Report {
     pub run: RunFacts,
     /// Rows of the results table, weakest first.
     pub results: Vec<ResultRow>,
+    /// What of the data was trained on; `None` when nobody looked.
+    #[serde(default)]
+    pub training_overlap: Option<OverlapReport>,
     /// Sentences under the results table: which split, how ties count, how long the shortlist was.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -143,9 +148,19 @@ pub struct ResultRow {
     pub text_to_image: ResultCells,
     /// Images looking for one of their texts.
     pub image_to_text: ResultCells,
+    /// Whether the model was trained on pictures that it is scored on: its figures carry
+    /// [`MARK`](crate::score::MARK).
+    #[serde(default)]
+    pub marked: bool,
 }
 
 impl ResultRow {
+    /// The same row, marked or not.
+    #[must_use]
+    pub fn marked(self, marked: bool) -> Self {
+        Self { marked, ..self }
+    }
+
     /// A row of measured figures.
     #[must_use]
     pub fn measured(kind: RowKind, label: impl Into<String>, metrics: &RetrievalMetrics) -> Self {
@@ -154,6 +169,7 @@ impl ResultRow {
             label: label.into(),
             text_to_image: (&metrics.text_to_image).into(),
             image_to_text: (&metrics.image_to_text).into(),
+            marked: false,
         }
     }
 
@@ -165,6 +181,7 @@ impl ResultRow {
             label: "chance".to_owned(),
             text_to_image: (&metrics.text_to_image.chance).into(),
             image_to_text: (&metrics.image_to_text.chance).into(),
+            marked: false,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::chart::{self, tick_label};
 use super::{Chart, Curve, QueryResult, Report, ResultCells, ResultRow, RowKind, RunFacts};
-use crate::score::{grouped, percent};
+use crate::score::{MARK, grouped, marked, percent};
 
 const TEMPLATE: &str = include_str!("../../templates/report.html");
 
@@ -81,8 +81,8 @@ fn lead(rows: &[ResultRow]) -> Option<String> {
         .rev()
         .find(|row| matches!(row.kind, RowKind::Dual | RowKind::Reranked))?;
     let chance = rows.iter().find(|row| row.kind == RowKind::Chance)?;
-    let [texts, pictures] =
-        [best.text_to_image, best.image_to_text].map(|cells| percent(cells.recall_at_1));
+    let [texts, pictures] = [best.text_to_image, best.image_to_text]
+        .map(|cells| marked(percent(cells.recall_at_1), mark(best)));
     let [by_luck, other] =
         [chance.text_to_image, chance.image_to_text].map(|cells| percent(cells.recall_at_1));
     let by_luck = if by_luck == other {
@@ -94,6 +94,10 @@ fn lead(rows: &[ResultRow]) -> Option<String> {
         "The right picture comes first for {texts} of the texts, a right text for {pictures} of the pictures. \
          Guessing would reach {by_luck}."
     ))
+}
+
+fn mark(row: &ResultRow) -> &'static str {
+    if row.marked { MARK } else { "" }
 }
 
 #[derive(Serialize)]
@@ -120,6 +124,7 @@ fn directions(rows: &[ResultRow]) -> Vec<DirectionTable<'_>> {
         rows: rows
             .iter()
             .map(|row| {
+                let mark = mark(row);
                 let cells = cells(row);
                 let recalls = [cells.recall_at_1, cells.recall_at_5, cells.recall_at_10];
                 RowView {
@@ -127,11 +132,11 @@ fn directions(rows: &[ResultRow]) -> Vec<DirectionTable<'_>> {
                     kind: row.kind,
                     recalls: recalls.map(|recall| {
                         (
-                            percent(recall),
+                            marked(percent(recall), mark),
                             format!("{:.1}", recall.clamp(0.0, 1.0) * 100.0),
                         )
                     }),
-                    median_rank: tick_label(cells.median_rank),
+                    median_rank: marked(tick_label(cells.median_rank), mark),
                 }
             })
             .collect(),
@@ -196,7 +201,7 @@ impl<'a> Search<'a> {
 
 /// The picture inside the page. `None` for bytes that no browser shows; the page says so in their place.
 /// Holds nothing but a fixed type and base64 letters, so the template inserts it unescaped.
-fn data_uri(bytes: Option<&[u8]>) -> Option<String> {
+pub(super) fn data_uri(bytes: Option<&[u8]>) -> Option<String> {
     let bytes = bytes?;
     let kind = match bytes {
         [0x89, b'P', b'N', b'G', ..] => "png",

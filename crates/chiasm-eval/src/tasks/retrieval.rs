@@ -13,13 +13,14 @@ use chiasm_data::{
     DataError, Dataset, Preprocess, Sample, TextTokenizer, encode_texts, eval_images,
 };
 use chiasm_nn::layers::normalize;
+use chiasm_nn::published::encoder::{EncodeError, Encoder, Pooling};
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
 use chiasm_nn::{Tokens, VisionLanguageModel};
 
 use crate::metrics::{Direction, Reranked, RetrievalError, ScoreMatrix, shortlist};
 use crate::predictions::{
-    DatasetIdentity, ModelIdentity, Predictions, PredictionsInfo, RerankedPair,
+    DatasetIdentity, ModelIdentity, Predictions, PredictionsInfo, RerankedPair, TrainingOverlap,
 };
 
 /// What stopped a retrieval task.
@@ -31,6 +32,12 @@ pub enum RetrievalTaskError {
     /// There is nothing to score.
     #[error(transparent)]
     Scores(#[from] RetrievalError),
+    /// The model has no tower for it.
+    #[error("the model embeds no {0}")]
+    Lacks(&'static str),
+    /// A published encoder cannot embed it.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     /// The device did not return a result.
     #[error("the device returned no values: {0}")]
     Device(String),
@@ -43,19 +50,31 @@ impl RetrievalTaskError {
         match self {
             Self::Data(error) => error.hint(),
             Self::Scores(error) => error.hint().map(str::to_owned),
-            Self::Device(_) => None,
+            Self::Lacks(_) => {
+                Some("give a model of texts and pictures, for example CLIP or a run".to_owned())
+            }
+            Self::Encode(_) | Self::Device(_) => None,
         }
     }
 }
 
+/// The towers that embed.
+#[derive(Clone, Copy)]
+pub enum Towers<'a> {
+    /// A model of our own, without gradients.
+    Own(&'a VisionLanguageModel),
+    /// A published encoder, and how it pools texts.
+    Published(&'a Encoder, Pooling),
+}
+
 /// A model with what it takes to feed it.
 pub struct Embedder<'a> {
-    /// The model, without gradients.
-    pub model: &'a VisionLanguageModel,
-    /// Its tokenizer.
-    pub tokenizer: &'a TextTokenizer,
-    /// How its pictures are prepared.
-    pub preprocess: &'a Preprocess,
+    /// The model.
+    pub towers: Towers<'a>,
+    /// Its tokenizer; a model of pictures has none.
+    pub tokenizer: Option<&'a TextTokenizer>,
+    /// How its pictures are prepared; a model of texts takes none.
+    pub preprocess: Option<&'a Preprocess>,
     /// Its longest text in tokens.
     pub max_text_len: usize,
     /// Where it runs.
@@ -72,6 +91,16 @@ pub struct Encoded {
     tokens: Option<Tokens>,
 }
 
+impl Encoded {
+    fn new(embeds: Vec<Tensor<2>>, tokens: Vec<Tokens>, keep_tokens: bool) -> Self {
+        let keep_tokens = keep_tokens && !tokens.is_empty();
+        Self {
+            embeds: Tensor::cat(embeds, 0),
+            tokens: keep_tokens.then(|| Tokens::cat(tokens)),
+        }
+    }
+}
+
 impl Embedder<'_> {
     /// Embeds pictures of a data set in the order of `indices`; `done` hears of every batch.
     ///
@@ -83,47 +112,58 @@ impl Embedder<'_> {
         indices: &[usize],
         keep_tokens: bool,
         done: &mut dyn FnMut(usize),
-    ) -> Result<Encoded, DataError> {
-        let side = self.preprocess.image_size;
+    ) -> Result<Encoded, RetrievalTaskError> {
+        let preprocess = self
+            .preprocess
+            .ok_or(RetrievalTaskError::Lacks("pictures"))?;
+        let side = preprocess.image_size;
         let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
         for chunk in indices.chunks(self.batch_size.max(1)) {
-            let pixels = eval_images(dataset, chunk, self.preprocess)?;
+            let pixels = eval_images(dataset, chunk, preprocess)?;
             let pixels = TensorData::new(pixels, [chunk.len(), 3, side, side]);
-            let patches = self
-                .model
-                .vision
-                .embed_patches(Tensor::from_data(pixels, self.device));
-            let encoded = self.model.encode_patches_where(&patches, |_| keep_tokens);
-            embeds.push(normalize(self.model.project_image(&encoded)));
-            if keep_tokens {
-                tokens.push(encoded);
-            }
+            let pixels = Tensor::from_data(pixels, self.device);
+            embeds.push(normalize(match self.towers {
+                Towers::Own(model) => {
+                    let patches = model.vision.embed_patches(pixels);
+                    let encoded = model.encode_patches_where(&patches, |_| keep_tokens);
+                    let embeds = model.project_image(&encoded);
+                    tokens.push(encoded);
+                    embeds
+                }
+                Towers::Published(encoder, _) => encoder.embed_images(pixels)?,
+            }));
             done(chunk.len());
         }
-        Ok(Encoded {
-            embeds: Tensor::cat(embeds, 0),
-            tokens: keep_tokens.then(|| Tokens::cat(tokens)),
-        })
+        Ok(Encoded::new(embeds, tokens, keep_tokens))
     }
 
     /// Embeds texts.
-    #[must_use]
-    pub fn texts(&self, texts: &[&str], keep_tokens: bool, done: &mut dyn FnMut(usize)) -> Encoded {
+    ///
+    /// # Errors
+    /// A model of pictures, or a text that the model cannot take.
+    pub fn texts(
+        &self,
+        texts: &[&str],
+        keep_tokens: bool,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Encoded, RetrievalTaskError> {
+        let tokenizer = self.tokenizer.ok_or(RetrievalTaskError::Lacks("texts"))?;
         let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
         for chunk in texts.chunks(self.batch_size.max(1)) {
-            let (ids, mask, len) = encode_texts(self.tokenizer, chunk, self.max_text_len);
+            let (ids, mask, len) = encode_texts(tokenizer, chunk, self.max_text_len);
             let input = TextInput::from_padded(&ids, &mask, len);
-            let encoded = self.model.encode_text_where(&input, |_| keep_tokens);
-            embeds.push(normalize(self.model.project_text(&encoded)));
-            if keep_tokens {
-                tokens.push(encoded);
-            }
+            embeds.push(normalize(match self.towers {
+                Towers::Own(model) => {
+                    let encoded = model.encode_text_where(&input, |_| keep_tokens);
+                    let embeds = model.project_text(&encoded);
+                    tokens.push(encoded);
+                    embeds
+                }
+                Towers::Published(encoder, pooling) => encoder.embed_texts(&input, pooling)?,
+            }));
             done(chunk.len());
         }
-        Encoded {
-            embeds: Tensor::cat(embeds, 0),
-            tokens: keep_tokens.then(|| Tokens::cat(tokens)),
-        }
+        Ok(Encoded::new(embeds, tokens, keep_tokens))
     }
 
     /// Log-odds of a match for (image row, text row) pairs, from cached tower outputs.
@@ -134,7 +174,9 @@ impl Embedder<'_> {
         pairs: &[(u32, u32)],
         done: &mut dyn FnMut(usize),
     ) -> Result<Vec<f32>, RetrievalTaskError> {
-        let (Some(image_tokens), Some(text_tokens)) = (&images.tokens, &texts.tokens) else {
+        let (Towers::Own(model), Some(image_tokens), Some(text_tokens)) =
+            (self.towers, &images.tokens, &texts.tokens)
+        else {
             return Ok(Vec::new());
         };
         let mut scores = Vec::with_capacity(pairs.len());
@@ -145,8 +187,8 @@ impl Embedder<'_> {
             let texts = text_tokens.select(&rows(|pair| pair.1));
             let images = image_tokens.select(&rows(|pair| pair.0));
             let (text, image) = (Chosen::first(&texts.spans), Chosen::first(&images.spans));
-            let fused = self.model.fuse_at(&texts, &images, &text, &image);
-            let logits = host(self.model.match_head.forward(self.model.pooled(&fused)))?;
+            let fused = model.fuse_at(&texts, &images, &text, &image);
+            let logits = host(model.match_head.forward(model.pooled(&fused)))?;
             scores.extend(logits.chunks_exact(2).map(|pair| pair[1] - pair[0]));
             done(chunk.len());
         }
@@ -164,6 +206,8 @@ pub struct RetrievalJob<'a> {
     pub model: ModelIdentity,
     /// Candidates of each query that the fusion encoder scores; 0 = none.
     pub shortlist: usize,
+    /// What of the data set was trained on; `None` when nobody looked.
+    pub training_overlap: Option<TrainingOverlap>,
 }
 
 /// Every picture of a data set scored against every text of it.
@@ -207,7 +251,7 @@ pub fn compare(
     let encoded_texts = embedder.texts(&texts, keep_tokens, &mut |more| {
         count += more;
         progress("texts", count, texts.len());
-    });
+    })?;
     let table = encoded_images
         .embeds
         .clone()
@@ -229,12 +273,26 @@ pub fn run(
     job: &RetrievalJob<'_>,
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<Predictions, RetrievalTaskError> {
-    let fuse = job.shortlist > 0;
-    let compared = compare(embedder, job.dataset, fuse, progress)?;
-    let reranked = if fuse {
-        Some(rerank_both(embedder, job.shortlist, &compared, progress)?)
-    } else {
-        None
+    // Only a model of our own has a fusion encoder.
+    let own = match embedder.towers {
+        Towers::Own(model) => Some(model),
+        Towers::Published(..) => None,
+    };
+    let own = own.filter(|_| job.shortlist > 0);
+    let compared = compare(embedder, job.dataset, own.is_some(), progress)?;
+    let reranked = match own {
+        Some(model) => {
+            let temperature = host(model.temperature.val())?;
+            let sharpness = temperature.first().map_or(1.0, |value| value.recip());
+            Some(rerank_both(
+                embedder,
+                job.shortlist,
+                sharpness,
+                &compared,
+                progress,
+            )?)
+        }
+        None => None,
     };
     let samples = &job.dataset.samples;
     let text_ids = |sample: &Sample| {
@@ -255,6 +313,7 @@ pub fn run(
                 .iter()
                 .flat_map(|sample| sample.texts.clone())
                 .collect(),
+            training_overlap: job.training_overlap.clone(),
         },
         scores: compared.scores,
         image_of_text: compared.image_of_text,
@@ -266,6 +325,7 @@ pub fn run(
 fn rerank_both(
     embedder: &Embedder<'_>,
     length: usize,
+    sharpness: f32,
     compared: &Compared,
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<RerankedPair, RetrievalTaskError> {
@@ -289,8 +349,6 @@ fn rerank_both(
             count += more;
             progress("pairs", count, pairs.len());
         })?;
-    let temperature = host(embedder.model.temperature.val())?;
-    let sharpness = temperature.first().map_or(1.0, |value| value.recip());
     let known: HashMap<(u32, u32), f32> = pairs
         .iter()
         .zip(values)

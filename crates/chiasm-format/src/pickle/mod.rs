@@ -189,3 +189,97 @@ impl Pickle {
 fn damaged(offset: u64, message: impl Into<String>) -> FormatError {
     FormatError::damaged("pickle", format!("byte {offset}"), message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Pickle {
+        /// Bytes of memory behind the pickle.
+        fn held(&self) -> usize {
+            let id = size_of::<Id>();
+            let behind = |node: &Node| match node {
+                Node::List(items) | Node::Set(items) => items.capacity() * id,
+                Node::Tuple(items) => items.len() * id,
+                Node::Dict(entries) => entries.capacity() * 2 * id,
+                Node::Object(object) => {
+                    size_of::<Object>()
+                        + object.items.capacity() * id
+                        + object.entries.capacity() * 2 * id
+                }
+                _ => 0,
+            };
+            self.nodes.capacity() * size_of::<Node>()
+                + self.nodes.iter().map(behind).sum::<usize>()
+                + self.text.capacity()
+                + self.bytes.capacity()
+        }
+    }
+
+    /// The programs that make the most of each of their bytes: cheap values, containers of one item,
+    /// calls, and large things mentioned again and again.
+    #[test]
+    fn what_is_held_is_linear_in_the_bytes_read() {
+        let names = b"cargparse\nNamespace\nq\x00)q\x010(".to_vec();
+        let big = |of: &[u8]| [&b"\x80\x02("[..], &of.repeat(40), b"lq\x000"].concat();
+        for (head, step, tail) in [
+            (&b"("[..], &b"]"[..], &b"l."[..]),
+            (b"(", b")", b"l."),
+            (b"(", b"}", b"l."),
+            (b"(", b"N\x85", b"l."),
+            (b"(", b"]Na", b"l."),
+            (b"(", b"}NNs", b"l."),
+            (b"(", b"K\x00", b"l."),
+            (b"(", b"]\x94", b"l."),
+            (b"(", b"U\x01a", b"l."),
+            (&names, b"h\x00h\x01R", b"l."),
+            (&names, b"h\x00h\x01RNa", b"l."),
+            (&names, b"h\x00h\x01\x81NNs", b"l."),
+            (&big(b"U\x04abcd"), b"cbuiltins\nset\nh\x00\x85R0", b"N."),
+            (
+                &big(b"(NNt"),
+                b"ccollections\nOrderedDict\nh\x00\x85R0",
+                b"N.",
+            ),
+            (
+                &big(b"X\x01\x00\x00\x00a"),
+                b"c_codecs\nencode\nh\x00\x85R0",
+                b"N.",
+            ),
+        ] {
+            for steps in [10, 60, 2000] {
+                let program = [head, &step.repeat(steps), tail].concat();
+                let shown = String::from_utf8_lossy(step);
+                let pickle = parse(&program, &Limits::default()).unwrap();
+                // The smallest buffers hold four items.
+                let most = program.len() * HELD_PER_BYTE + 4 * size_of::<Node>();
+                assert!(
+                    pickle.held() <= most,
+                    "{shown}: {} of {most}",
+                    pickle.held()
+                );
+            }
+        }
+        assert!(size_of::<Node>() <= 32, "the bound above counts on it");
+    }
+
+    #[test]
+    fn a_small_pickle_that_promises_much_holds_little() {
+        // Each asks for gigabytes in a few bytes; nothing is set aside before the bytes are there.
+        for program in [
+            &b"\x80\x02X\xff\xff\xff\x7f"[..],
+            b"\x80\x02B\xff\xff\xff\x7f",
+            b"\x80\x04\x8d\x00\x00\x00\x00\x01\x00\x00\x00",
+        ] {
+            let mut machine_sees = program.to_vec();
+            machine_sees.resize(200, b'a');
+            assert!(parse(&machine_sees, &Limits::default()).is_err());
+            // Even when the stream claims to be that long, only what comes is kept.
+            let error = parse_from(&*machine_sees, 1 << 40, &Limits::default()).unwrap_err();
+            assert!(
+                error.to_string().contains("ends in the middle")
+                    || error.to_string().contains("cap")
+            );
+        }
+    }
+}

@@ -14,7 +14,7 @@ use crate::pickle::{self, Limits};
 use crate::source::ByteSource;
 
 /// Most bytes that may be read to find the members, about 100,000 of them.
-const MAX_DIRECTORY_BYTES: u64 = 16 << 20;
+const MAX_DIRECTORY_BYTES: u64 = 8 << 20;
 /// Most members.
 const MAX_MEMBERS: u64 = 100_000;
 

@@ -8,8 +8,18 @@
 
 use std::io::{Cursor, Write};
 
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
+
+/// That many cases from a seed that is written down; failures are reported, not kept in files.
+pub fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        rng_seed: RngSeed::Fixed(4),
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    }
+}
 
 /// Bytes of a pickle without its `PROTO` and `STOP`.
 pub type Code = Vec<u8>;
@@ -51,8 +61,8 @@ pub fn dict(entries: &[(&str, Code)]) -> Code {
     cat(&[b"}(", &entries.concat(), b"u"])
 }
 
-pub fn call(function: Code, args: &[Code]) -> Code {
-    cat(&[&function, &tuple(args), b"R"])
+pub fn call(function: &[u8], args: &[Code]) -> Code {
+    cat(&[function, &tuple(args), b"R"])
 }
 
 /// A reference to storage `key` of `numel` elements of `class`.
@@ -70,7 +80,7 @@ pub fn storage(class: &str, key: &str, numel: i64) -> Code {
 /// `_rebuild_tensor_v2` over `storage`.
 pub fn tensor(storage: Code, first: i64, shape: &[i64], strides: &[i64]) -> Code {
     call(
-        global("torch._utils", "_rebuild_tensor_v2"),
+        &global("torch._utils", "_rebuild_tensor_v2"),
         &[
             storage,
             int(first),

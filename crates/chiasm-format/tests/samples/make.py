@@ -1,10 +1,14 @@
 """Writes the samples of this folder with PyTorch 2.15, NumPy and safetensors: the same random tensors in each
-way that PyTorch writes them, and once more as safetensors to compare with."""
+way that PyTorch writes them, and once more as safetensors to compare with; arrays of NumPy; shards as Python
+writes them; a table of regions."""
 
 import argparse
+import base64
 import collections
+import io
 import pathlib
 import pickle
+import tarfile
 
 import numpy as np
 import torch
@@ -92,3 +96,51 @@ values = {
 }
 for protocol in range(6):
     pathlib.Path(f"values_protocol_{protocol}.pkl").write_bytes(pickle.dumps(values, protocol))
+
+numbers = np.arange(6).reshape(2, 3)
+arrays = {
+    f"{name}_{kind.replace('?', 'b1')}": numbers.astype(np.dtype(order + kind))
+    for kind in ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
+    for name, order in [("little", "<"), ("big", ">")]
+}
+arrays |= {
+    "fortran": np.asfortranarray(np.arange(24, dtype="<f4").reshape(2, 3, 4)),
+    "fortran_big_text": np.asfortranarray(np.array([["a", "bé"], ["", "cc"], ["🙂", "d"]]).astype(">U2")),
+    "single": np.array(480),
+    "nothing": np.zeros((0, 3), "<f4"),
+    "text": np.array(["one", "two 2", ""]),
+    "bytes": np.array([b"one", b"two"]),
+    "objects": np.array([{"a": 1}, None], dtype=object),
+    "structured": np.zeros(2, dtype=[("a", "<f4"), ("b", "<i8")]),
+    "complex": np.zeros(2, "<c8"),
+    "dates": np.array(["2020-01-01"], "M8[D]"),
+}
+np.savez("numpy_stored.npz", **arrays)
+np.savez_compressed("numpy_deflated.npz", **arrays)
+
+for name, form in [("shard_gnu.tar", tarfile.GNU_FORMAT), ("shard_pax.tar", tarfile.PAX_FORMAT)]:
+    with tarfile.open(name, "w", format=form) as archive:
+        for member in ["a.jpg", "a.txt", f"{'k' * 130}.jpg", f"{'é' * 70}.json"]:
+            entry = tarfile.TarInfo(member)
+            entry.size = 3
+            archive.addfile(entry, io.BytesIO(b"abc"))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.jpg"
+        archive.addfile(link)
+
+
+def cell(values, kind="<f4"):
+    return base64.b64encode(np.array(values, kind).tobytes()).decode()
+
+
+boxes, features = cell([1, 2, 30, 40]), cell([0.5, 1.5])
+labels = [cell([7], "<i8"), cell([0.9]), cell([3], "<i8"), cell([0.1])]
+with_box = cell([9, 8, 0.1, 0.2, 0.3, 0.4, 0.2, 0.2])
+rows = [
+    ["COCO_1", "480", "640", *labels, "1", boxes, features],
+    ["COCO_1", features, "480", "640", "1", boxes, *labels],
+    ["42", "640", "480", "1", boxes, features],
+    ["42", "1", with_box],
+    ["42", f'{{"num_boxes": 1, "features": "{with_box}"}}'],
+]
+pathlib.Path("regions.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))

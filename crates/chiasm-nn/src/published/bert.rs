@@ -7,6 +7,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
 
+use super::bert_family::{self, text_config};
 use super::keys::Keys;
 use super::{Published, Reshaped, positions};
 use crate::config::TextConfig;
@@ -53,8 +54,7 @@ impl Bert {
 const POSITIONS: &str = "embeddings.position_embeddings.weight";
 
 /// What task models and wrappers put in front of every name.
-const PREFIXES: [&str; 6] = [
-    "module.",
+const PREFIXES: [&str; 5] = [
     "0.auto_model.",
     "auto_model.",
     "bert.",
@@ -80,26 +80,15 @@ impl Published for Bert {
         };
         keys.require("position_embedding_type", &json!("absolute"))?;
         keys.require_off("is_decoder")?;
-        let hidden_size = keys.size("hidden_size")?;
-        let rows = keys.size_or("max_position_embeddings", 512)?;
-        let max_text_len = rows
+        let mut encoder = text_config(keys, keys.layers_or("num_hidden_layers", 12)?)?;
+        encoder.position_offset = offset;
+        encoder.max_text_len = encoder
+            .max_text_len
             .checked_sub(offset)
             .filter(|len| *len > 0)
             .ok_or_else(|| keys.refused("max_position_embeddings", "room for a text"))?;
         Ok(BertConfig {
-            encoder: TextConfig {
-                vocab_size: keys.size("vocab_size")?,
-                hidden_size,
-                layers: keys.layers_or("num_hidden_layers", 12)?,
-                num_heads: keys.heads_or("num_attention_heads", 12, hidden_size)?,
-                intermediate_size: keys.size("intermediate_size")?,
-                max_text_len,
-                position_offset: offset,
-                type_rows: keys.size_or("type_vocab_size", 2)?,
-                activation: keys.activation("hidden_act")?,
-                layer_norm_eps: keys.number_or("layer_norm_eps", 1e-12)?,
-                dropout: 0.0,
-            },
+            encoder,
             pooler: true,
         })
     }
@@ -114,23 +103,7 @@ impl Published for Bert {
     }
 
     fn canonical(found: &str) -> Option<String> {
-        let mut name = found;
-        for prefix in PREFIXES {
-            name = name.strip_prefix(prefix).unwrap_or(name);
-        }
-        let is_buffer = matches!(
-            name,
-            "embeddings.position_ids" | "embeddings.token_type_ids"
-        );
-        if is_buffer || HEADS.iter().any(|head| name.starts_with(head)) {
-            return None;
-        }
-        // Names of the first conversions from TensorFlow.
-        Some(match name.rsplit_once('.') {
-            Some((module, "gamma")) => format!("{module}.weight"),
-            Some((module, "beta")) => format!("{module}.bias"),
-            _ => name.to_owned(),
-        })
+        bert_family::canonical(found, &PREFIXES, &HEADS)
     }
 
     fn names(ours: &str) -> Vec<String> {

@@ -24,12 +24,12 @@ pub(crate) fn text_config(keys: Keys<'_>, layers: usize) -> Result<TextConfig, W
 }
 
 /// A found name below one of `prefixes`, with the parameters of norms as they are called today. `None`
-/// for the buffer of positions and what begins with one of `heads`.
+/// for buffers and what begins with one of `heads`.
 pub(crate) fn canonical(found: &str, prefixes: &[&str], heads: &[&str]) -> Option<String> {
     let name = found.strip_prefix("module.").unwrap_or(found);
     let below = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
     let name = below.unwrap_or(name);
-    let is_buffer = name.ends_with(".position_ids");
+    let is_buffer = name.ends_with(".position_ids") || name.ends_with(".token_type_ids");
     if is_buffer || heads.iter().any(|head| name.starts_with(head)) {
         return None;
     }

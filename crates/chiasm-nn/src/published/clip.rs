@@ -424,18 +424,8 @@ impl Published for Clip {
     }
 
     fn adapt(config: &ClipConfig, state: &mut StateDict) -> Result<Vec<Reshaped>, WeightError> {
-        for (stack, layers) in [
-            ("text_model.encoder.layers", config.text.layers),
-            ("vision_model.encoder.layers", config.vision.layers),
-        ] {
-            for layer in 0..layers {
-                for leaf in ["weight", "bias"] {
-                    let joined = format!("{stack}.{layer}.self_attn.in_proj.{leaf}");
-                    let parts = QKV.map(|part| format!("{stack}.{layer}.{part}.{leaf}"));
-                    unpack(state, &joined, parts)?;
-                }
-            }
-        }
+        unpack_stack(state, "text_model.encoder.layers", config.text.layers)?;
+        unpack_stack(state, "vision_model.encoder.layers", config.vision.layers)?;
         turn(state, TURNED_TEXT_PROJECTION, TEXT_PROJECTION);
         turn(state, TURNED_IMAGE_PROJECTION, IMAGE_PROJECTION);
         let how = Resampling::default();
@@ -444,6 +434,52 @@ impl Published for Clip {
         changed.extend(positions::fit_length(state, TEXT_POSITIONS, 0, length)?);
         Ok(changed)
     }
+}
+
+/// CLIP's image tower alone; the rest of a CLIP is ignored.
+#[derive(Module, Debug)]
+pub struct ClipVision {
+    /// The tower.
+    pub vision: VisionEncoder,
+}
+
+impl Published for ClipVision {
+    type Config = VisionConfig;
+
+    fn config(json: &Value) -> Result<VisionConfig, WeightError> {
+        Ok(Clip::config(json)?.vision)
+    }
+
+    fn build(init: &Init, config: &VisionConfig) -> Self {
+        Self {
+            vision: VisionEncoder::new(init, config),
+        }
+    }
+
+    fn canonical(found: &str) -> Option<String> {
+        Clip::canonical(found).filter(|name| name.starts_with("vision_model."))
+    }
+
+    fn names(ours: &str) -> Vec<String> {
+        Clip::names(ours)
+    }
+
+    fn adapt(config: &VisionConfig, state: &mut StateDict) -> Result<Vec<Reshaped>, WeightError> {
+        unpack_stack(state, "vision_model.encoder.layers", config.layers)?;
+        positions::fit_grid(state, PICTURE_POSITIONS, config, Resampling::default())
+    }
+}
+
+/// Splits what a stack of blocks holds joined.
+fn unpack_stack(state: &mut StateDict, stack: &str, layers: usize) -> Result<(), WeightError> {
+    for layer in 0..layers {
+        for leaf in ["weight", "bias"] {
+            let joined = format!("{stack}.{layer}.self_attn.in_proj.{leaf}");
+            let parts = QKV.map(|part| format!("{stack}.{layer}.{part}.{leaf}"));
+            unpack(state, &joined, parts)?;
+        }
+    }
+    Ok(())
 }
 
 /// Query, key and value of a block.

@@ -130,6 +130,12 @@ pub struct MobileNet {
 }
 
 impl MobileNet {
+    /// Features of a picture.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.last.kernel.dims()[0]
+    }
+
     /// The map after the last convolution. Neither side of a picture need be a multiple of 32.
     ///
     /// # Shapes

@@ -5,16 +5,20 @@
 //! state dict as a file holds it to a filled module and a report.
 
 pub mod bert;
+mod bert_family;
+pub mod clip;
+pub mod convert;
 pub mod convolution;
+pub mod encoder;
+pub mod family;
 mod keys;
+pub mod lxmert;
 pub mod mobilenet;
+pub mod pairs;
 pub mod positions;
 pub mod resnet;
 pub mod rosita;
-mod bert_family;
-pub mod clip;
-pub mod lxmert;
-pub mod pairs;
+pub mod scl;
 pub mod vilt;
 pub mod visual_bert;
 pub mod vit;
@@ -106,19 +110,42 @@ pub fn load<P: Published>(
     found: StateDict,
     device: &Device,
 ) -> Result<(P, LoadReport), WeightError> {
-    let (mut state, ignored) = canonical::<P>(found);
+    let (state, ignored) = canonical::<P>(found);
     let mut config = config.clone();
     P::fit(&mut config, &state);
-    let reshaped = P::adapt(&config, &mut state)?;
     // Lazy, so that a configuration that lies about sizes is caught by the tensors' shapes before
     // it costs memory.
     let fresh = P::build(&Init::new(0, 0.02, device).lazy(), &config);
-    let ours = names::from_published(&shapes(&fresh), &mut state, P::names);
+    let (model, report) = fill_canonical(fresh, &config, state)?;
+    Ok((model, LoadReport { ignored, ..report }))
+}
+
+/// As [`load`], into a model that exists: what is missing keeps its value.
+///
+/// # Errors
+/// A tensor whose shape fits nothing.
+pub fn fill<P: Published>(
+    model: P,
+    config: &P::Config,
+    found: StateDict,
+) -> Result<(P, LoadReport), WeightError> {
+    let (state, ignored) = canonical::<P>(found);
+    let (model, report) = fill_canonical(model, config, state)?;
+    Ok((model, LoadReport { ignored, ..report }))
+}
+
+fn fill_canonical<P: Published>(
+    model: P,
+    config: &P::Config,
+    mut state: StateDict,
+) -> Result<(P, LoadReport), WeightError> {
+    let reshaped = P::adapt(config, &mut state)?;
+    let ours = names::from_published(&shapes(&model), &mut state, P::names);
     let published_name = |ours: String| match P::names(&ours) {
         names if names.is_empty() => vec![ours],
         names => names,
     };
-    let (model, report) = load_state_dict(fresh, ours).map_err(|error| match error {
+    let (model, report) = load_state_dict(model, ours).map_err(|error| match error {
         WeightError::Shape {
             name,
             found,
@@ -137,7 +164,7 @@ pub fn load<P: Published>(
             matched: published(report.matched),
             missing: published(report.missing),
             unexpected: state.into_keys().collect(),
-            ignored,
+            ignored: Vec::new(),
             reshaped,
         },
     ))

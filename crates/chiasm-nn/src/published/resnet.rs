@@ -153,6 +153,14 @@ pub struct ResNet {
 }
 
 impl ResNet {
+    /// Features of a picture.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        let last = self.stages.iter().flatten().last();
+        let conv = last.and_then(|block| block.convs.last());
+        conv.map_or(0, |conv| conv.kernel.dims()[0])
+    }
+
     /// The map after the last stage. Neither side of a picture need be a multiple of 32.
     ///
     /// # Shapes

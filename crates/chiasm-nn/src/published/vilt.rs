@@ -12,6 +12,7 @@ use super::Published;
 use super::bert_family::{self, text_config};
 use super::keys::Keys;
 use super::pairs::{PairError, Pictures};
+use super::vit::Vit;
 use crate::block;
 use crate::config::{TextConfig, VisionConfig};
 use crate::heads::Pooler;
@@ -226,6 +227,9 @@ impl Published for Vilt {
     }
 
     fn names(ours: &str) -> Vec<String> {
+        if let Some(rest) = ours.strip_prefix("vision.") {
+            return Vit::names(&format!("encoder.{rest}"));
+        }
         let Some((module, leaf)) = ours.rsplit_once('.') else {
             return Vec::new();
         };
@@ -233,39 +237,10 @@ impl Published for Vilt {
             // Only tables and their norm: what is behind the prefix begins with `embeddings.`.
             return bert_names("embeddings.text_", rest, leaf);
         }
-        if let Some(rest) = module.strip_prefix("vision.blocks.") {
-            return block_names(rest, leaf);
-        }
-        let name = match (module, leaf) {
-            ("vision", "class_token") => "embeddings.cls_token".to_owned(),
-            ("vision", "positions") => "embeddings.position_embeddings".to_owned(),
-            ("vision.patches", leaf) => format!("embeddings.patch_embeddings.projection.{leaf}"),
-            ("vision.norm_post", leaf) => format!("layernorm.{leaf}"),
-            ("modalities", leaf) => format!("embeddings.token_type_embeddings.{leaf}"),
-            (module, leaf) => format!("{module}.{leaf}"),
+        let name = match module {
+            "modalities" => format!("embeddings.token_type_embeddings.{leaf}"),
+            module => format!("{module}.{leaf}"),
         };
         vec![name]
     }
-}
-
-/// A block as vision transformers are published: `rest` is `index.part`.
-fn block_names(rest: &str, leaf: &str) -> Vec<String> {
-    let Some((index, part)) = rest.split_once('.') else {
-        return Vec::new();
-    };
-    let parts: &[&str] = match part {
-        "attention.qkv" => &[
-            "attention.attention.query",
-            "attention.attention.key",
-            "attention.attention.value",
-        ],
-        "attention.out" => &["attention.output.dense"],
-        "attention_norm" => &["layernorm_before"],
-        "mlp.up" => &["intermediate.dense"],
-        "mlp.down" => &["output.dense"],
-        "mlp_norm" => &["layernorm_after"],
-        _ => &[],
-    };
-    let name = |part| format!("encoder.layer.{index}.{part}.{leaf}");
-    parts.iter().map(name).collect()
 }

@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use chiasm_format::Archive;
 use chiasm_nn::Tokens;
 use chiasm_nn::compute::{self, Kernels};
 use chiasm_nn::published::{self, Published};
 use chiasm_nn::text::TextInput;
-use chiasm_nn::weights::{LoadReport, StateDict, from_safetensors};
+use chiasm_nn::weights::{LoadReport, StateDict, from_archive};
 use chiasm_testkit::{Case, Golden, assert_close};
 use serde_json::Value;
 
@@ -36,8 +37,7 @@ pub(crate) fn with_both_kernels(name: &str, body: impl Fn(&Hub)) {
 
 /// All tensors of the weights in a folder.
 pub(crate) fn weights(folder: &Path) -> StateDict {
-    let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
-    from_safetensors(&bytes).unwrap()
+    from_archive(&Archive::open(folder).unwrap()).unwrap()
 }
 
 impl Hub {

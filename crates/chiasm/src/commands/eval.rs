@@ -6,15 +6,17 @@ use burn::tensor::Device;
 use chiasm_data::Dataset;
 use chiasm_eval::metrics::retrieval::evaluate;
 use chiasm_eval::metrics::{RetrievalMetrics, TieRule};
-use chiasm_eval::predictions::{ModelIdentity, Predictions};
+use chiasm_eval::predictions::{ModelIdentity, Predictions, TrainingOverlap};
 use chiasm_eval::score::{ScoreReport, render_table, score};
-use chiasm_eval::tasks::retrieval::{self, Embedder, RetrievalJob};
+use chiasm_eval::tasks::retrieval::{self, Embedder, RetrievalJob, Towers};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_train::TrainedModel;
 use chiasm_train::checkpoint;
 
 use crate::cli::{CheckpointArg, EvalArgs, Global};
+use crate::commands::audit;
 use crate::error::CliError;
+use crate::model::Model;
 use crate::output::{self, Progress, note};
 use crate::{device, source};
 
@@ -48,9 +50,9 @@ pub(crate) fn embedder<'a>(
     device: &'a Device,
 ) -> Embedder<'a> {
     Embedder {
-        model,
-        tokenizer: &trained.tokenizer,
-        preprocess: &trained.preprocess,
+        towers: Towers::Own(model),
+        tokenizer: Some(&trained.tokenizer),
+        preprocess: Some(&trained.preprocess),
         max_text_len: trained.config.text.max_text_len,
         device,
         batch_size: BATCH_SIZE,
@@ -64,12 +66,14 @@ pub(crate) fn predict(
     split: &str,
     model: ModelIdentity,
     shortlist: usize,
+    training_overlap: Option<TrainingOverlap>,
 ) -> Result<Predictions, CliError> {
     let job = RetrievalJob {
         dataset,
         split: split.to_owned(),
         model,
         shortlist,
+        training_overlap,
     };
     let mut bar = Bar::default();
     Ok(retrieval::run(embedder, &job, &mut |what, done, total| {
@@ -136,23 +140,41 @@ pub(crate) fn identity(trained: &TrainedModel, run: &Path) -> ModelIdentity {
 
 pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
-    let trained = load_run(&args.run, args.checkpoint, &device)?;
-    let mut config = trained.recipe.data.clone();
-    args.source.apply(args.data.as_deref(), &mut config);
-    let dataset = source::load(&config, &args.run.join("quarantine-eval.jsonl"))?;
-    let (subset, split) = source::select(&dataset, args.split)?;
+    let model = Model::open(&args.run, args.checkpoint, &device)?;
+    let config = model.data(args.data.as_deref(), &args.source)?;
+    // Beside a run, or where the command runs: a model folder is not ours to write into.
+    let folder = match &model {
+        Model::Own(_) if args.run.is_dir() => args.run.clone(),
+        _ => PathBuf::new(),
+    };
+    let checked = source::load(&config, &folder.join("quarantine-eval.jsonl"))?;
+    let (subset, split) = source::select(&checked.dataset, args.split)?;
+    let tested = audit::Tested {
+        config: &config,
+        split: args.split.one(),
+        traces: audit::traces(&checked, args.split.one()),
+    };
+    let overlap = match (&model, audit::training_of(&args.run)?) {
+        (Model::Own(trained), Some(training)) => {
+            Some(tested.against(&trained.recipe.data, &training))
+        }
+        _ => {
+            note("warning: it is not known what the model was trained on; figures are not audited");
+            None
+        }
+    };
     let predictions = predict(
-        &embedder(&trained, &trained.model, &device),
+        &model.embedder(&device),
         &subset,
         &split,
-        identity(&trained, &args.run),
-        args.shortlist
-            .unwrap_or(trained.recipe.evaluation.shortlist),
+        model.identity(&args.run),
+        args.shortlist.unwrap_or(model.shortlist()),
+        overlap,
     )?;
     let path = args.predictions.clone().unwrap_or_else(|| match args.data {
         // Figures on other data do not replace those on the run's own.
-        Some(_) => predictions_path(&args.run, &format!("{split}-{}", subset.name)),
-        None => predictions_path(&args.run, &split),
+        Some(_) => predictions_path(&folder, &format!("{split}-{}", subset.name)),
+        None => predictions_path(&folder, &split),
     });
     let report = write_and_score(&predictions, &path)?;
     if global.json {

@@ -1,9 +1,13 @@
 //! One file a command.
 
+mod audit;
+mod convert;
 mod data;
-mod eval;
+mod embed;
+pub(crate) mod eval;
 mod generate;
 mod inspect;
+mod new;
 mod pretrain;
 mod quickstart;
 mod recipe;
@@ -25,7 +29,10 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Eval(args) => eval::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Embed(args) => embed::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Convert(args) => convert::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Recipe(args) => recipe::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => generate::completions(*shell).map(|()| ExitCode::SUCCESS),

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use chiasm_data::{Dataset, Split, TextTokenizer};
-use chiasm_eval::tasks::retrieval::Embedder;
+use chiasm_eval::score::{MARK, OverlapReport, marked};
+use chiasm_eval::tasks::retrieval::{Embedder, Towers};
 use chiasm_nn::{VisionLanguageModel, compute};
 use chiasm_train::run::RunDir;
 use chiasm_train::trainer::{preprocess, tokenizer};
@@ -17,7 +18,7 @@ use chiasm_train::{Observer, Recipe, StepRecord, Trainer, checkpoint};
 
 use crate::cli::{CheckpointArg, Global, PretrainArgs};
 use crate::commands::report::{self, Facts};
-use crate::commands::{eval, recipe};
+use crate::commands::{audit, eval, recipe};
 use crate::error::CliError;
 use crate::output::{self, Progress, duration, note};
 use crate::{device, source};
@@ -69,18 +70,20 @@ pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliE
 
 /// What was typed, ready to be typed again.
 pub(crate) fn command_line() -> String {
-    let quoted = std::env::args().skip(1).map(|word| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+".contains(c);
-        if !word.is_empty() && word.chars().all(plain) {
-            word
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        }
-    });
     std::iter::once("chiasm".to_owned())
-        .chain(quoted)
+        .chain(std::env::args().skip(1).map(|word| quoted(&word)))
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// A word as it is typed in a shell.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// Puts what was typed over the recipe's schedule.
@@ -100,7 +103,8 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
     recipe.validate(&recipe.name)?;
     let device = device::open(global)?;
     let mut run = RunDir::open(&job.out, job.resume)?;
-    let dataset = source::load(&recipe.data, &job.out.join("quarantine.jsonl"))?;
+    let checked = source::load(&recipe.data, &job.out.join("quarantine.jsonl"))?;
+    let dataset = &checked.dataset;
     let train_set = dataset.subset(Split::Train);
     if train_set.is_empty() {
         return Err(CliError::new(
@@ -124,6 +128,14 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
         trainer.restore(&checkpoint)?;
         note(&format!("resuming at step {}", trainer.steps_done()));
         run.log(&format!("resumed from {}", checkpoint.path.display()))?;
+    } else if !recipe.weights.is_empty() {
+        let loaded = trainer.begin_with_weights()?;
+        for part in &loaded {
+            note(&part.summary());
+        }
+        let report = serde_json::to_string_pretty(&loaded)
+            .map_err(|error| CliError::new(format!("cannot write JSON: {error}"), None))?;
+        run.write("weights.json", &report)?;
     }
     let command = command_line();
     let environment = environment(global, &command);
@@ -138,11 +150,31 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
         job.out.display()
     ));
 
+    let training = audit::traces(&checked, Some(Split::Train));
+    audit::record_training(&job.out, &training, job.resume)?;
+    let overlap_of = |split| {
+        let tested = audit::Tested {
+            config: &recipe.data,
+            split: Some(split),
+            traces: audit::traces(&checked, Some(split)),
+        };
+        tested.against(&recipe.data, &training)
+    };
+    let val_overlap = OverlapReport::new(&overlap_of(Split::Val));
+    // The report's figures come from held-out pictures; a set without them says so.
+    let held_out = [Split::Test, Split::Val]
+        .into_iter()
+        .map(|split| (split, dataset.subset(split)))
+        .find(|(_, subset)| !subset.is_empty());
+    let overlap = held_out.as_ref().map(|(split, _)| overlap_of(*split));
+    drop(training);
+
     let mut val_set = dataset.subset(Split::Val);
     val_set.samples.truncate(recipe.evaluation.val_images);
     let mut watcher = Watcher {
         progress: Progress::new("train", recipe.schedule.steps),
         val_set,
+        mark: if val_overlap.marked { MARK } else { "" },
         recipe,
         tokenizer: &tokenizer,
         device: &device,
@@ -158,6 +190,10 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
         ));
         return Ok(ExitCode::from(INTERRUPTED));
     }
+    let (Some((split, subset)), Some(overlap)) = (held_out, overlap) else {
+        note("no `test` or `val` samples: nothing to evaluate");
+        return Ok(ExitCode::SUCCESS);
+    };
     let facts = Facts {
         command: &command,
         outcome: &outcome,
@@ -165,8 +201,10 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
         device: &global.device,
         threads: rayon::current_num_threads(),
         started,
+        overlap,
+        val_overlap,
     };
-    finish(job, &dataset, &device, global, &facts)?;
+    finish(job, dataset, &subset, split, &device, global, &facts)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -174,27 +212,20 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
 fn finish(
     job: &Job,
     dataset: &Dataset,
+    subset: &Dataset,
+    split: Split,
     device: &Device,
     global: &Global,
     facts: &Facts<'_>,
 ) -> Result<(), CliError> {
     let trained = eval::load_run(&job.out, CheckpointArg::Last, device)?;
-    // The report's figures come from held-out pictures; a set without them says so.
-    let held_out = [Split::Test, Split::Val]
-        .into_iter()
-        .map(|split| (dataset.subset(split), split.to_string()))
-        .find(|(subset, _)| !subset.is_empty());
-    let Some((subset, split)) = held_out else {
-        note("no `test` or `val` samples: nothing to evaluate");
-        return Ok(());
-    };
     let summary = report::write(
         &job.out,
         &trained,
         device,
         dataset,
-        &subset,
-        &split,
+        subset,
+        split.as_str(),
         &job.searches,
         facts,
     )?;
@@ -259,6 +290,8 @@ fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
 struct Watcher<'a> {
     progress: Progress,
     val_set: Dataset,
+    /// Follows figures on a validation split with pictures that were trained on.
+    mark: &'static str,
     recipe: &'a Recipe,
     tokenizer: &'a TextTokenizer,
     device: &'a Device,
@@ -290,19 +323,20 @@ impl Observer for Watcher<'_> {
         }
         let preprocess = preprocess(self.recipe);
         let embedder = Embedder {
-            model,
-            tokenizer: self.tokenizer,
-            preprocess: &preprocess,
+            towers: Towers::Own(model),
+            tokenizer: Some(self.tokenizer),
+            preprocess: Some(&preprocess),
             max_text_len: self.recipe.model.text.max_text_len,
             device: self.device,
             batch_size: eval::BATCH_SIZE,
         };
         let metrics =
             eval::measure(&embedder, &self.val_set).map_err(|error| error.message().to_owned())?;
+        let figure = |fraction: f64| marked(format!("{:.1} %", 100.0 * fraction), self.mark);
         self.progress.line(&format!(
-            "val: text to image R@10 {:.1} %, image to text R@10 {:.1} %",
-            100.0 * metrics.text_to_image.recall_at_10,
-            100.0 * metrics.image_to_text.recall_at_10
+            "val: text to image R@10 {}, image to text R@10 {}",
+            figure(metrics.text_to_image.recall_at_10),
+            figure(metrics.image_to_text.recall_at_10)
         ));
         let mut values = BTreeMap::new();
         for (name, direction) in [

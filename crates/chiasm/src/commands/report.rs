@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use burn::module::Module as _;
 use burn::tensor::Device;
-use chiasm_data::{Dataset, ImageSource, frames, thumbnail};
+use chiasm_data::{Dataset, ImageSource, Split, frames, thumbnail};
 use chiasm_eval::metrics::{Direction, TieRule, retrieval, shortlist};
-use chiasm_eval::predictions::Predictions;
+use chiasm_eval::predictions::{Predictions, TrainingOverlap};
 use chiasm_eval::report::{
     Answer, Chart, Curve, Hit, QueryResult, Report, ResultRow, RowKind, RunFacts, SplitCount,
     write_report,
 };
-use chiasm_eval::score::{ScoreReport, render_table};
+use chiasm_eval::score::{OverlapReport, ScoreReport, render_table};
 use chiasm_train::run::{MetricLine, read_metrics};
 use chiasm_train::{Outcome, TrainedModel};
 
@@ -42,6 +42,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) threads: usize,
     /// When the command began.
     pub(crate) started: Instant,
+    /// What of the split that is scored was trained on.
+    pub(crate) overlap: TrainingOverlap,
+    /// What of the validation split was trained on.
+    pub(crate) val_overlap: OverlapReport,
 }
 
 /// What was written and what is printed.
@@ -66,13 +70,14 @@ pub(crate) fn write(
     searches: &[String],
     facts: &Facts<'_>,
 ) -> Result<Written, CliError> {
-    let untrained = trained.untrained(device);
+    let untrained = trained.untrained(device)?;
     let before = eval::measure(&eval::embedder(trained, &untrained, device), subset)?;
     drop(untrained);
     let embedder = eval::embedder(trained, &trained.model, device);
     let identity = eval::identity(trained, out);
     let shortlisted = trained.recipe.evaluation.shortlist;
-    let predictions = eval::predict(&embedder, subset, split, identity, shortlisted)?;
+    let overlap = Some(facts.overlap.clone());
+    let predictions = eval::predict(&embedder, subset, split, identity, shortlisted, overlap)?;
     let score = eval::write_and_score(&predictions, &eval::predictions_path(out, split))?;
 
     let queries: Vec<&str> = searches.iter().map(String::as_str).collect();
@@ -82,21 +87,30 @@ pub(crate) fn write(
         search::search(&embedder, subset, &queries, HITS)?
     };
 
+    let marked = score.is_marked();
     let mut results = vec![
         ResultRow::chance(&score.dual),
         ResultRow::measured(RowKind::Untrained, "untrained model", &before),
-        ResultRow::measured(RowKind::Dual, "trained, dual encoder", &score.dual),
+        ResultRow::measured(RowKind::Dual, "trained, dual encoder", &score.dual).marked(marked),
     ];
     let mut notes = vec![format!(
-        "Split \"{split}\": {} pictures, none of them trained on, and their {} texts. A tie counts as a miss.",
+        "Split \"{split}\": {} pictures and their {} texts. A tie counts as a miss.",
         score.images, score.texts
     )];
-    if let Some(reranked) = &score.reranked {
-        results.push(ResultRow::measured(
-            RowKind::Reranked,
-            format!("trained, top {shortlisted} re-ranked"),
-            reranked,
+    if let Some(overlap) = &score.training_overlap {
+        notes.push(overlap.lines(score.images).concat());
+    }
+    if facts.val_overlap.marked {
+        let count = dataset.subset(Split::Val).len();
+        let lines = facts.val_overlap.lines(count).concat();
+        notes.push(format!(
+            "Split \"val\", on which the curve is measured: {lines}"
         ));
+    }
+    if let Some(reranked) = &score.reranked {
+        let label = format!("trained, top {shortlisted} re-ranked");
+        let row = ResultRow::measured(RowKind::Reranked, label, reranked);
+        results.push(row.marked(marked));
         notes.push(format!(
             "Re-ranked: the fusion encoder orders the {shortlisted} best of the dual encoder."
         ));
@@ -105,6 +119,7 @@ pub(crate) fn write(
         title: format!("chiasm: {}", trained.recipe.name),
         run: run_facts(trained, dataset, facts),
         results,
+        training_overlap: score.training_overlap.clone(),
         notes,
         gallery: gallery(&predictions, subset),
         examples: found
@@ -207,7 +222,7 @@ fn gallery(predictions: &Predictions, subset: &Dataset) -> Vec<QueryResult> {
 }
 
 /// A small copy of a picture; a report goes on without one that has become unreadable.
-fn picture(dataset: &Dataset, index: usize) -> Option<Vec<u8>> {
+pub(crate) fn picture(dataset: &Dataset, index: usize) -> Option<Vec<u8>> {
     let sample = dataset.samples.get(index)?;
     let small = frames::still_source(sample)
         .and_then(ImageSource::read)

@@ -1,14 +1,18 @@
-//! `chiasm search`: words in, pictures out.
+//! `chiasm search`: words or pictures in, pictures out.
 
-use burn::tensor::Device;
-use chiasm_data::Dataset;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+use chiasm_data::{Annotations, Dataset, ImageSource, Origin, Sample, Split, atomic};
+use chiasm_eval::report::sheet::{self, SheetHit, SheetRow};
 use chiasm_eval::tasks::retrieval::Embedder;
 use serde::Serialize;
 
 use crate::cli::{Global, SearchArgs};
-use crate::commands::eval;
+use crate::commands::report;
 use crate::error::CliError;
-use crate::output::{self, Progress};
+use crate::model::Model;
+use crate::output::{self, Progress, note};
 use crate::{device, source};
 
 /// One picture found.
@@ -38,13 +42,21 @@ pub(crate) struct Search {
     pub(crate) results: Vec<Found>,
 }
 
-/// Embeds the pictures of a data set once and answers every query.
+/// Embeds the pictures of a data set once and answers every search in words.
 pub(crate) fn search(
     embedder: &Embedder<'_>,
     dataset: &Dataset,
     queries: &[&str],
     top: usize,
 ) -> Result<Vec<Search>, CliError> {
+    let index = index(embedder, dataset)?;
+    let texts = embedder.texts(queries, false, &mut |_| {})?;
+    let names = queries.iter().map(|query| (*query).to_owned()).collect();
+    nearest(&index, texts.embeds, names, dataset, top)
+}
+
+/// The pictures of a data set, `[samples, width]`, with a progress bar.
+fn index(embedder: &Embedder<'_>, dataset: &Dataset) -> Result<Tensor<2>, CliError> {
     let mut bar = Progress::new("index", dataset.len() as u64);
     let indices: Vec<usize> = (0..dataset.len()).collect();
     let mut done = 0;
@@ -53,38 +65,43 @@ pub(crate) fn search(
         bar.set(done, "pictures");
     })?;
     bar.finish();
-    let texts = embedder.texts(queries, false, &mut |_| {});
-    let scores = texts
-        .embeds
-        .matmul(images.embeds.transpose())
+    Ok(images.embeds)
+}
+
+/// The best pictures of an index for each query, `[queries, width]`.
+fn nearest(
+    index: &Tensor<2>,
+    queries: Tensor<2>,
+    names: Vec<String>,
+    dataset: &Dataset,
+    top: usize,
+) -> Result<Vec<Search>, CliError> {
+    let scores = queries
+        .matmul(index.clone().transpose())
         .try_into_vec_as::<f32>()
         .map_err(|error| CliError::new(format!("the device returned no values: {error}"), None))?;
     let rows = scores.chunks(dataset.len().max(1));
-    Ok(queries
-        .iter()
+    Ok(names
+        .into_iter()
         .zip(rows)
         .map(|(query, row)| {
             let mut order: Vec<(usize, f32)> = row.iter().copied().enumerate().collect();
             order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-            let results = order
-                .into_iter()
-                .take(top)
-                .enumerate()
-                .filter_map(|(place, (index, score))| {
-                    let sample = dataset.samples.get(index)?;
-                    Some(Found {
-                        rank: place + 1,
-                        score,
-                        id: sample.id.clone(),
-                        path: sample.visual.path().map(|path| path.display().to_string()),
-                        text: sample.texts.first().cloned().unwrap_or_default(),
-                        index,
-                    })
+            let best = order.into_iter().take(top).enumerate();
+            let results = best.filter_map(|(place, (index, score))| {
+                let sample = dataset.samples.get(index)?;
+                Some(Found {
+                    rank: place + 1,
+                    score,
+                    id: sample.id.clone(),
+                    path: sample.visual.path().map(|path| path.display().to_string()),
+                    text: sample.texts.first().cloned().unwrap_or_default(),
+                    index,
                 })
-                .collect();
+            });
             Search {
-                query: (*query).to_owned(),
-                results,
+                query,
+                results: results.collect(),
             }
         })
         .collect())
@@ -110,18 +127,91 @@ pub(crate) fn render(searches: &[Search]) -> String {
 
 pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     let device: Device = device::open(global)?;
-    let trained = eval::load_run(&args.run, args.checkpoint, &device)?;
-    let mut config = trained.recipe.data.clone();
-    args.source.apply(args.data.as_deref(), &mut config);
-    let dataset = source::load(&config, &args.run.join("quarantine-search.jsonl"))?;
-    let (subset, _) = source::select(&dataset, args.split)?;
-    let queries: Vec<&str> = args.words.iter().map(String::as_str).collect();
-    let embedder = eval::embedder(&trained, &trained.model, &device);
-    let searches = search(&embedder, &subset, &queries, args.top)?;
+    let model = Model::open(&args.run, args.checkpoint, &device)?;
+    let config = model.data(args.data.as_deref(), &args.source)?;
+    let quarantine = match &model {
+        Model::Own(_) if args.run.is_dir() => args.run.join("quarantine-search.jsonl"),
+        _ => PathBuf::from("quarantine-search.jsonl"),
+    };
+    let checked = source::load(&config, &quarantine)?;
+    let (subset, _) = source::select(&checked.dataset, args.split)?;
+    let embedder = model.embedder(&device);
+    let asked = pictures(&args.like);
+    let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
+    // The queries first: a picture that cannot be read should not cost the indexing of all others.
+    let mut queries = Vec::new();
+    if !words.is_empty() {
+        queries.push(embedder.texts(&words, false, &mut |_| {})?.embeds);
+    }
+    if !asked.is_empty() {
+        let indices: Vec<usize> = (0..asked.len()).collect();
+        let pictures = embedder.images(&asked, &indices, false, &mut |_| {})?;
+        queries.push(pictures.embeds);
+    }
+    let index = index(&embedder, &subset)?;
+    let names = words.iter().map(|word| (*word).to_owned());
+    let names = names.chain(asked.samples.iter().map(|sample| sample.id.clone()));
+    let queries = Tensor::cat(queries, 0);
+    let searches = nearest(&index, queries, names.collect(), &subset, args.top)?;
+    if let Some(path) = &args.page {
+        write_page(path, &searches, words.len(), &asked, &subset)?;
+    }
     if global.json {
         output::json(&searches)
     } else {
         output::result(&render(&searches));
         Ok(())
     }
+}
+
+/// Pictures that others are to be like, as samples.
+fn pictures(paths: &[PathBuf]) -> Dataset {
+    let sample = |path: &PathBuf| Sample {
+        id: path.display().to_string(),
+        visual: ImageSource::Path(path.clone()).into(),
+        texts: Vec::new(),
+        split: Split::Test,
+        group: None,
+        annotations: Annotations::default(),
+        origin: Origin::default(),
+    };
+    Dataset {
+        name: "searches".to_owned(),
+        samples: paths.iter().map(sample).collect(),
+    }
+}
+
+/// Writes what was found as a page; the searches behind the first `words` are pictures.
+fn write_page(
+    path: &Path,
+    searches: &[Search],
+    words: usize,
+    asked: &Dataset,
+    dataset: &Dataset,
+) -> Result<(), CliError> {
+    let rows: Vec<SheetRow> = searches
+        .iter()
+        .enumerate()
+        .map(|(place, search)| SheetRow {
+            query: search.query.clone(),
+            picture: place
+                .checked_sub(words)
+                .and_then(|index| report::picture(asked, index)),
+            hits: search
+                .results
+                .iter()
+                .map(|found| SheetHit {
+                    picture: report::picture(dataset, found.index),
+                    score: found.score,
+                    caption: format!("{} {}", found.id, found.text),
+                })
+                .collect(),
+        })
+        .collect();
+    let page = sheet::render("What was found", &rows)?;
+    atomic::write_bytes(path, page.as_bytes()).map_err(|error| {
+        CliError::new(format!("cannot write `{}`: {error}", path.display()), None)
+    })?;
+    note(&format!("page: {}", path.display()));
+    Ok(())
 }

@@ -6,7 +6,9 @@
     reason = "a failed unwrap here is the failed test"
 )]
 
+mod audit;
 mod bad_input;
 mod common;
+mod new;
 mod own_data;
 mod surface;

@@ -16,6 +16,14 @@ fn train_evaluate_score_and_search_on_a_table() {
         (check["usable"].as_u64(), check["total"].as_u64()),
         (Some(60), Some(60))
     );
+    assert_eq!(check["format"], "csv");
+    assert_eq!(check["splits"]["train"]["images"], 36);
+    let table = succeed(dir, &["data", "check", "pairs.csv"]);
+    assert!(table.contains("read as     csv"), "{table}");
+    assert!(
+        table.lines().all(|line| line.chars().count() <= 80),
+        "{table}"
+    );
 
     let printed = succeed(
         dir,

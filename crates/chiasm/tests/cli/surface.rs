@@ -9,13 +9,15 @@ fn here() -> &'static std::path::Path {
 /// The words themselves are kept in `docs/reference/cli.md`, which `docs/generate --check` compares.
 #[test]
 fn help_of_every_command_fits_and_explains_every_option() {
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 12] = [
         &[],
         &["quickstart"],
         &["pretrain"],
         &["eval"],
         &["score"],
         &["data", "check"],
+        &["data", "audit"],
+        &["new"],
         &["search"],
         &["recipe", "show"],
         &["completions"],
@@ -50,6 +52,8 @@ fn completions_and_manual_know_every_command() {
             "eval",
             "score",
             "check",
+            "audit",
+            "new",
             "search",
             "schema",
         ] {

@@ -1,0 +1,381 @@
+//! What a run begins with: weights of other models in place of drawn ones.
+//!
+//! `[weights]` of the recipe names a whole model, or a published tower for each modality. What was
+//! loaded, left out and reshaped is a report; what a recipe does not allow to be missing is an error.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use chiasm_data::TextTokenizer;
+use chiasm_format::{Archive, ByteSource};
+use chiasm_nn::config::{TextConfig, VisionConfig};
+use chiasm_nn::published::{encoder, scl};
+use chiasm_nn::weights::{
+    LoadReport, StateDict, WeightError, from_archive, load_state_dict, shapes_of,
+};
+use chiasm_nn::{ModelConfig, VisionLanguageModel};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::checkpoint;
+use crate::error::TrainError;
+
+/// Largest `config.json` that is read: 1 MiB.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// `[weights]`: where weights come from before the first step. What is not named is drawn.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WeightsConfig {
+    /// The whole model: the folder of a run, a model folder, or a published SCL checkpoint. Default:
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<PathBuf>,
+    /// The text tower: a folder with BERT, RoBERTa or a sentence encoder. Its tokenizer is used unless
+    /// `tokenizer.file` names one. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<PathBuf>,
+    /// The image tower: a folder or file with CLIP, ViT or DINOv2. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vision: Option<PathBuf>,
+    /// Parameters of `model` that may be missing there and are then drawn; `*` stands for anything.
+    /// Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow_missing: Vec<String>,
+}
+
+impl WeightsConfig {
+    /// True when everything is drawn.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The tokenizer that the named weights were trained with, where they come with one.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be read.
+    pub fn tokenizer(&self) -> Result<Option<TextTokenizer>, TrainError> {
+        let folders = [&self.text, &self.model].into_iter().flatten();
+        for path in folders {
+            let folder = model_folder(path)?;
+            if folder.is_dir()
+                && let Some(tokenizer) = TextTokenizer::from_folder(&folder)?
+            {
+                return Ok(Some(tokenizer));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Rows of the word table of the named weights: at least as many as the tokenizer has tokens.
+    ///
+    /// # Errors
+    /// Weights that cannot be opened.
+    pub fn vocabulary_rows(&self) -> Result<Option<usize>, TrainError> {
+        for path in [&self.text, &self.model].into_iter().flatten() {
+            let archive = open(&model_folder(path)?)?;
+            let table = archive.tensors().iter().find(|tensor| {
+                ["word_embeddings.weight", "text.words.weight"]
+                    .iter()
+                    .any(|end| tensor.name.ends_with(end))
+            });
+            if let Some(rows) = table.and_then(|table| table.shape.first()) {
+                return Ok(Some(*rows));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What became of the tensors of one source.
+#[derive(Clone, Debug, Serialize)]
+pub struct Loaded {
+    /// `model`, `text` or `vision`.
+    pub part: &'static str,
+    /// Where they came from.
+    pub path: String,
+    /// Tensor by tensor.
+    pub report: LoadReport,
+}
+
+impl Loaded {
+    /// One line: how many tensors matched, are missing, unexpected, ignored, reshaped.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let report = &self.report;
+        format!(
+            "weights of `{}` from {}: {} matched, {} missing, {} unexpected, {} ignored, {} reshaped",
+            self.part,
+            self.path,
+            report.matched.len(),
+            report.missing.len(),
+            report.unexpected.len(),
+            report.ignored.len(),
+            report.reshaped.len()
+        )
+    }
+}
+
+/// Puts the named weights into a fresh model.
+///
+/// # Errors
+/// Weights that cannot be read, sizes that differ from the recipe's, parameters that are missing and
+/// not allowed to be.
+pub fn apply(
+    weights: &WeightsConfig,
+    config: &ModelConfig,
+    mut model: VisionLanguageModel,
+    device: &Device,
+) -> Result<(VisionLanguageModel, Vec<Loaded>), TrainError> {
+    let mut loaded = Vec::new();
+    let mut note = |part, path: &Path, report| {
+        loaded.push(Loaded {
+            part,
+            path: path.display().to_string(),
+            report,
+        });
+    };
+    if let Some(path) = &weights.model {
+        let wrap = |source| wrong(path, source);
+        let (state, _) = read(&model_folder(path)?)?;
+        let (filled, report) = whole(state, config, model).map_err(wrap)?;
+        allow(&report.missing, &weights.allow_missing).map_err(wrap)?;
+        model = filled;
+        note("model", path, report);
+    }
+    if let Some(path) = &weights.text {
+        let (state, json) = read(path)?;
+        let mut theirs = TextConfig::default();
+        let (_, tower, report) = encoder::text_tower(
+            json.as_ref(),
+            state,
+            |found| {
+                theirs = found.clone();
+                *found = config.text.clone();
+            },
+            device,
+        )
+        .map_err(|source| {
+            differs(
+                path,
+                "text",
+                text_sizes(&theirs),
+                text_sizes(&config.text),
+                source,
+            )
+        })?;
+        model.text = tower;
+        note("text", path, report);
+    }
+    if let Some(path) = &weights.vision {
+        let (state, json) = read(path)?;
+        let mut theirs = VisionConfig::default();
+        let (_, tower, report) = encoder::image_tower(
+            json.as_ref(),
+            state,
+            |found| {
+                theirs = found.clone();
+                *found = config.vision.clone();
+            },
+            device,
+        )
+        .map_err(|source| {
+            let (theirs, ours) = (vision_sizes(&theirs), vision_sizes(&config.vision));
+            differs(path, "vision", theirs, ours, source)
+        })?;
+        model.vision = tower;
+        note("vision", path, report);
+    }
+    Ok((model, loaded))
+}
+
+/// Fills a model from a state dict with our names or SCL's; positions of other sizes are fitted.
+///
+/// # Errors
+/// A tensor of another shape.
+pub fn whole(
+    mut state: StateDict,
+    config: &ModelConfig,
+    model: VisionLanguageModel,
+) -> Result<(VisionLanguageModel, LoadReport), WeightError> {
+    if scl::is_own(&shapes_of(&state)) {
+        let reshaped = scl::fit_positions(config, &mut state)?;
+        let (model, report) = load_state_dict(model, state)?;
+        return Ok((model, LoadReport { reshaped, ..report }));
+    }
+    chiasm_nn::published::fill(model, config, state)
+}
+
+/// The folder with the weights that a path means: the newest checkpoint of a run, or the path itself.
+///
+/// # Errors
+/// A run without a usable checkpoint.
+pub fn model_folder(path: &Path) -> Result<PathBuf, TrainError> {
+    let checkpoints = path.join("checkpoints");
+    if checkpoints.is_dir() {
+        return Ok(checkpoint::latest(&checkpoints)?.0.path);
+    }
+    Ok(path.to_owned())
+}
+
+/// All tensors of a file or folder as f32, and the `config.json` beside them.
+///
+/// # Errors
+/// What the file holds cannot be read.
+pub fn read(path: &Path) -> Result<(StateDict, Option<Value>), TrainError> {
+    let archive = open(path)?;
+    let state = from_archive(&archive).map_err(|source| wrong(path, source))?;
+    Ok((state, config_beside(path)?))
+}
+
+fn open(path: &Path) -> Result<Archive, TrainError> {
+    Archive::open(path).map_err(|source| wrong(path, source.into()))
+}
+
+/// The `config.json` (or open_clip's) of a folder, or beside a file of weights.
+///
+/// # Errors
+/// One that is there and is not JSON, or is larger than 1 MiB.
+pub fn config_beside(path: &Path) -> Result<Option<Value>, TrainError> {
+    let folder = match path.is_dir() {
+        true => path,
+        false => path.parent().unwrap_or(Path::new("")),
+    };
+    for name in ["config.json", "open_clip_config.json"] {
+        let file = folder.join(name);
+        if !file.is_file() {
+            continue;
+        }
+        let config = |problem: String| wrong(&file, WeightError::Config(problem));
+        let source = ByteSource::open(&file).map_err(|error| wrong(&file, error.into()))?;
+        if source.len() > MAX_CONFIG_BYTES {
+            return Err(config(format!("{} bytes are too many", source.len())));
+        }
+        let bytes = source
+            .read(0, source.len())
+            .map_err(|error| wrong(&file, error.into()))?;
+        let value = serde_json::from_slice(&bytes).map_err(|error| config(error.to_string()))?;
+        return Ok(Some(value));
+    }
+    Ok(None)
+}
+
+/// Refuses what is missing and in no pattern.
+fn allow(missing: &[String], patterns: &[String]) -> Result<(), WeightError> {
+    let names: Vec<String> = missing
+        .iter()
+        .filter(|name| !patterns.iter().any(|pattern| matches(pattern, name)))
+        .cloned()
+        .collect();
+    match names.first() {
+        None => Ok(()),
+        Some(first) => Err(WeightError::Missing {
+            first: first.clone(),
+            names,
+        }),
+    }
+}
+
+/// Whether a name is of a pattern in which `*` stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or("");
+    let Some(mut rest) = name.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = pattern.contains('*').then(|| parts.next_back()).flatten() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = rest.get(at + part.len()..).unwrap_or(""),
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+fn wrong(path: &Path, source: WeightError) -> TrainError {
+    TrainError::Weights {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+type Sizes = Vec<(&'static str, String)>;
+
+fn text_sizes(config: &TextConfig) -> Sizes {
+    vec![
+        ("hidden_size", config.hidden_size.to_string()),
+        ("layers", config.layers.to_string()),
+        ("num_heads", config.num_heads.to_string()),
+        ("intermediate_size", config.intermediate_size.to_string()),
+        ("position_offset", config.position_offset.to_string()),
+        ("type_rows", config.type_rows.to_string()),
+        ("layer_norm_eps", format!("{:e}", config.layer_norm_eps)),
+    ]
+}
+
+fn vision_sizes(config: &VisionConfig) -> Sizes {
+    vec![
+        ("patch_size", config.patch_size.to_string()),
+        ("hidden_size", config.hidden_size.to_string()),
+        ("layers", config.layers.to_string()),
+        ("num_heads", config.num_heads.to_string()),
+        ("intermediate_size", config.intermediate_size.to_string()),
+        ("patch_bias", config.patch_bias.to_string()),
+        ("pre_norm", config.pre_norm.to_string()),
+        ("registers", config.registers.to_string()),
+        ("layer_norm_eps", format!("{:e}", config.layer_norm_eps)),
+    ]
+}
+
+/// An error that says which sizes of the recipe to change, if they are the reason.
+fn differs(path: &Path, part: &str, theirs: Sizes, ours: Sizes, source: WeightError) -> TrainError {
+    let lines: Vec<String> = theirs
+        .into_iter()
+        .zip(ours)
+        // The number of layers may be smaller on purpose.
+        .filter(|((key, theirs), (_, ours))| theirs != ours && *key != "layers")
+        .map(|((key, theirs), _)| format!("{key} = {theirs}"))
+        .collect();
+    if lines.is_empty()
+        || !matches!(
+            source,
+            WeightError::Shape { .. } | WeightError::Missing { .. }
+        )
+    {
+        return wrong(path, source);
+    }
+    TrainError::Recipe {
+        path: path.display().to_string(),
+        message: format!("the recipe's {part} tower has other sizes than these weights ({source})"),
+        hint: Some(format!(
+            "write under `[model.{part}]`: {}",
+            lines.join(", ")
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, expected) in [
+            ("a.b", "a.b", true),
+            ("a.b", "a.bc", false),
+            ("mlm_head.*", "mlm_head.dense.weight", true),
+            ("*.bias", "x.bias", true),
+            ("*.bias", "x.biases", false),
+            ("a*c*e", "abcde", true),
+            ("a*d*c*", "abcde", false),
+            ("*", "anything", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

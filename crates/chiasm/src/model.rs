@@ -1,0 +1,170 @@
+//! A model as a person names it: the folder of a run, a model folder, or published weights.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use chiasm_data::{Preprocess, TextTokenizer};
+use chiasm_eval::predictions::ModelIdentity;
+use chiasm_eval::tasks::retrieval::{Embedder, Towers};
+use chiasm_nn::published::encoder::{self, Opened, Pooling, Sizes};
+use chiasm_nn::published::scl;
+use chiasm_train::TrainedModel;
+use chiasm_train::checkpoint::Checkpoint;
+use chiasm_train::recipe::DataConfig;
+use chiasm_train::start;
+
+use crate::cli::{CheckpointArg, SourceArgs};
+use crate::commands::eval::{self, BATCH_SIZE};
+use crate::error::CliError;
+use crate::output::note;
+
+/// A model that is ready for inference.
+pub(crate) enum Model {
+    /// Of our own.
+    Own(Box<TrainedModel>),
+    /// Somebody else's.
+    Published(Box<Published>),
+}
+
+/// A published encoder with what lies beside its weights.
+pub(crate) struct Published {
+    name: String,
+    opened: Opened,
+    tokenizer: Option<TextTokenizer>,
+    preprocess: Option<Preprocess>,
+    pooling: Pooling,
+}
+
+impl Model {
+    /// Opens what a path names.
+    pub(crate) fn open(
+        path: &Path,
+        which: CheckpointArg,
+        device: &Device,
+    ) -> Result<Self, CliError> {
+        if path.join("checkpoints").is_dir() {
+            return Ok(Self::Own(Box::new(eval::load_run(path, which, device)?)));
+        }
+        let config = start::config_beside(path)?;
+        let model_type = config.as_ref().and_then(|config| config.get("model_type"));
+        if path.is_dir() && model_type.is_some_and(|kind| kind == scl::MODEL_TYPE) {
+            let checkpoint = Checkpoint::of_model_folder(path)?;
+            let trained = TrainedModel::load(&checkpoint, device)?;
+            return Ok(Self::Own(Box::new(trained)));
+        }
+        let (state, config) = start::read(path)?;
+        let opened = encoder::open(config.as_ref(), state, Sizes::default(), device)
+            .map_err(|error| CliError::new(format!("{}: {error}", path.display()), None))?;
+        let published = Published::beside(path, opened)?;
+        note(&format!(
+            "{} from {}: {} tensors, {} ignored, {} reshaped",
+            published.opened.family.name(),
+            path.display(),
+            published.opened.report.matched.len(),
+            published.opened.report.ignored.len(),
+            published.opened.report.reshaped.len()
+        ));
+        Ok(Self::Published(Box::new(published)))
+    }
+
+    /// The towers with what it takes to feed them.
+    pub(crate) fn embedder<'a>(&'a self, device: &'a Device) -> Embedder<'a> {
+        match self {
+            Self::Own(trained) => eval::embedder(trained, &trained.model, device),
+            Self::Published(published) => {
+                let encoder = &published.opened.encoder;
+                Embedder {
+                    towers: Towers::Published(encoder, published.pooling),
+                    tokenizer: published.tokenizer.as_ref(),
+                    preprocess: published.preprocess.as_ref(),
+                    max_text_len: encoder.max_text_len().unwrap_or(0),
+                    device,
+                    batch_size: BATCH_SIZE,
+                }
+            }
+        }
+    }
+
+    /// Where samples come from: what was typed, over what the model was trained on.
+    pub(crate) fn data(
+        &self,
+        data: Option<&str>,
+        source: &SourceArgs,
+    ) -> Result<DataConfig, CliError> {
+        let mut config = match self {
+            Self::Own(trained) => trained.recipe.data.clone(),
+            Self::Published(_) if data.is_none() => {
+                return Err(CliError::new(
+                    "published weights come without data",
+                    "name the pictures and texts with `--data`".to_owned(),
+                ));
+            }
+            Self::Published(_) => DataConfig::default(),
+        };
+        source.apply(data, &mut config);
+        Ok(config)
+    }
+
+    /// What it is called in a predictions file.
+    pub(crate) fn identity(&self, path: &Path) -> ModelIdentity {
+        match self {
+            Self::Own(trained) => eval::identity(trained, path),
+            Self::Published(published) => ModelIdentity {
+                name: published.opened.family.name().to_owned(),
+                run: published.name.clone(),
+                step: None,
+            },
+        }
+    }
+
+    /// Candidates that the fusion encoder re-ranks unless something else is said.
+    pub(crate) fn shortlist(&self) -> usize {
+        match self {
+            Self::Own(trained) => trained.recipe.evaluation.shortlist,
+            Self::Published(_) => 0,
+        }
+    }
+}
+
+impl Published {
+    /// Reads tokenizer, preprocessing and pooling beside the weights.
+    fn beside(path: &Path, opened: Opened) -> Result<Self, CliError> {
+        let folder = match path.is_dir() {
+            true => path,
+            false => path.parent().unwrap_or(Path::new("")),
+        };
+        let tokenizer = match opened.encoder.takes_texts() {
+            true => TextTokenizer::from_folder(folder)?,
+            false => None,
+        };
+        let file = folder.join("preprocessor_config.json");
+        let preprocess = match opened.encoder.image_size() {
+            Some(_) if file.is_file() => Some(read_preprocess(&file)?),
+            _ => opened.preprocess(),
+        };
+        let file = folder.join("1_Pooling").join("config.json");
+        let pooling = match std::fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| error.to_string())
+                .and_then(|json| Pooling::from_json(&json).map_err(|error| error.to_string()))
+                .map_err(|error| CliError::new(format!("{}: {error}", file.display()), None))?,
+            Err(_) => Pooling::default(),
+        };
+        Ok(Self {
+            name: path.file_name().map_or_else(
+                || path.display().to_string(),
+                |name| name.to_string_lossy().into_owned(),
+            ),
+            opened,
+            tokenizer,
+            preprocess,
+            pooling,
+        })
+    }
+}
+
+fn read_preprocess(file: &Path) -> Result<Preprocess, CliError> {
+    let wrong = |error: String| CliError::new(format!("{}: {error}", file.display()), None);
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    Preprocess::from_hf_json(&text).map_err(|error| wrong(error.to_string()))
+}
