@@ -10,7 +10,7 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader};
 use serde::{Deserialize, Serialize};
 
 use crate::{animation, jpeg};
@@ -201,7 +201,7 @@ pub fn decode_rgb(bytes: &[u8], limits: &Limits, apply_exif: bool) -> Result<Rgb
 
 /// Decodes to RGB with a rule for transparency.
 ///
-/// 16-bit samples are scaled to 8 bits, grey becomes three equal channels, a palette is looked up,
+/// Of 16-bit samples the high byte is taken, grey becomes three equal channels, a palette is looked up,
 /// an animation gives its first frame.
 pub fn decode(
     bytes: &[u8],
@@ -293,6 +293,7 @@ pub(crate) fn damaged(error: ImageError) -> DecodeError {
 }
 
 pub(crate) fn flatten(image: DynamicImage, alpha: AlphaRule) -> Rgb {
+    let image = narrow(image);
     let (width, height) = (image.width() as usize, image.height() as usize);
     let over_white = alpha == AlphaRule::OverWhite && image.color().has_alpha();
     let data = if over_white {
@@ -312,6 +313,27 @@ pub(crate) fn flatten(image: DynamicImage, alpha: AlphaRule) -> Rgb {
         height,
         data,
     }
+}
+
+/// 16 bits to 8 as Pillow does it for colours: the high byte. For grey Pillow cuts off at 255 instead,
+/// which turns nearly all of such a picture white; that is not followed.
+fn narrow(image: DynamicImage) -> DynamicImage {
+    fn high<P, Q>(picture: &ImageBuffer<P, Vec<u16>>) -> Option<ImageBuffer<Q, Vec<u8>>>
+    where
+        P: image::Pixel<Subpixel = u16>,
+        Q: image::Pixel<Subpixel = u8>,
+    {
+        let values = picture.as_raw().iter().map(|value| (value >> 8) as u8);
+        ImageBuffer::from_raw(picture.width(), picture.height(), values.collect())
+    }
+    let narrowed = match &image {
+        DynamicImage::ImageLuma16(picture) => high(picture).map(DynamicImage::ImageLuma8),
+        DynamicImage::ImageLumaA16(picture) => high(picture).map(DynamicImage::ImageLumaA8),
+        DynamicImage::ImageRgb16(picture) => high(picture).map(DynamicImage::ImageRgb8),
+        DynamicImage::ImageRgba16(picture) => high(picture).map(DynamicImage::ImageRgba8),
+        _ => None,
+    };
+    narrowed.unwrap_or(image)
 }
 
 fn blend_over_white(value: u8, alpha: u8) -> u8 {

@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use chiasm_format::shard::ShardError;
+
 use crate::decode::DecodeError;
 use crate::frames::ClipError;
 use crate::tokenizer::TokenizerError;
@@ -200,6 +202,9 @@ pub enum DataError {
     /// The tokenizer cannot be read or trained.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Shards cannot be written.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
     /// A preprocessing description cannot be used.
     #[error(transparent)]
     Transform(#[from] TransformError),
@@ -238,6 +243,7 @@ impl DataError {
             Self::Format(error) => error.hint().map(str::to_owned),
             Self::Tokenizer(error) => error.hint(),
             Self::Transform(error) => error.hint(),
+            Self::Shard(error) => error.hint(),
             _ => None,
         }
     }

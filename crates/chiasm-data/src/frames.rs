@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
+use std::path::Path;
 use std::time::Duration;
 
+use chiasm_format::shard::ShardWriter;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder as _};
@@ -61,7 +63,7 @@ impl Sampling {
             .map(|number| {
                 let (start, end) = (number * total / count, (number + 1) * total / count);
                 let index = match self.kind {
-                    SamplingKind::SegmentCentres => (2 * number + 1) * total / (2 * count),
+                    SamplingKind::SegmentCentres => start + (end - start) / 2,
                     SamplingKind::FirstToLast => number * last / (count - 1).max(1),
                     SamplingKind::RandomSegments => start + below(rng, end - start),
                 };
@@ -403,7 +405,7 @@ fn take_animation(
 }
 
 fn take_video(
-    path: &std::path::Path,
+    path: &Path,
     limits: &ClipLimits,
     choose: &mut dyn FnMut(usize) -> Vec<usize>,
 ) -> Result<Taken, ClipError> {
@@ -480,11 +482,11 @@ pub struct CacheConfig {
 /// What [`cache`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheReport {
-    /// Clips that were handed on.
+    /// Clips that were written.
     pub clips: usize,
     /// Clips that were there already.
     pub skipped: usize,
-    /// Frames of the clips that were handed on.
+    /// Frames of the clips that were written.
     pub frames: usize,
     /// Their encoded bytes, texts included.
     pub bytes: u64,
@@ -492,53 +494,50 @@ pub struct CacheReport {
     pub refused: Quarantine,
 }
 
-/// A sample for the sink: its key, and for each member the extension and the bytes.
-pub type Members<'a> = [(&'a str, &'a [u8])];
-
-/// Decodes the frames of every sample once and hands them to `sink` as members of a WebDataset
-/// sample: `000.jpg`, `001.jpg`, ..., `txt`, `json`. The reader opens that as clips again.
+/// Decodes the frames of every sample once and writes them as WebDataset samples: `000.jpg`,
+/// `001.jpg`, ..., `txt`, `json`. The reader of shards opens them as clips again.
 ///
 /// `json` holds the id, the split, the group where there is one, and under `frames` the
 /// [`SampledFrames`]. A single text is `txt`; several are `texts` in `json`, where that reader expects
 /// them.
 ///
-/// Samples come in the order of the data set, whatever the number of threads, and those for which
-/// `is_there` (asked with the key) is true are left out: with a writer that goes on where it was
-/// stopped, the result is that of one run. `progress` gets the number of samples done. In memory are
-/// the encoded frames of as many clips as there are threads, four times.
+/// Samples are written in the order of the data set, whatever the number of threads, and those that the
+/// writer has already are left out: the shards of a run that was stopped and begun again are those of
+/// one run. `progress` gets the number of samples done. In memory are the encoded frames of as many
+/// clips as there are threads, four times.
 ///
 /// # Errors
-/// What `sink` returns, or a setting that is out of its range. A clip that cannot be used is no error.
-pub fn cache<E: From<DataError>>(
+/// If the writer fails, or a setting is out of its range. A clip that cannot be used is no error.
+pub fn cache(
     dataset: &Dataset,
     config: &CacheConfig,
-    is_there: &(dyn Fn(&str) -> bool + Sync),
-    sink: &mut dyn FnMut(&str, &Members<'_>) -> Result<(), E>,
+    writer: &mut ShardWriter,
     progress: &mut dyn FnMut(usize),
-) -> Result<CacheReport, E> {
+) -> Result<CacheReport, DataError> {
     config.validate()?;
     let mut report = CacheReport::default();
     let mut done = 0;
     let indexed: Vec<(usize, &Sample)> = dataset.samples.iter().enumerate().collect();
     for group in indexed.chunks(4 * rayon::current_num_threads()) {
-        let packed: Vec<_> = group
-            .par_iter()
-            .map(|(index, sample)| {
-                let key = key_of(&sample.id);
-                let packed = (!is_there(&key)).then(|| pack(sample, *index, config));
-                (key, packed)
-            })
+        let missing: Vec<(String, usize, &Sample)> = group
+            .iter()
+            .map(|(index, sample)| (key_of(&sample.id), *index, *sample))
+            .filter(|(key, ..)| !writer.contains(key))
             .collect();
-        for ((_, sample), (key, packed)) in group.iter().zip(packed) {
+        report.skipped += group.len() - missing.len();
+        let packed: Vec<_> = missing
+            .par_iter()
+            .map(|(_, index, sample)| pack(sample, *index, config))
+            .collect();
+        for ((key, _, sample), packed) in missing.iter().zip(packed) {
             match packed {
-                None => report.skipped += 1,
-                Some(Ok(packed)) => {
+                Ok(packed) => {
                     let members: Vec<(&str, &[u8])> = packed
                         .members
                         .iter()
                         .map(|(extension, bytes)| (extension.as_str(), bytes.as_slice()))
                         .collect();
-                    sink(&key, &members)?;
+                    writer.append(key, &members)?;
                     report.clips += 1;
                     report.frames += packed.frames;
                     report.bytes += members
@@ -546,22 +545,26 @@ pub fn cache<E: From<DataError>>(
                         .map(|(_, bytes)| bytes.len() as u64)
                         .sum::<u64>();
                 }
-                Some(Err(error)) => {
-                    let path = sample.visual.path().or(sample.origin.file.as_deref());
-                    let place = sample.origin.place.map(|place| place.to_string());
-                    report.refused.push(
-                        &sample.id,
-                        path.unwrap_or(std::path::Path::new("")),
-                        place.unwrap_or_default(),
-                        error.to_string(),
-                    );
-                }
+                Err(error) => report.refuse(sample, &error),
             }
         }
         done += group.len();
         progress(done);
     }
     Ok(report)
+}
+
+impl CacheReport {
+    fn refuse(&mut self, sample: &Sample, error: &DataError) {
+        let path = sample.visual.path().or(sample.origin.file.as_deref());
+        let place = sample.origin.place.map(|place| place.to_string());
+        self.refused.push(
+            &sample.id,
+            path.unwrap_or(Path::new("")),
+            place.unwrap_or_default(),
+            error.to_string(),
+        );
+    }
 }
 
 impl CacheConfig {
@@ -673,4 +676,67 @@ fn key_of(id: &str) -> String {
         .collect();
     let hash = blake3::hash(id.as_bytes()).to_hex();
     format!("{kept}-{}", hash.get(..16).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn indices(kind: SamplingKind, frames: usize, total: usize) -> Vec<usize> {
+        Sampling { kind, frames }.indices(total, &mut stream(1, "frames", &[0, 0]))
+    }
+
+    #[test]
+    fn the_rules_by_hand() {
+        use SamplingKind::{FirstToLast, SegmentCentres};
+        assert_eq!(indices(SegmentCentres, 4, 40), [5, 15, 25, 35]);
+        assert_eq!(indices(SegmentCentres, 1, 9), [4]);
+        assert_eq!(indices(SegmentCentres, 4, 2), [0, 0, 1, 1]);
+        // numpy.linspace(0, 9, 4).astype(int) and (0, 29, 4).
+        assert_eq!(indices(FirstToLast, 4, 10), [0, 3, 6, 9]);
+        assert_eq!(indices(FirstToLast, 4, 30), [0, 9, 19, 29]);
+        assert_eq!(indices(FirstToLast, 1, 30), [0]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn indices_lie_in_their_segments(frames in 1usize..20, total in 1usize..500, seed: u64) {
+            for kind in [SamplingKind::SegmentCentres, SamplingKind::FirstToLast, SamplingKind::RandomSegments] {
+                let sampling = Sampling { kind, frames };
+                let drawn = sampling.indices(total, &mut stream(seed, "frames", &[3, 4]));
+                prop_assert_eq!(drawn.len(), frames);
+                prop_assert!(drawn.is_sorted() && drawn.iter().all(|index| *index < total));
+                prop_assert_eq!(&drawn, &sampling.indices(total, &mut stream(seed, "frames", &[3, 4])));
+                if kind != SamplingKind::FirstToLast && total >= frames {
+                    for (number, index) in drawn.iter().enumerate() {
+                        let segment = number * total / frames..(number + 1) * total / frames;
+                        prop_assert!(segment.contains(index), "{:?} {index} not in {segment:?}", kind);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_stay_apart_and_are_plain() {
+        let ids = [
+            "a/b.mp4",
+            "a/b_mp4",
+            "a_b.mp4",
+            "",
+            "é",
+            &"x".repeat(500),
+            "video-1_2",
+        ];
+        let keys: BTreeSet<String> = ids.iter().map(|id| key_of(id)).collect();
+        assert_eq!(keys.len(), ids.len());
+        assert!(keys.contains("video-1_2"));
+        let plain = |sign: char| sign.is_ascii_alphanumeric() || "-_".contains(sign);
+        assert!(
+            keys.iter()
+                .all(|key| key.len() < 160 && key.chars().all(plain))
+        );
+    }
 }
