@@ -283,13 +283,74 @@ pub(crate) enum DataCommand {
         /// beside them, or `builtin:emoji`
         path: String,
         #[command(flatten)]
-        source: SourceArgs,
+        source: Box<SourceArgs>,
         /// Where to write the list of unusable samples
         #[arg(long, value_name = "FILE", default_value = "quarantine.jsonl")]
         quarantine: PathBuf,
     },
     /// Find samples of B that A already holds: same bytes, same look, same id, same text
-    Audit(AuditArgs),
+    Audit(Box<AuditArgs>),
+    /// Decode clips once and write their frames as WebDataset shards
+    Frames(Box<FramesArgs>),
+    /// Write the answer vocabulary of visual questions
+    Answers(Box<AnswersArgs>),
+}
+
+/// Which frames of a clip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SamplingArg {
+    /// The middle of each of as many equal segments
+    Centres,
+    /// Evenly from the first frame to the last
+    FirstToLast,
+    /// A random frame of each segment
+    Random,
+}
+
+/// `chiasm data frames`.
+#[derive(Args, Debug)]
+pub(crate) struct FramesArgs {
+    /// Clips, in any format of `chiasm data formats`
+    pub(crate) data: String,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Folder of the shards; what is there already is not decoded again
+    #[arg(long, value_name = "DIR", default_value = "frames")]
+    pub(crate) out: PathBuf,
+    /// Frames taken of each clip
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub(crate) frames: usize,
+    /// Which frames
+    #[arg(long, value_enum, default_value = "centres")]
+    pub(crate) sampling: SamplingArg,
+    /// Seed of `--sampling random`
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Scale frames whose short side is longer down to so many pixels [default: as they are]
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) size: Option<usize>,
+    /// JPEG quality, 1 to 100; 0 writes PNG, without loss
+    #[arg(long, value_name = "N", default_value_t = 90)]
+    pub(crate) quality: u8,
+}
+
+/// `chiasm data answers`.
+#[derive(Args, Debug)]
+pub(crate) struct AnswersArgs {
+    /// Questions with answers; several are taken together. Samples of `test` splits are left out
+    #[arg(required = true)]
+    pub(crate) data: Vec<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// File to write
+    #[arg(long, value_name = "FILE", default_value = "answers.json")]
+    pub(crate) out: PathBuf,
+    /// Questions that an answer must be the most frequent one of
+    #[arg(long, value_name = "N", default_value_t = chiasm_data::answers::MIN_COUNT)]
+    pub(crate) least: usize,
+    /// Write a plain list, not the two maps of the published code
+    #[arg(long)]
+    pub(crate) list: bool,
 }
 
 /// `chiasm data audit`.

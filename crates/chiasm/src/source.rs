@@ -67,16 +67,39 @@ pub(crate) struct Checked {
     pub(crate) total: usize,
 }
 
+/// The samples that a source names, their pictures not looked at, with the name of its format.
+pub(crate) struct OpenedSource {
+    pub(crate) format: &'static str,
+    pub(crate) dataset: Dataset,
+    pub(crate) quarantine: Quarantine,
+}
+
+/// Opens a source.
+pub(crate) fn open_source(config: &DataConfig) -> Result<OpenedSource, CliError> {
+    if config.source == BUILTIN_EMOJI {
+        return Ok(OpenedSource {
+            format: "built in",
+            dataset: builtin::emoji()?,
+            quarantine: Quarantine::default(),
+        });
+    }
+    let (path, options) = (Path::new(&config.source), config.options());
+    let format = readers::recognise(&readers::Source::look(path)?, &options)?;
+    let opened = readers::open(path, &options)?;
+    Ok(OpenedSource {
+        format: format.name,
+        dataset: opened.dataset,
+        quarantine: opened.quarantine,
+    })
+}
+
 /// Opens a source and reads every row and picture of it.
 pub(crate) fn open_and_check(config: &DataConfig) -> Result<Checked, CliError> {
-    let (format, dataset, mut quarantine) = if config.source == BUILTIN_EMOJI {
-        ("built in", builtin::emoji()?, Quarantine::default())
-    } else {
-        let (path, options) = (Path::new(&config.source), config.options());
-        let format = readers::recognise(&readers::Source::look(path)?, &options)?;
-        let opened = readers::open(path, &options)?;
-        (format.name, opened.dataset, opened.quarantine)
-    };
+    let OpenedSource {
+        format,
+        dataset,
+        mut quarantine,
+    } = open_source(config)?;
     let total = dataset.len() + quarantine.len();
     let bar = std::sync::Mutex::new(Progress::new("check", dataset.len() as u64));
     let report = check(&dataset, &Limits::default(), &|done| {

@@ -70,7 +70,8 @@ impl Converted {
         if scl::is_own(&shapes_of(&state)) {
             return own(config, state, device);
         }
-        let found = recognise(state.keys().map(String::as_str), config);
+        let names: Vec<&str> = state.keys().map(String::as_str).collect();
+        let found = recognise(&names, config);
         let family = found.ok_or_else(|| {
             let problem = "neither the configuration nor the names tell a family that is read";
             WeightError::Config(problem.to_owned())

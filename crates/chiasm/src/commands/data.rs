@@ -11,7 +11,7 @@ use chiasm_train::recipe::DataConfig;
 use serde::Serialize;
 
 use crate::cli::{DataArgs, DataCommand, Global, SourceArgs};
-use crate::commands::audit;
+use crate::commands::{answers, audit, frames};
 use crate::error::CliError;
 use crate::output::{self, ending};
 use crate::source::{Checked, open_and_check};
@@ -46,6 +46,8 @@ pub(crate) fn run(args: &DataArgs, global: &Global) -> Result<(), CliError> {
             quarantine,
         } => check(path, source, quarantine, global),
         DataCommand::Audit(args) => audit::run(args, global),
+        DataCommand::Frames(args) => frames::run(args, global),
+        DataCommand::Answers(args) => answers::run(args, global),
     }
 }
 

@@ -1,8 +1,11 @@
 //! `chiasm inspect`: what a checkpoint file or folder holds, from its headers alone.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use chiasm_format::archive::{Archive, TensorInfo};
+use chiasm_nn::published::family::{Family, recognise};
+use chiasm_train::start;
 use serde::Serialize;
 
 use crate::cli::{Global, InspectArgs};
@@ -13,6 +16,8 @@ use crate::output;
 struct Report<'a> {
     path: String,
     container: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    family: Option<&'static str>,
     tensors: usize,
     parameters: u64,
     bytes: u64,
@@ -39,6 +44,7 @@ pub(crate) fn run(args: &InspectArgs, global: &Global) -> Result<(), CliError> {
     let report = Report {
         path: args.path.display().to_string(),
         container: archive.kind().to_string(),
+        family: family(&args.path, tensors)?,
         tensors: tensors.len(),
         parameters: tensors.iter().map(parameters).sum(),
         bytes: tensors.iter().map(|tensor| tensor.bytes).sum(),
@@ -61,6 +67,13 @@ fn listed(tensor: &TensorInfo) -> Listed<'_> {
     }
 }
 
+/// What the weights are of, from the configuration beside them and from their names.
+fn family(path: &Path, tensors: &[TensorInfo]) -> Result<Option<&'static str>, CliError> {
+    let config = start::config_beside(path)?;
+    let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    Ok(recognise(&names, config.as_ref()).map(Family::name))
+}
+
 fn parameters(tensor: &TensorInfo) -> u64 {
     tensor.shape.iter().map(|size| *size as u64).product()
 }
@@ -74,6 +87,7 @@ fn render(report: &Report<'_>, tensors: &[TensorInfo]) -> String {
     let mut lines = vec![
         format!("checkpoint  {}", report.path),
         format!("container   {}", report.container),
+        format!("family      {}", report.family.unwrap_or("not known")),
         format!(
             "tensors     {} ({}), {} values, {:.1} MB",
             report.tensors,

@@ -1,10 +1,12 @@
 //! One file a command.
 
+mod answers;
 mod audit;
 mod convert;
 mod data;
 mod embed;
 pub(crate) mod eval;
+mod frames;
 mod generate;
 mod inspect;
 mod new;
