@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use chiasm_format::source::read_exact_at;
+
 use crate::decode::MAX_FILE_BYTES;
 use crate::error::DataError;
 
@@ -191,28 +193,6 @@ impl SharedFile {
         read.map_err(|source| DataError::io(&self.path, source))?;
         Ok(bytes)
     }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &std::fs::File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(
-    file: &std::fs::File,
-    mut bytes: &mut [u8],
-    mut offset: u64,
-) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        let read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
-        if read == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        bytes = bytes.get_mut(read..).unwrap_or_default();
-        offset += read as u64;
-    }
-    Ok(())
 }
 
 /// Where the bytes of a picture are.

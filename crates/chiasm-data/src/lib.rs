@@ -1,9 +1,9 @@
-//! Pictures with text, from files on disk to host-memory batches.
+//! Pictures and clips with text, from files on disk to host-memory batches.
 //!
-//! This crate owns reading (CSV, JSON lines, Parquet, folders, Karpathy JSON, the built-in emoji
-//! set), decoding, preprocessing, tokenising, checking and batching. It knows nothing of tensors on
-//! a device, of models or of the command line: everything it hands out is `Vec<f32>` and
-//! `Vec<i64>`.
+//! This crate owns reading (the data sets of the field, one's own tables and folders, the built-in
+//! drawings), decoding, frames of clips, preprocessing, tokenising, checking, auditing and batching. It
+//! knows nothing of tensors on a device, of models or of the command line: everything it hands out is
+//! `Vec<f32>` and `Vec<i64>`. Containers are parsed by `chiasm-format`.
 //!
 //! Two promises hold throughout:
 //!

@@ -150,6 +150,22 @@ impl Seek for SourceReader<'_> {
     }
 }
 
+/// Fills `bytes` from `offset` on, without moving the position that others read at.
+///
+/// # Errors
+/// What the system said; a file that ends early.
+pub fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = read_at(file, bytes, offset)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes = bytes.get_mut(count..).unwrap_or_default();
+        offset += count as u64;
+    }
+    Ok(())
+}
+
 #[cfg(unix)]
 fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, buffer, offset)
