@@ -78,7 +78,7 @@ impl Line {
         match (plane.across, plane.down) {
             (1, 1) => self.pixels[..plane.width].copy_from_slice(plane.row(row)),
             (1, 2) => {
-                let rounding = if y % 2 == 0 { 1 } else { 2 };
+                let rounding = if y.is_multiple_of(2) { 1 } else { 2 };
                 let sources = plane.row(row).iter().zip(plane.neighbour(y));
                 for (out, (near, far)) in self.pixels.iter_mut().zip(sources) {
                     *out = ((3 * u16::from(*near) + u16::from(*far) + rounding) >> 2) as u8;
@@ -132,7 +132,7 @@ impl Plane<'_> {
     #[inline(always)]
     fn neighbour(&self, y: usize) -> &[u8] {
         let row = y / 2;
-        self.row(if y % 2 == 0 {
+        self.row(if y.is_multiple_of(2) {
             row.saturating_sub(1)
         } else {
             row + 1

@@ -113,7 +113,7 @@ pub(crate) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Jpeg<'a>, D
             }
             0xC0..=0xC2 => return Err(damaged("it has two frame headers")),
             0xC4 => tables.read_huffman(segment)?,
-            0xC9..=0xCB | 0xCC => return Err(DecodeError::Unsupported("arithmetic coding")),
+            0xC9..=0xCC => return Err(DecodeError::Unsupported("arithmetic coding")),
             0xC3 | 0xC5..=0xC7 | 0xCD..=0xCF | 0xDE => {
                 return Err(DecodeError::Unsupported("lossless or hierarchical coding"));
             }
@@ -143,7 +143,7 @@ pub(crate) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Jpeg<'a>, D
                 adobe = segment
                     .strip_prefix(b"Adobe")
                     .and_then(|rest| rest.get(6).copied())
-                    .or(adobe)
+                    .or(adobe);
             }
             _ => {}
         }
@@ -312,7 +312,9 @@ impl Frame {
         self.components
             .iter()
             .map(|component| {
-                if self.h_max % component.h != 0 || self.v_max % component.v != 0 {
+                let whole = self.h_max.is_multiple_of(component.h)
+                    && self.v_max.is_multiple_of(component.v);
+                if !whole {
                     return Err(DecodeError::Unsupported("fractional subsampling"));
                 }
                 Ok(Plane {
