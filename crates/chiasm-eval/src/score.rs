@@ -82,11 +82,11 @@ impl OverlapReport {
             .collect();
         vec![
             format!(
-                "{MARK} {} of {} pictures are also in the training data ({}):",
+                "{MARK} {} of {} pictures are also in the training data",
                 grouped(self.pictures),
                 grouped(images),
-                kinds.join(", ")
             ),
+            format!("  ({}):", kinds.join(", ")),
             format!("  {}", self.command),
         ]
     }
@@ -219,11 +219,12 @@ pub fn render_table(report: &ScoreReport) -> String {
         line(format!("model {}{step}", shorten(&report.model.name, 55)));
     }
     let mark = if report.is_marked() { MARK } else { "" };
+    let width = recall_width(mark);
     for direction in [Direction::TextToImage, Direction::ImageToText] {
         let dual = report.dual.direction(direction);
         line(String::new());
         line(format!(
-            "{:<24}{:>9}{:>9}{:>9}{:>14}{:>9}",
+            "{:<24}{:>width$}{:>width$}{:>width$}{:>14}{:>9}",
             direction.to_string(),
             "R@1",
             "R@5",
@@ -251,7 +252,7 @@ pub fn render_table(report: &ScoreReport) -> String {
                 mark,
             ));
             line(format!(
-                "  answer in shortlist   {:>9}",
+                "  answer in shortlist   {:>width$}",
                 marked(percent(side.recall), mark)
             ));
         }
@@ -298,7 +299,13 @@ fn row(label: &str, recalls: [f64; 3], median: f64, reciprocal: Option<f64>, mar
     let median = marked(format!("{median:.1}"), mark);
     let reciprocal = reciprocal.map_or_else(String::new, |value| format!("{value:.3}"));
     let reciprocal = marked(reciprocal, mark);
-    format!("  {label:<22}{at_1:>9}{at_5:>9}{at_10:>9}{median:>14}{reciprocal:>9}")
+    let width = recall_width(mark);
+    format!("  {label:<22}{at_1:>width$}{at_5:>width$}{at_10:>width$}{median:>14}{reciprocal:>9}")
+}
+
+/// Columns of a recall; "100.0 % †" needs one more to stand apart.
+fn recall_width(mark: &str) -> usize {
+    if mark.is_empty() { 9 } else { 10 }
 }
 
 /// A figure and its mark.
@@ -444,7 +451,7 @@ mod tests {
         assert_eq!(table.matches(MARK).count(), 2 * (2 * 5 + 1) + 1, "{table}");
         assert!(
             table.contains(
-                "† 2 of 3 pictures are also in the training data (1 same bytes, 1 near duplicate):\n  chiasm data audit a:train a:test\n"
+                "† 2 of 3 pictures are also in the training data\n  (1 same bytes, 1 near duplicate):\n  chiasm data audit a:train a:test\n"
             ),
             "{table}"
         );

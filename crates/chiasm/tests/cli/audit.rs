@@ -141,10 +141,13 @@ fn figures_on_pictures_that_were_trained_on_carry_a_mark() {
     assert!(printed.contains(none) && page.contains(none), "{printed}");
 
     let (printed, page) = pretrain("planted.csv", "marked");
-    let meaning = "2 of 14 pictures are also in the training data (1 same bytes, 1 near duplicate)";
+    let meaning = "2 of 14 pictures are also in the training data";
+    let kinds = "(1 same bytes, 1 near duplicate):";
     let command = "chiasm data audit planted.csv:train planted.csv:test";
     for text in [&printed, &page] {
-        assert!(text.contains(meaning) && text.contains(command), "{text}");
+        for part in [meaning, kinds, command] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
     // Both stages of both directions.
     for row in ["dual encoder", "re-ranked top 3"] {
