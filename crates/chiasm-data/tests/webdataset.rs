@@ -343,6 +343,27 @@ fn shards_name_splits_and_keys_may_repeat_between_them() {
     assert!(mixed.to_string().contains("not all are shards"), "{mixed}");
 }
 
+#[test]
+fn an_archive_beside_pictures_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "photo.jpg", b"x");
+    write(folder.path(), "photo.txt", b"from the folder");
+    write(
+        folder.path(),
+        "all.tar",
+        &tar(&[("a.jpg", b"x"), ("a.txt", b"from the tar")]),
+    );
+    write(folder.path(), "photo.npz", b"PK");
+    let opened = read(folder.path()).unwrap();
+    assert_eq!(opened.dataset.samples[0].texts, ["from the folder"]);
+    let options = OpenOptions {
+        format: Some("webdataset".to_owned()),
+        ..OpenOptions::default()
+    };
+    let asked = open(folder.path(), &options).unwrap();
+    assert_eq!(asked.dataset.samples[0].texts, ["from the tar"]);
+}
+
 /// More shards than are held open.
 #[test]
 fn many_shards_are_read_on_demand() {

@@ -9,7 +9,8 @@
 //!   committed and are gone after a kill.
 //! * [`ShardWriter::open`] on the same folder goes on after the last committed shard: skip
 //!   [`ShardWriter::committed`] samples and append the rest. The shards are then the same bytes that one
-//!   run without a stop would have written.
+//!   run without a stop would have written. A finished set can be opened as well; it goes on in a new
+//!   shard.
 //! * `NAME.json`, the manifest, comes last. A folder without one is unfinished.
 //! * What may remain are the hidden `.partial` files, which the next `open` removes, and
 //!   `.NAME.settings.json`, by which it knows what the shards were made with.
@@ -563,7 +564,7 @@ fn whole_shards(
     for index in 0..there.len().max(known.len()) {
         let path = shard_path(folder, name, index);
         if !path.is_file() {
-            let reason = "it is missing, and later shards are there".to_owned();
+            let reason = "it is missing, and the set goes on after it".to_owned();
             return Err(ShardError::Damaged { path, reason });
         }
         let shard = read_shard(&path, &mut keys)?;

@@ -90,6 +90,15 @@ fn walk(folder: &Path, depth: usize, pictures: &mut Vec<PathBuf>) -> Result<(), 
     Ok(())
 }
 
+/// Whether pictures lie in the folder itself. It is then a folder of pictures, whatever else was left
+/// there (an archive of them, features of them).
+pub(super) fn holds_pictures(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .any(|path| is_image(&path))
+}
+
 pub(super) fn is_image(path: &Path) -> bool {
     path.extension().is_some_and(|extension| {
         IMAGE_EXTENSIONS

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use chiasm_format::numpy::{Npz, NumpyError};
 
 use super::collect::{Collector, Picture, RawRow};
+use super::folder::holds_pictures;
 use super::{Format, OpenOptions, Opened, Source, name_of};
 use crate::dataset::{Annotations, ImageSource, RegionSource, Unit};
 use crate::error::DataError;
@@ -21,7 +22,7 @@ const TEXTS: [&str; 4] = ["text", "texts", "caption", "captions"];
 pub(super) const FORMAT: Format = Format {
     name: "regions",
     what: "region features with texts (folder of .npz, pictures in images/)",
-    recognises: |source| folder(source).is_some(),
+    recognises: |source| folder(source).is_some() && !holds_pictures(&source.path),
     open,
 };
 

@@ -34,7 +34,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::collect::{Collector, Picture, RawRow};
-use super::folder::IMAGE_EXTENSIONS;
+use super::folder::{IMAGE_EXTENSIONS, holds_pictures};
 use super::{Format, OpenOptions, Opened, Source, parse_split, split_in_path};
 use crate::dataset::{Annotations, Clip, ImageSource, Object, SharedFile, Split, Unit, Visual};
 use crate::error::DataError;
@@ -49,7 +49,7 @@ const MAX_OPEN: usize = 128;
 pub(super) const FORMAT: Format = Format {
     name: "webdataset",
     what: "WebDataset shards (.tar, a folder or a pattern of them)",
-    recognises: |source| !shards(source).is_empty(),
+    recognises: |source| !shards(source).is_empty() && !holds_pictures(&source.path),
     open: |source, _| open(source),
 };
 
