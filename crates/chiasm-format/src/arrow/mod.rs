@@ -141,7 +141,14 @@ impl Table {
     /// # Errors
     /// If the file cannot be read, is cut off, or is no Arrow table of little-endian bytes.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
-        let source = ByteSource::open(path)?;
+        Self::new(ByteSource::open(path)?)
+    }
+
+    /// As [`Self::open`], of bytes that are open already.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn new(source: ByteSource) -> Result<Self, FormatError> {
         let head = source.head(MAX_PADDING)?;
         let is_file = head.starts_with(MAGIC);
         let mut table = Self {

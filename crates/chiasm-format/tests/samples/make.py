@@ -11,6 +11,7 @@ import pickle
 import tarfile
 
 import numpy as np
+import pyarrow as pa
 import torch
 from safetensors.torch import save_file
 
@@ -144,3 +145,15 @@ rows = [
     ["42", f'{{"num_boxes": 1, "features": "{with_box}"}}'],
 ]
 pathlib.Path("regions.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+
+table = pa.table({
+    "image": pa.array([b"abc", b"", None], pa.binary()),
+    "caption": pa.array([["a dog", "dogs"], [], None], pa.list_(pa.string())),
+    "image_id": pa.array([1, 2, 3]),
+    "split": pa.array(["train", "val", "test"]),
+})
+lz4 = pa.ipc.IpcWriteOptions(compression="lz4")
+with pa.RecordBatchFileWriter("table.arrow", table.schema) as writer:
+    writer.write_table(table)
+with pa.RecordBatchStreamWriter("stream.arrow", table.schema, options=lz4) as writer:
+    writer.write_table(table)
