@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn what_people_wrote_is_escaped() {
         let hit = SheetHit {
-            picture: Some(vec![1, 2, 3]),
+            picture: Some(b"\x89PNG".to_vec()),
             score: 0.5,
             caption: "<script>alert(1)</script>".to_owned(),
         };

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use chiasm_data::resample::Filter;
-use chiasm_data::transform::{Preprocess, Resize};
+use chiasm_data::transform::{Normalisation, Preprocess, Resize};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,12 +23,6 @@ pub(super) const DINO_SIZE: usize = 224;
 
 /// Side of the pictures that convolutional networks are used with; they take any.
 pub(super) const CONVOLUTIONAL_SIZE: usize = 224;
-
-/// Channel means of ImageNet.
-const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-
-/// Channel deviations of ImageNet.
-const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// How a sentence encoder makes one vector of those of its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -411,16 +405,14 @@ impl Opened {
 
 impl Family {
     /// Preprocessing of pictures that the family was published with, for pictures of this side. DINOv2
-    /// and the convolutional networks scale the short side to 256 pixels and cut 224 out; here it is
-    /// scaled to 224, so a little more of the picture is seen.
+    /// and the convolutional networks scale the short side to 256 pixels where 224 are cut out.
     #[must_use]
     pub fn preprocess(self, image_size: usize) -> Preprocess {
         let clip = Preprocess::new(image_size);
         let imagenet = |filter| Preprocess {
             filter,
-            mean: IMAGENET_MEAN,
-            std: IMAGENET_STD,
-            ..clip.clone()
+            resize_to: Some(image_size * 256 / 224),
+            ..clip.clone().normalised(Normalisation::ImageNet)
         };
         match self {
             Self::Dinov2 => imagenet(Filter::Bicubic),
@@ -428,9 +420,7 @@ impl Family {
             Self::Vit => Preprocess {
                 resize: Resize::Squash,
                 filter: Filter::Bilinear,
-                mean: [0.5; 3],
-                std: [0.5; 3],
-                ..clip
+                ..clip.normalised(Normalisation::Half)
             },
             _ => clip,
         }
