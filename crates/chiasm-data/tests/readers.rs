@@ -196,6 +196,24 @@ fn reader_and_check_count_alike() {
 }
 
 #[test]
+fn a_file_named_after_a_split_is_that_split() {
+    let rows = "{\"image\":\"a.png\",\"text\":\"one\"}\n{\"image\":\"b.png\",\"text\":\"two\"}\n";
+    for (name, split) in [
+        ("train.jsonl", Split::Train),
+        ("dev.jsonl", Split::Val),
+        ("test.jsonl", Split::Test),
+    ] {
+        let opened = read(name, rows).unwrap();
+        let samples = opened.dataset.samples;
+        assert!(samples.iter().all(|sample| sample.split == split), "{name}");
+    }
+    // A column says more than the name.
+    let table = "image,text,split\na.png,one,val\n";
+    let opened = read("train.csv", table).unwrap();
+    assert_eq!(opened.dataset.samples[0].split, Split::Val);
+}
+
+#[test]
 fn unusable_sources_say_why() {
     let missing = open(Path::new("no/such/table.csv"), &OpenOptions::default()).unwrap_err();
     assert!(missing.to_string().contains("table.csv") && missing.hint().is_some());

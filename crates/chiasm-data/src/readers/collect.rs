@@ -220,7 +220,9 @@ impl Collector {
         let place = self.place(number);
         self.index.insert(id.clone(), self.samples.len());
         self.samples.push(Sample {
-            split: split.unwrap_or_else(|| Split::by_hash(group.as_ref().unwrap_or(&id))),
+            split: split
+                .or_else(|| split_of_name(&self.file))
+                .unwrap_or_else(|| Split::by_hash(group.as_ref().unwrap_or(&id))),
             id,
             visual,
             texts: usable,
@@ -324,6 +326,11 @@ fn folders(beside: &Path, options: &OpenOptions) -> Vec<PathBuf> {
     }
     let images = Some(beside.join("images")).filter(|images| images.is_dir());
     std::iter::once(beside.to_owned()).chain(images).collect()
+}
+
+/// The split that a file is named after: `train.jsonl`, `test.csv`, a folder `val`.
+fn split_of_name(file: &Path) -> Option<Split> {
+    file.file_stem()?.to_str()?.parse().ok()
 }
 
 /// The text without surrounding space, or the reason why it is none.

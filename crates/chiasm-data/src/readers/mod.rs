@@ -10,7 +10,8 @@
 //!   label are samples of their own; the picture is then their group.
 //! * The id of a sample is the picture's path as written (without a leading `./`). A picture stored
 //!   in the table without a path has the blake3 digest of its bytes as id.
-//! * Without a split column the split is [`Split::by_hash`] of the id or group: 85 % train, 5 % val,
+//! * Without a split column a file or folder that is named after a split (`train.jsonl`) is that split;
+//!   otherwise the split is [`Split::by_hash`] of the id or group: 85 % train, 5 % val,
 //!   10 % test.
 //! * A row that cannot be used goes to the quarantine list with its place and reason. The picture
 //!   files themselves are not opened here, see [`crate::check()`].
