@@ -2,7 +2,7 @@
 //!
 //! A damaged picture in step 40,000 would end a run; here it costs one line in a quarantine file.
 //! Owns the quarantine list, its file, the rule that stops a run with too many entries, and the
-//! prints by which pictures are recognised ([`crate::audit`] compares them).
+//! prints by which pictures are recognised ([`crate::audit()`] compares them).
 
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
