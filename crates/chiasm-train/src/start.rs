@@ -234,15 +234,21 @@ fn open(path: &Path) -> Result<Archive, TrainError> {
     Archive::open(path).map_err(|source| wrong(path, source.into()))
 }
 
+/// Where what belongs to weights lies: in their folder, or beside their file.
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
+    match path.is_dir() {
+        true => path,
+        false => path.parent().unwrap_or(Path::new("")),
+    }
+}
+
 /// The `config.json` (or open_clip's) of a folder, or beside a file of weights.
 ///
 /// # Errors
 /// One that is there and is not JSON, or is larger than 1 MiB.
 pub fn config_beside(path: &Path) -> Result<Option<Value>, TrainError> {
-    let folder = match path.is_dir() {
-        true => path,
-        false => path.parent().unwrap_or(Path::new("")),
-    };
+    let folder = folder_of(path);
     for name in ["config.json", "open_clip_config.json"] {
         let file = folder.join(name);
         if !file.is_file() {

@@ -1,6 +1,6 @@
 //! A model as a person names it: the folder of a run, a model folder, or published weights.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use chiasm_data::{Preprocess, TextTokenizer};
@@ -105,6 +105,15 @@ impl Model {
         Ok(config)
     }
 
+    /// Where files about it go: into a run, or to where the command runs, since a model folder is not
+    /// ours to write into.
+    pub(crate) fn output_folder(&self, path: &Path) -> PathBuf {
+        match self {
+            Self::Own(_) if path.is_dir() => path.to_owned(),
+            _ => PathBuf::new(),
+        }
+    }
+
     /// What it is called in a predictions file.
     pub(crate) fn identity(&self, path: &Path) -> ModelIdentity {
         match self {
@@ -129,10 +138,7 @@ impl Model {
 impl Published {
     /// Reads tokenizer, preprocessing and pooling beside the weights.
     fn beside(path: &Path, opened: Opened) -> Result<Self, CliError> {
-        let folder = match path.is_dir() {
-            true => path,
-            false => path.parent().unwrap_or(Path::new("")),
-        };
+        let folder = start::folder_of(path);
         let tokenizer = match opened.encoder.takes_texts() {
             true => TextTokenizer::from_folder(folder)?,
             false => None,

@@ -35,6 +35,7 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), CliError> {
 pub(crate) struct Progress {
     what: String,
     bar: Option<ProgressBar>,
+    position: u64,
     total: u64,
     started: Instant,
     last_line: Instant,
@@ -57,6 +58,7 @@ impl Progress {
         Self {
             what: what.to_owned(),
             bar,
+            position: 0,
             total,
             started: now,
             last_line: now,
@@ -65,6 +67,7 @@ impl Progress {
 
     /// Moves to `position`; `message` is shown beside it.
     pub(crate) fn set(&mut self, position: u64, message: &str) {
+        self.position = position;
         if let Some(bar) = &self.bar {
             bar.set_position(position);
             bar.set_message(message.to_owned());
@@ -79,6 +82,11 @@ impl Progress {
                 duration(left)
             ));
         }
+    }
+
+    /// Moves on by `more`; `message` is shown beside it.
+    pub(crate) fn add(&mut self, more: usize, message: &str) {
+        self.set(self.position + more as u64, message);
     }
 
     /// A line above the bar.

@@ -1,20 +1,21 @@
 //! `chiasm convert`: weights of any readable form as a clean Hugging Face folder.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chiasm_data::{TextTokenizer, atomic};
 use chiasm_format::{Archive, Dtype, TensorInfo, TensorSpec, write_safetensors};
 use chiasm_nn::published::convert::{Converted, Source};
 use chiasm_nn::weights::LoadReport;
 use chiasm_train::checkpoint::{CONFIG_FILE, MODEL_FILE, PREPROCESSOR_FILE, TOKENIZER_FILE};
-use chiasm_train::{checkpoint, start};
+use chiasm_train::start;
 use serde::Serialize;
 
-use crate::cli::{CheckpointArg, ConvertArgs, Global};
+use crate::cli::{ConvertArgs, Global};
+use crate::commands::eval;
 use crate::device;
 use crate::error::CliError;
-use crate::output::{self, note};
+use crate::output;
 
 /// What is copied from beside the weights when it is there.
 const BESIDE: [&str; 3] = [
@@ -42,7 +43,10 @@ pub(crate) fn run(args: &ConvertArgs, global: &Global) -> Result<(), CliError> {
             "name a new folder".to_owned(),
         ));
     }
-    let input = source_folder(&args.input, args.checkpoint)?;
+    let input = match args.input.join("checkpoints").is_dir() {
+        true => eval::usable(&args.input, args.checkpoint)?.path,
+        false => args.input.clone(),
+    };
     let device = device::open(global)?;
     let config = start::config_beside(&input)?;
     let archive = Archive::open(&input)?;
@@ -54,10 +58,7 @@ pub(crate) fn run(args: &ConvertArgs, global: &Global) -> Result<(), CliError> {
     let config = serde_json::to_string_pretty(&converted.config)
         .map_err(|error| CliError::new(format!("cannot write JSON: {error}"), None))?;
     write(out, CONFIG_FILE, config.as_bytes(), &mut files)?;
-    let beside = match input.is_dir() {
-        true => input.as_path(),
-        false => input.parent().unwrap_or(Path::new("")),
-    };
+    let beside = start::folder_of(&input);
     if let Some(tokenizer) = TextTokenizer::from_folder(beside)? {
         let json = tokenizer
             .to_json()
@@ -88,22 +89,6 @@ pub(crate) fn run(args: &ConvertArgs, global: &Global) -> Result<(), CliError> {
     }
     output::result(&render(&report));
     Ok(())
-}
-
-/// The checkpoint of a run, or the path itself.
-fn source_folder(path: &Path, which: CheckpointArg) -> Result<PathBuf, CliError> {
-    let checkpoints = path.join("checkpoints");
-    if !checkpoints.is_dir() {
-        return Ok(path.to_owned());
-    }
-    let (found, damaged) = match which {
-        CheckpointArg::Last => checkpoint::latest(&checkpoints)?,
-        CheckpointArg::Best => checkpoint::best(&checkpoints)?,
-    };
-    for message in damaged {
-        note(&format!("warning: {message}"));
-    }
-    Ok(found.path)
 }
 
 /// Tensor by tensor: what is only renamed keeps its type.

@@ -43,13 +43,17 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
     let mut tables: BTreeMap<&str, Table> = BTreeMap::new();
     if embedder.preprocess.is_some() {
         let indices: Vec<usize> = (0..samples.len()).collect();
-        let mut bar = Count::new("pictures", samples.len());
-        let images = embedder.images(&subset, &indices, false, &mut |more| bar.add(more))?;
+        let mut bar = Progress::new("embed", samples.len() as u64);
+        let images = embedder.images(&subset, &indices, false, &mut |more| {
+            bar.add(more, "pictures");
+        })?;
+        bar.finish();
         tables.insert("image_embeds", host(images.embeds)?);
     }
     if embedder.tokenizer.is_some() {
-        let mut bar = Count::new("texts", texts.len());
-        let embedded = embedder.texts(&texts, false, &mut |more| bar.add(more))?;
+        let mut bar = Progress::new("embed", texts.len() as u64);
+        let embedded = embedder.texts(&texts, false, &mut |more| bar.add(more, "texts"))?;
+        bar.finish();
         tables.insert("text_embeds", host(embedded.embeds)?);
     }
     let (images, text_count) = (samples.len(), texts.len());
@@ -98,34 +102,6 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
         report.images, report.texts, report.width, report.file
     ));
     Ok(())
-}
-
-/// A progress bar that is told how much more was done.
-struct Count {
-    what: &'static str,
-    bar: Progress,
-    done: usize,
-}
-
-impl Count {
-    fn new(what: &'static str, total: usize) -> Self {
-        Self {
-            what,
-            bar: Progress::new("embed", total as u64),
-            done: 0,
-        }
-    }
-
-    fn add(&mut self, more: usize) {
-        self.done += more;
-        self.bar.set(self.done as u64, self.what);
-    }
-}
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.bar.finish();
-    }
 }
 
 fn list(values: &[&str]) -> Result<String, CliError> {

@@ -11,7 +11,7 @@ use chiasm_eval::score::{ScoreReport, render_table, score};
 use chiasm_eval::tasks::retrieval::{self, Embedder, RetrievalJob, Towers};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_train::TrainedModel;
-use chiasm_train::checkpoint;
+use chiasm_train::checkpoint::{self, Checkpoint};
 
 use crate::cli::{CheckpointArg, EvalArgs, Global};
 use crate::commands::audit;
@@ -23,12 +23,17 @@ use crate::{device, source};
 /// Pictures, texts or pairs in one call of the model.
 pub(crate) const BATCH_SIZE: usize = 64;
 
-/// A usable checkpoint of a run.
+/// A usable checkpoint of a run, read back as a model.
 pub(crate) fn load_run(
     run: &Path,
     which: CheckpointArg,
     device: &Device,
 ) -> Result<TrainedModel, CliError> {
+    Ok(TrainedModel::load(&usable(run, which)?, device)?)
+}
+
+/// A usable checkpoint of a run; what had to be passed over is said.
+pub(crate) fn usable(run: &Path, which: CheckpointArg) -> Result<Checkpoint, CliError> {
     let folder = run.join("checkpoints");
     let (checkpoint, damaged) = match which {
         CheckpointArg::Last => checkpoint::latest(&folder)?,
@@ -40,7 +45,7 @@ pub(crate) fn load_run(
             checkpoint.path.display()
         ));
     }
-    Ok(TrainedModel::load(&checkpoint, device)?)
+    Ok(checkpoint)
 }
 
 /// A trained model's parts around a set of weights: its own, or those it began with.
@@ -142,11 +147,7 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
     let model = Model::open(&args.run, args.checkpoint, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
-    // Beside a run, or where the command runs: a model folder is not ours to write into.
-    let folder = match &model {
-        Model::Own(_) if args.run.is_dir() => args.run.clone(),
-        _ => PathBuf::new(),
-    };
+    let folder = model.output_folder(&args.run);
     let checked = source::load(&config, &folder.join("quarantine-eval.jsonl"))?;
     let (subset, split) = source::select(&checked.dataset, args.split)?;
     let tested = audit::Tested {

@@ -59,10 +59,8 @@ pub(crate) fn search(
 fn index(embedder: &Embedder<'_>, dataset: &Dataset) -> Result<Tensor<2>, CliError> {
     let mut bar = Progress::new("index", dataset.len() as u64);
     let indices: Vec<usize> = (0..dataset.len()).collect();
-    let mut done = 0;
     let images = embedder.images(dataset, &indices, false, &mut |more| {
-        done += more as u64;
-        bar.set(done, "pictures");
+        bar.add(more, "pictures");
     })?;
     bar.finish();
     Ok(images.embeds)
@@ -129,10 +127,9 @@ pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     let device: Device = device::open(global)?;
     let model = Model::open(&args.run, args.checkpoint, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
-    let quarantine = match &model {
-        Model::Own(_) if args.run.is_dir() => args.run.join("quarantine-search.jsonl"),
-        _ => PathBuf::from("quarantine-search.jsonl"),
-    };
+    let quarantine = model
+        .output_folder(&args.run)
+        .join("quarantine-search.jsonl");
     let checked = source::load(&config, &quarantine)?;
     let (subset, _) = source::select(&checked.dataset, args.split)?;
     let embedder = model.embedder(&device);
