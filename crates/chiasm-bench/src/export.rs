@@ -75,7 +75,11 @@ pub(crate) fn write(prepared: &Prepared, out: &Path) -> Result<()> {
 /// leaves its tensors out.
 fn tensors(input: &StepInput, pad_id: i64) -> Result<Vec<(String, Bytes)>> {
     let len = input.clean.spans.longest();
-    let mut found = vec![("pixel_values".to_owned(), floats(&input.pixel_values)?)];
+    // The twin trains on pictures: clips of one frame.
+    let [images, frames, channels, height, width] = input.pixel_values.dims();
+    let pixels = input.pixel_values.clone();
+    let pixels = pixels.reshape([images * frames, channels, height, width]);
+    let mut found = vec![("pixel_values".to_owned(), floats(&pixels)?)];
     let mut text = |name: &str, text: &TextInput| {
         let batch = text.spans.batch();
         let (ids, mask) = padded(text, len, pad_id);
@@ -87,7 +91,7 @@ fn tensors(input: &StepInput, pad_id: i64) -> Result<Vec<(String, Bytes)>> {
         text("mlm", mlm);
     }
     if let Some(masked) = &input.masked {
-        text("masked", masked);
+        text("masked", &masked.input);
     }
     let mut vector = |name: &str, values: &[i64]| {
         found.push((name.to_owned(), ints(values, &[values.len()])));

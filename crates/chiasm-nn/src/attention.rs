@@ -12,10 +12,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::compute::is_fused;
 use crate::dropout::{drop_from, next_site};
+pub use crate::kernels::Scope;
 use crate::kernels::{self, AttentionForm, Dropout, Norm};
 use crate::layers::{Init, LayerNorm, Linear, drop_rows};
 use crate::spans::Spans;
-use crate::tokens::{Chosen, Tokens};
+use crate::tokens::{Chosen, Tokens, indices};
 
 /// Added to the score of a masked key (BERT's convention; exact zero probability in f32).
 const MASKED_SCORE: f32 = -10_000.0;
@@ -29,8 +30,8 @@ struct Attended {
     probabilities: Tensor<4>,
 }
 
-/// Mixes `value` by the agreement of `query` and `key`, sequence by sequence; `causal`: of what does
-/// not come after the query alone.
+/// Mixes `value` by the agreement of `query` and `key`, sequence by sequence; with
+/// [`Scope::Causal`] of what does not come after the query alone.
 ///
 /// # Shapes
 /// - query: `[query tokens, width]`, key and value: `[key tokens, width]`
@@ -39,7 +40,7 @@ fn attend(
     [key, value]: [Tensor<2>; 2],
     [queries, keys]: [&Spans; 2],
     num_heads: usize,
-    causal: bool,
+    scope: Scope,
     dropout: Option<&Dropout>,
 ) -> Attended {
     let [_, width] = query.dims();
@@ -73,7 +74,7 @@ fn attend(
     if keys.common_length().is_none() {
         scores = scores + key_values(keys, |real| if real { 0.0 } else { MASKED_SCORE }, &device);
     }
-    if causal {
+    if scope == Scope::Causal {
         scores = scores + later_keys(queries.longest(), &device);
     }
     let mut probabilities = softmax(scores, 3);
@@ -137,7 +138,7 @@ fn form(
         eps: norm.eps(),
         dropout,
         residual_dropout,
-        causal: false,
+        scope: Scope::Whole,
     }
 }
 
@@ -152,8 +153,6 @@ pub struct SelfAttention {
     dropout: f64,
     #[module(skip)]
     num_heads: usize,
-    #[module(skip)]
-    causal: bool,
 }
 
 impl SelfAttention {
@@ -165,20 +164,18 @@ impl SelfAttention {
             out: Linear::new(init, width, width),
             dropout,
             num_heads,
-            causal: false,
         }
-    }
-
-    /// The same, of which every token attends to itself and to what precedes it alone, or not.
-    #[must_use]
-    pub fn causal(mut self, causal: bool) -> Self {
-        self.causal = causal;
-        self
     }
 
     /// The sub-layer: attention with `norm` before it or after its residual.
     #[must_use]
-    pub(crate) fn sub_layer(&self, input: Tokens, norm: &LayerNorm, place: Norm) -> Tokens {
+    pub(crate) fn sub_layer(
+        &self,
+        input: Tokens,
+        scope: Scope,
+        norm: &LayerNorm,
+        place: Norm,
+    ) -> Tokens {
         let device = input.rows.device();
         let dropouts = [(); 2].map(|()| next_site(self.dropout, &device));
         let [dropout, residual_dropout] = dropouts;
@@ -188,7 +185,7 @@ impl SelfAttention {
             let operation = kernels::SelfAttention {
                 spans: spans.clone(),
                 form: AttentionForm {
-                    causal: self.causal,
+                    scope,
                     ..form(width, self.num_heads, norm, place, dropouts)
                 },
             };
@@ -204,18 +201,16 @@ impl SelfAttention {
             let [_, width] = rows.dims();
             let qkv = self.qkv.forward(rows);
             let part = |index: usize| qkv.clone().narrow(1, index * width, width);
-            let attended = attend(
-                part(0),
-                [part(1), part(2)],
-                [&spans, &spans],
-                self.num_heads,
-                self.causal,
-                dropout.as_ref(),
-            );
-            drop_rows(
-                residual_dropout.as_ref(),
-                self.out.forward(attended.context),
-            )
+            let parts = [part(0), part(1), part(2)];
+            let context = match scope {
+                Scope::Frames(frames) if frames > 1 => self.attend_frames(parts, &spans, frames),
+                _ => {
+                    let [query, key, value] = parts;
+                    let (heads, spans) = (self.num_heads, [&spans, &spans]);
+                    attend(query, [key, value], spans, heads, scope, dropout.as_ref()).context
+                }
+            };
+            drop_rows(residual_dropout.as_ref(), self.out.forward(context))
         });
         Tokens {
             rows: attended,
@@ -223,21 +218,63 @@ impl SelfAttention {
         }
     }
 
-    /// The sub-layer for chosen tokens alone; they look at all tokens of their sequences.
+    /// Context of clips, `[tokens, width]`: every token mixes its frame, and the first one of a frame
+    /// then the whole clip instead. Without dropout: no tower of clips has any.
+    fn attend_frames(&self, parts: [Tensor<2>; 3], clips: &Spans, frames: usize) -> Tensor<2> {
+        let [query, key, value] = parts;
+        let single = clips.frames(frames);
+        let first: Vec<usize> = single.iter().map(|frame| frame.start).collect();
+        let first = Chosen::new(clips, first);
+        let of = |query, [queries, keys]: [&Spans; 2]| {
+            let keys_and_values = [key.clone(), value.clone()];
+            let heads = self.num_heads;
+            attend(
+                query,
+                keys_and_values,
+                [queries, keys],
+                heads,
+                Scope::Whole,
+                None,
+            )
+            .context
+        };
+        let local = of(query.clone(), [&single, &single]);
+        let queries = Tokens {
+            rows: query,
+            spans: clips.clone(),
+        };
+        let global = of(queries.token_rows(&first.rows), [&first.spans, clips]);
+        let mut order: Vec<i64> = (0..clips.tokens() as i64).collect();
+        for (row, place) in (clips.tokens() as i64..).zip(&first.rows) {
+            order[*place] = row;
+        }
+        let device = local.device();
+        Tensor::cat(vec![local, global], 0).select(0, indices(order, &device))
+    }
+
+    /// The sub-layer for chosen tokens alone; they look at all tokens that `scope` lets them see.
     #[must_use]
     pub(crate) fn sub_layer_at(
         &self,
         input: &Tokens,
         chosen: &Chosen,
+        scope: Scope,
         norm: &LayerNorm,
         place: Norm,
     ) -> Tokens {
         if chosen.rows.len() == input.spans.tokens() {
-            return self.sub_layer(input.clone(), norm, place);
+            return self.sub_layer(input.clone(), scope, norm, place);
         }
-        if self.causal {
+        let sees_all = match scope {
+            Scope::Whole => true,
             // Which keys a chosen token may see depends on its place, which it loses below.
-            return self.sub_layer(input.clone(), norm, place).choose(chosen);
+            Scope::Causal => false,
+            Scope::Frames(frames) => frames <= 1 || chosen.is_first_of(&input.spans.frames(frames)),
+        };
+        if !sees_all {
+            return self
+                .sub_layer(input.clone(), scope, norm, place)
+                .choose(chosen);
         }
         let looked_at = match place {
             Norm::Before => input.with_rows(norm.forward(input.rows.clone())),
@@ -381,7 +418,7 @@ impl Crossing {
             [part(0), part(1)],
             [spans, &other.spans],
             self.num_heads,
-            false,
+            Scope::Whole,
             dropout,
         )
     }

@@ -3,7 +3,7 @@
 
 use burn::module::Module;
 
-use crate::attention::SelfAttention;
+use crate::attention::{Scope, SelfAttention};
 use crate::config::Activation;
 use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm};
@@ -26,8 +26,6 @@ pub(crate) struct BlockConfig {
     pub(crate) dropout: f64,
     /// Whether a sub-layer's LayerNorm comes before it (CLIP, ViT) or after its residual (BERT).
     pub(crate) place: Norm,
-    /// Whether a token attends to itself and to what precedes it alone.
-    pub(crate) causal: bool,
 }
 
 /// A block of a transformer.
@@ -57,10 +55,9 @@ impl Block {
             eps,
             dropout,
             place,
-            causal,
         } = config;
         Self {
-            attention: SelfAttention::new(init, width, heads, dropout).causal(causal),
+            attention: SelfAttention::new(init, width, heads, dropout),
             attention_norm: LayerNorm::new(init, width, eps),
             mlp: FeedForward::new(init, width, intermediate, activation, dropout),
             mlp_norm: LayerNorm::new(init, width, eps),
@@ -73,40 +70,45 @@ impl Block {
         (0..count).map(|_| Self::new(init, config)).collect()
     }
 
-    /// The sequences after one more block.
+    /// The sequences after one more block, in which a token sees what `scope` says.
     #[must_use]
-    pub fn forward(&self, input: Tokens) -> Tokens {
-        let hidden = self
-            .attention
-            .sub_layer(input, &self.attention_norm, self.place);
+    pub fn forward(&self, input: Tokens, scope: Scope) -> Tokens {
+        let norm = &self.attention_norm;
+        let hidden = self.attention.sub_layer(input, scope, norm, self.place);
         self.mlp.sub_layer(hidden, &self.mlp_norm, self.place)
     }
 
     /// As [`Self::forward`], of chosen tokens alone.
     #[must_use]
-    pub fn forward_at(&self, input: &Tokens, chosen: &Chosen) -> Tokens {
-        let norm = &self.attention_norm;
-        let hidden = self.attention.sub_layer_at(input, chosen, norm, self.place);
+    pub fn forward_at(&self, input: &Tokens, chosen: &Chosen, scope: Scope) -> Tokens {
+        let (norm, place) = (&self.attention_norm, self.place);
+        let hidden = self
+            .attention
+            .sub_layer_at(input, chosen, scope, norm, place);
         self.mlp.sub_layer(hidden, &self.mlp_norm, self.place)
     }
 }
 
 /// Chosen tokens after a stack of blocks, without computing what the last one gives for the others.
-pub(crate) fn run(blocks: &[Block], input: Tokens, chosen: &Chosen) -> Tokens {
+pub(crate) fn run(blocks: &[Block], input: Tokens, chosen: &Chosen, scope: Scope) -> Tokens {
     let Some((last, blocks)) = blocks.split_last() else {
         return input.choose(chosen);
     };
     let hidden = blocks
         .iter()
-        .fold(input, |hidden, block| block.forward(hidden));
-    last.forward_at(&hidden, chosen)
+        .fold(input, |hidden, block| block.forward(hidden, scope));
+    last.forward_at(&hidden, chosen, scope)
 }
 
 /// All tokens before the first block and after each one: one more than there are blocks.
-pub(crate) fn run_all(blocks: &[Block], input: Tokens) -> Vec<Tokens> {
+pub(crate) fn run_all(blocks: &[Block], input: Tokens, scope: Scope) -> Vec<Tokens> {
     let mut all = vec![input];
     for block in blocks {
-        all.extend(all.last().cloned().map(|hidden| block.forward(hidden)));
+        all.extend(
+            all.last()
+                .cloned()
+                .map(|hidden| block.forward(hidden, scope)),
+        );
     }
     all
 }

@@ -59,6 +59,9 @@ pub struct TextConfig {
     pub intermediate_size: usize,
     /// Longest text in tokens, special tokens included. Default: 50 (`specs/scl.md` section 1.2).
     pub max_text_len: usize,
+    /// Rows of the position table; 0: `max_text_len` and `position_offset` together. RoBERTa has 514.
+    /// Default: 0.
+    pub position_rows: usize,
     /// First row of the position table used: 2 for RoBERTa (rows 0 and 1 belong to padding),
     /// 0 for BERT. Default: 2.
     pub position_offset: usize,
@@ -81,11 +84,23 @@ impl Default for TextConfig {
             num_heads: 12,
             intermediate_size: 3072,
             max_text_len: 50,
+            position_rows: 0,
             position_offset: 2,
             type_rows: 1,
             activation: Activation::Gelu,
             layer_norm_eps: 1e-5,
             dropout: 0.1,
+        }
+    }
+}
+
+impl TextConfig {
+    /// Rows of the position table.
+    #[must_use]
+    pub fn position_table(&self) -> usize {
+        match self.position_rows {
+            0 => self.max_text_len + self.position_offset,
+            rows => rows,
         }
     }
 }
@@ -120,6 +135,12 @@ pub struct VisionConfig {
     /// Learned tokens between the class token and the patches: 4 for DINOv2 with registers.
     /// Default: 0.
     pub registers: usize,
+    /// Frames that a clip may have at most, and rows of the temporal table: 8 in the published video
+    /// model. 0: pictures alone. Default: 0.
+    pub max_frames: usize,
+    /// Whether there is a token for hidden patches, which `objectives.local_completion` needs; a run
+    /// with it has one in any case. Default: false.
+    pub mask_token: bool,
 }
 
 impl Default for VisionConfig {
@@ -136,6 +157,8 @@ impl Default for VisionConfig {
             patch_bias: false,
             pre_norm: true,
             registers: 0,
+            max_frames: 0,
+            mask_token: false,
         }
     }
 }
@@ -165,7 +188,8 @@ pub struct FusionConfig {
     pub layer_norm_eps: f64,
     /// Share of activations dropped while training. Default: 0.1.
     pub dropout: f64,
-    /// Rows of the token-type table: text, image, and a second image for pair tasks. Default: 2.
+    /// Rows of the token-type table: one for texts and one for each picture that a text speaks of; a
+    /// run on several pictures has as many as it needs. Default: 2.
     pub type_rows: usize,
 }
 
@@ -183,6 +207,26 @@ impl Default for FusionConfig {
     }
 }
 
+/// Heads of tasks, beside those of pre-training. A run's objectives and data decide which there are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadsConfig {
+    /// Classes of the classifier, such as answers; 0: there is none. Default: 0.
+    pub classes: usize,
+    /// Pictures that a text of the classifier speaks of together: 2 for NLVR2. Default: 1, as 0 is.
+    pub pictures: usize,
+    /// Whether there is a head that ranks candidates. Default: false.
+    pub ranking: bool,
+}
+
+impl HeadsConfig {
+    /// Pictures of a text, at least 1.
+    #[must_use]
+    pub fn pictures(&self) -> usize {
+        self.pictures.max(1)
+    }
+}
+
 /// Two towers, the fusion encoder and the width of the contrastive space.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -193,6 +237,8 @@ pub struct ModelConfig {
     pub vision: VisionConfig,
     /// The fusion encoder.
     pub fusion: FusionConfig,
+    /// Heads of tasks.
+    pub heads: HeadsConfig,
     /// Width of the contrastive space. Default: 512.
     pub projection_size: usize,
     /// Contrastive temperature at the start; learned from there. Default: 0.07.
@@ -208,6 +254,7 @@ impl Default for ModelConfig {
             text: TextConfig::default(),
             vision: VisionConfig::default(),
             fusion: FusionConfig::default(),
+            heads: HeadsConfig::default(),
             projection_size: 512,
             temperature: 0.07,
             init_std: 0.02,
@@ -288,6 +335,27 @@ impl ModelConfig {
                 "text.max_text_len",
                 self.text.max_text_len,
                 "must hold two special tokens and one word".to_owned(),
+            );
+        }
+        let (rows, needed) = (
+            self.text.position_table(),
+            self.text.max_text_len + self.text.position_offset,
+        );
+        if rows < needed {
+            return fail(
+                "text.position_rows",
+                rows,
+                format!("must be at least `max_text_len` and `position_offset` together, {needed}"),
+            );
+        }
+        if self.fusion.type_rows < 1 + self.heads.pictures() {
+            return fail(
+                "fusion.type_rows",
+                self.fusion.type_rows,
+                format!(
+                    "must be 1 + `heads.pictures` = {}",
+                    1 + self.heads.pictures()
+                ),
             );
         }
         if self.fusion.type_rows < 2 {

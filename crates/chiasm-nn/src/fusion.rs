@@ -7,7 +7,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::attention::{CrossAttention, SelfAttention};
+use crate::attention::{CrossAttention, Scope, SelfAttention};
 use crate::config::{Activation, FusionConfig};
 use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm};
@@ -65,7 +65,7 @@ impl FusionLayer {
         let norm = &self.attention_norm;
         let hidden = self
             .attention
-            .sub_layer_at(input, chosen, norm, Norm::After);
+            .sub_layer_at(input, chosen, Scope::Whole, norm, Norm::After);
         let hidden = self
             .cross
             .sub_layer(hidden, other, &self.cross_norm, Norm::After);
@@ -81,7 +81,7 @@ impl FusionLayer {
 
     fn attend(&self, input: Tokens) -> Tokens {
         self.attention
-            .sub_layer(input, &self.attention_norm, Norm::After)
+            .sub_layer(input, Scope::Whole, &self.attention_norm, Norm::After)
     }
 }
 
@@ -90,8 +90,10 @@ impl FusionLayer {
 pub struct Fused {
     /// Words.
     pub text: Tokens,
-    /// Class token and patches.
+    /// Class tokens of all frames, then patches.
     pub image: Tokens,
+    /// Frames of a clip; 1 for pictures.
+    pub frames: usize,
 }
 
 impl Fused {
@@ -101,10 +103,25 @@ impl Fused {
         self.text.first()
     }
 
-    /// Global meaning of the image: its class token, `[batch, width]`.
+    /// Global meaning of each frame: its class token, `[batch, frames, width]`.
+    #[must_use]
+    pub fn frame_globals(&self) -> Tensor<3> {
+        self.image.leading(self.frames)
+    }
+
+    /// Global meaning of the image: its class token, the mean over all frames of a clip,
+    /// `[batch, width]`.
     #[must_use]
     pub fn image_global(&self) -> Tensor<2> {
-        self.image.first()
+        summary(&self.image, self.frames)
+    }
+}
+
+/// Mean over the class tokens of all frames, which come first in each sequence, `[batch, width]`.
+pub(crate) fn summary(images: &Tokens, frames: usize) -> Tensor<2> {
+    match frames {
+        1 => images.first(),
+        frames => images.leading(frames).mean_dim(1).squeeze_dim::<2>(1),
     }
 }
 
@@ -147,12 +164,14 @@ impl FusionEncoder {
             return Fused {
                 text: input.text.choose(text),
                 image: input.image.choose(image),
+                ..input
             };
         };
         let current = layers.into_iter().fold(input, update);
         Fused {
             text: last_text.forward_at(&current.text, &current.image, text),
             image: last_image.forward_at(&current.image, &current.text, image),
+            frames: current.frames,
         }
     }
 
@@ -178,5 +197,6 @@ fn update(current: Fused, (text, image): (&FusionLayer, &FusionLayer)) -> Fused 
     Fused {
         image: image.forward(current.image, &current.text),
         text: new_text,
+        frames: current.frames,
     }
 }

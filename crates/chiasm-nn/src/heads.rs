@@ -93,6 +93,50 @@ impl MatchHead {
     }
 }
 
+/// Classifier of fused pairs (VQA, NLVR2, SNLI-VE): linear, LayerNorm, GELU, linear.
+#[derive(Module, Debug)]
+pub struct ClassHead {
+    /// `[pictures 2 width, 2 width]`.
+    pub dense: Linear,
+    /// After the first map.
+    pub norm: LayerNorm,
+    /// `[2 width, classes]`.
+    pub out: Linear,
+}
+
+impl ClassHead {
+    /// Fresh weights; a text is fused with each of `pictures`.
+    #[must_use]
+    pub fn new(init: &Init, width: usize, pictures: usize, classes: usize) -> Self {
+        Self {
+            dense: Linear::new(init, pictures * 2 * width, 2 * width),
+            norm: LayerNorm::new(init, 2 * width, HEAD_NORM_EPS),
+            out: Linear::new(init, 2 * width, classes),
+        }
+    }
+
+    /// # Shapes
+    /// - pooled: summaries of the pair with each picture side by side, `[batch, pictures 2 width]`
+    /// - output: logits `[batch, classes]`
+    #[must_use]
+    pub fn forward(&self, pooled: Tensor<2>) -> Tensor<2> {
+        self.out.forward(self.hidden(pooled))
+    }
+
+    /// Mean cross-entropy of the right classes, `[1]`.
+    ///
+    /// # Shapes
+    /// - pooled: as in [`Self::forward`], labels: `[batch]`
+    #[must_use]
+    pub fn loss(&self, pooled: Tensor<2>, labels: &[u32]) -> Tensor<1> {
+        self.out.cross_entropy(self.hidden(pooled), labels)
+    }
+
+    fn hidden(&self, pooled: Tensor<2>) -> Tensor<2> {
+        gelu(self.norm.forward(self.dense.forward(pooled)))
+    }
+}
+
 /// Masked language modelling head (MLM): which word was here? Not tied to the input embedding.
 #[derive(Module, Debug)]
 pub struct MlmHead {

@@ -23,7 +23,8 @@ pub mod tokens;
 pub mod vision;
 pub mod weights;
 
-pub use config::{Activation, FusionConfig, ModelConfig, TextConfig, VisionConfig};
+pub use attention::Scope;
+pub use config::{Activation, FusionConfig, HeadsConfig, ModelConfig, TextConfig, VisionConfig};
 pub use fusion::Fused;
 pub use model::VisionLanguageModel;
 pub use spans::Spans;

@@ -5,8 +5,8 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::config::ModelConfig;
-use crate::fusion::{Fused, FusionEncoder};
-use crate::heads::{MatchHead, MlmHead, Pooler, Projection};
+use crate::fusion::{Fused, FusionEncoder, summary};
+use crate::heads::{ClassHead, MatchHead, MlmHead, Pooler, Projection};
 use crate::layers::{Embedding, Init, Linear};
 use crate::text::{TextEncoder, TextInput};
 use crate::tokens::{Chosen, Tokens};
@@ -14,7 +14,7 @@ use crate::vision::VisionEncoder;
 
 /// Row of the token-type table for words.
 const TEXT_TYPE: usize = 0;
-/// Row of the token-type table for patches.
+/// Row of the token-type table for the patches of the first picture; those of further ones follow.
 const IMAGE_TYPE: usize = 1;
 
 /// The whole model. Parts are public: objectives and tasks compose them.
@@ -28,7 +28,7 @@ pub struct VisionLanguageModel {
     pub text_transform: Linear,
     /// Image width to fusion width.
     pub image_transform: Linear,
-    /// Row 0 is added to words, row 1 to patches.
+    /// Row 0 is added to words, row 1 to patches, row 2 to those of a second picture.
     pub token_types: Embedding,
     /// Co-attention encoder.
     pub fusion: FusionEncoder,
@@ -46,6 +46,10 @@ pub struct VisionLanguageModel {
     pub match_head: MatchHead,
     /// Masked-word head.
     pub mlm_head: MlmHead,
+    /// Classifier of pairs, where a task has one.
+    pub class_head: Option<ClassHead>,
+    /// Score of a candidate, `[2 width, 1]`, where a task ranks.
+    pub rank_head: Option<Linear>,
 }
 
 impl VisionLanguageModel {
@@ -72,6 +76,14 @@ impl VisionLanguageModel {
                 config.text.vocab_size,
                 config.fusion.layer_norm_eps,
             ),
+            class_head: (config.heads.classes > 0).then(|| {
+                let pictures = config.heads.pictures();
+                ClassHead::new(init, width, pictures, config.heads.classes)
+            }),
+            rank_head: config
+                .heads
+                .ranking
+                .then(|| Linear::new(init, 2 * width, 1)),
         }
     }
 
@@ -95,15 +107,30 @@ impl VisionLanguageModel {
     /// `patches` come from `vision.embed_patches`: all of a picture, or any subset.
     #[must_use]
     pub fn encode_patches(&self, patches: &Tokens) -> Tokens {
-        self.encode_patches_where(patches, |_| true)
+        self.encode_clips_where(patches, 1, |_| true)
     }
 
-    /// As [`Self::encode_patches`], whole for the pictures that `whole` names by number; of the
-    /// others the class token alone, for less work.
+    /// As [`Self::encode_patches`], of clips of `frames` pictures each: the class tokens of all frames
+    /// come first. Whole for the clips that `whole` names by number; of the others the class tokens
+    /// alone, for less work.
     #[must_use]
-    pub fn encode_patches_where(&self, patches: &Tokens, whole: impl Fn(usize) -> bool) -> Tokens {
-        let encoded = self.vision.encode_where(patches, whole);
+    pub fn encode_clips_where(
+        &self,
+        patches: &Tokens,
+        frames: usize,
+        whole: impl Fn(usize) -> bool,
+    ) -> Tokens {
+        let encoded = self.vision.encode_where(patches, frames, whole);
         encoded.with_rows(self.image_transform.forward(encoded.rows.clone()))
+    }
+
+    /// Complete clips, `[batch, frames, 3, side, side]`.
+    #[must_use]
+    pub fn encode_clips(&self, pixel_values: Tensor<5>) -> Tokens {
+        let [batch, frames, channels, height, width] = pixel_values.dims();
+        let pictures = pixel_values.reshape([batch * frames, channels, height, width]);
+        let patches = self.vision.embed_patches(pictures);
+        self.encode_clips_where(&patches, frames, |_| true)
     }
 
     /// Complete pictures, `[batch, 3, side, side]`.
@@ -118,47 +145,47 @@ impl VisionLanguageModel {
         self.text_projection.forward(text.first())
     }
 
-    /// `image_embeds` before normalisation, `[batch, projection]`, from encoded images.
+    /// `image_embeds` before normalisation, `[batch, projection]`, from encoded images of `frames`
+    /// class tokens each.
     #[must_use]
-    pub fn project_image(&self, image: &Tokens) -> Tensor<2> {
-        self.image_projection.forward(image.first())
+    pub fn project_image(&self, image: &Tokens, frames: usize) -> Tensor<2> {
+        self.image_projection.forward(summary(image, frames))
     }
 
-    /// Runs the fusion encoder on encoded text and images of the same batch.
+    /// Runs the fusion encoder on encoded text and images of the same batch, which have `frames`
+    /// class tokens each.
     #[must_use]
-    pub fn fuse(&self, text: &Tokens, image: &Tokens) -> Fused {
-        self.fusion.forward(self.with_types(text, image))
-    }
-
-    /// Some tokens as [`Self::fuse`] gives them, for less work.
-    #[must_use]
-    pub fn fuse_at(
-        &self,
-        text: &Tokens,
-        image: &Tokens,
-        chosen_text: &Chosen,
-        chosen_image: &Chosen,
-    ) -> Fused {
-        self.fusion
-            .forward_at(self.with_types(text, image), chosen_text, chosen_image)
+    pub fn fuse(&self, text: &Tokens, image: &Tokens, frames: usize) -> Fused {
+        self.fusion.forward(self.typed(text, image, frames, 0))
     }
 
     /// As [`Self::fuse`], returning the output of every fusion layer.
     #[must_use]
-    pub fn fuse_all(&self, text: &Tokens, image: &Tokens) -> Vec<Fused> {
-        self.fusion.forward_all(self.with_types(text, image))
+    pub fn fuse_all(&self, text: &Tokens, image: &Tokens, frames: usize) -> Vec<Fused> {
+        self.fusion.forward_all(self.typed(text, image, frames, 0))
     }
 
-    /// What the first fusion layer reads: each stream with its row of the type table.
+    /// What the first fusion layer reads: each stream with its row of the type table. Of the pictures
+    /// that a text speaks of together, `picture` says which one this is, from 0.
     #[must_use]
-    pub fn with_types(&self, text: &Tokens, image: &Tokens) -> Fused {
+    pub fn typed(&self, text: &Tokens, image: &Tokens, frames: usize, picture: usize) -> Fused {
         let typed = |tokens: &Tokens, row| {
             tokens.with_rows(tokens.rows.clone() + self.token_types.row(row))
         };
         Fused {
             text: typed(text, TEXT_TYPE),
-            image: typed(image, IMAGE_TYPE),
+            image: typed(image, IMAGE_TYPE + picture),
+            frames,
         }
+    }
+
+    /// The summaries alone of fused pairs: the first token of every text, the class tokens of every
+    /// image. For less work than [`Self::fuse`]; `input` comes from [`Self::typed`].
+    #[must_use]
+    pub fn fuse_globals(&self, input: Fused) -> Fused {
+        let text = Chosen::first(&input.text.spans);
+        let image = Chosen::leading(&input.image.spans, input.frames);
+        self.fusion.forward_at(input, &text, &image)
     }
 
     /// Both pooled summaries side by side, text first: `[batch, 2 width]`.

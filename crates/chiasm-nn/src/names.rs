@@ -46,6 +46,10 @@ pub fn published(name: &str) -> Vec<String> {
         "image_projection.norm" => "vision_proj.1",
         "image_projection.out" => "vision_proj.3",
         "match_head.classifier" => "itm_score.fc",
+        "class_head.dense" => "classifier.0",
+        "class_head.norm" => "classifier.1",
+        "class_head.out" => "classifier.3",
+        "rank_head" => "rank_output",
         "mlm_head.dense" => "mlm_score.transform.dense",
         "mlm_head.norm" => "mlm_score.transform.LayerNorm",
         "mlm_head.decoder" if leaf == "bias" => "mlm_score",
@@ -102,6 +106,8 @@ fn vision_names(module: &str, leaf: &str) -> Vec<String> {
     let name = match (module, leaf) {
         ("", "class_token") => "class_embedding".to_owned(),
         ("", "positions") => "positional_embedding".to_owned(),
+        ("", "temporal") => "temporal_embed".to_owned(),
+        ("", "mask_token") => "visual_mask_token".to_owned(),
         ("patches", "weight") => "conv1.weight".to_owned(),
         ("norm_pre", leaf) => format!("ln_pre.{leaf}"),
         ("norm_post", leaf) => format!("ln_post.{leaf}"),
@@ -128,8 +134,8 @@ fn vision_names(module: &str, leaf: &str) -> Vec<String> {
 }
 
 /// Today's published name of a name found in an SCL checkpoint, without the prefixes of the training
-/// loop. `None`: no weight of the pre-trained model: parts that are built and saved but never run
-/// (`specs/scl.md` sections 1.2, 1.3 and 1.8), buffers, heads of downstream tasks.
+/// loop. `None`: no weight of the model: parts that are built and saved but never run
+/// (`specs/scl.md` sections 1.2, 1.3 and 1.8), and buffers.
 #[must_use]
 pub fn scl_canonical(found: &str) -> Option<String> {
     let mut name = found;
@@ -145,15 +151,16 @@ pub fn scl_canonical(found: &str) -> Option<String> {
         // A decoder of masked patches.
         "vision_transformer.visual.decoder_",
         "vision_transformer.visual.mask_token",
-        "vision_transformer.visual.visual_mask_token",
-        "vqa_classifier.",
-        "nlvr2_classifier.",
-        "rank_output.",
     ];
     let buffers = [".position_ids", ".token_type_ids"];
     let is_dead = dead.iter().any(|prefix| name.starts_with(prefix))
         || buffers.iter().any(|suffix| name.ends_with(suffix));
-    (!is_dead).then(|| name.to_owned())
+    // The published code names its classifier after the task.
+    let classifier = ["vqa_", "nlvr2_", "snli_"]
+        .iter()
+        .find_map(|task| name.strip_prefix(task))
+        .filter(|name| name.starts_with("classifier."));
+    (!is_dead).then(|| classifier.unwrap_or(name).to_owned())
 }
 
 /// Turns a state dict with published names into one with ours, for the parameters in `wanted`
@@ -233,6 +240,9 @@ mod tests {
             ("cl_temp", "cl_temp"),
             ("module.cl_temp", "cl_temp"),
             ("transformer.module.itm_score.fc.bias", "itm_score.fc.bias"),
+            ("vqa_classifier.0.weight", "classifier.0.weight"),
+            ("model.nlvr2_classifier.3.bias", "classifier.3.bias"),
+            ("rank_output.weight", "rank_output.weight"),
             (
                 "vision_transformer.visual.transformer.resblocks.0.ln_1.bias",
                 "vision_transformer.visual.transformer.resblocks.0.ln_1.bias",
@@ -247,10 +257,6 @@ mod tests {
             "vision_transformer.visual.decoder_pos_embed",
             "module.vision_transformer.visual.decoder_blocks.7.mlp.fc1.weight",
             "vision_transformer.visual.mask_token",
-            "vision_transformer.visual.visual_mask_token",
-            "vqa_classifier.0.weight",
-            "nlvr2_classifier.3.bias",
-            "rank_output.weight",
         ] {
             assert_eq!(scl_canonical(found), None, "{found}");
         }

@@ -94,6 +94,20 @@ impl Spans {
         )
     }
 
+    /// The frames of clips that consist of `frames` parts of equal length each.
+    #[must_use]
+    pub fn frames(&self, frames: usize) -> Self {
+        let of = |len: usize| std::iter::repeat_n(len / frames.max(1), frames);
+        Self::new(self.lengths().flat_map(of))
+    }
+
+    /// The opposite of [`Self::frames`]: every `frames` sequences as one.
+    #[must_use]
+    pub fn clips(&self, frames: usize) -> Self {
+        let lengths: Vec<usize> = self.lengths().collect();
+        Self::new(lengths.chunks(frames.max(1)).map(|clip| clip.iter().sum()))
+    }
+
     /// These sequences followed by those.
     #[must_use]
     pub fn concat<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {

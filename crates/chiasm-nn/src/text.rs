@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 
+use crate::attention::Scope;
 use crate::block::{self, Block, BlockConfig};
 use crate::compute::is_fused;
 use crate::config::TextConfig;
@@ -162,7 +163,7 @@ impl TextEncoder {
     #[must_use]
     pub fn new(init: &Init, config: &TextConfig) -> Self {
         let width = config.hidden_size;
-        let rows = config.max_text_len + config.position_offset;
+        let rows = config.position_table();
         let layer = BlockConfig {
             width,
             heads: config.num_heads,
@@ -171,7 +172,6 @@ impl TextEncoder {
             eps: config.layer_norm_eps,
             dropout: config.dropout,
             place: Norm::After,
-            causal: false,
         };
         Self {
             words: Embedding::new(init, config.vocab_size, width),
@@ -249,12 +249,12 @@ impl TextEncoder {
     /// the others.
     #[must_use]
     pub fn forward_at(&self, input: &TextInput, chosen: &Chosen) -> Tokens {
-        block::run(&self.layers, self.embed(input), chosen)
+        block::run(&self.layers, self.embed(input), chosen, Scope::Whole)
     }
 
     /// What [`Self::embed`] gives, and what every layer makes of it.
     #[must_use]
     pub fn forward_all(&self, input: &TextInput) -> Vec<Tokens> {
-        block::run_all(&self.layers, self.embed(input))
+        block::run_all(&self.layers, self.embed(input), Scope::Whole)
     }
 }

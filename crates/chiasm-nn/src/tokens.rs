@@ -51,11 +51,39 @@ impl Chosen {
     /// Every token of the sequences that `whole` names by number, the first one of the others.
     #[must_use]
     pub fn whole(spans: &Spans, whole: impl Fn(usize) -> bool) -> Self {
-        let of = |(sequence, span): (usize, std::ops::Range<usize>)| {
-            let count = if whole(sequence) { span.len() } else { 1 };
-            span.take(count)
+        Self::whole_clips(spans, 1, whole)
+    }
+
+    /// Every token of the clips that `whole` names by number, the first one of each frame of the
+    /// others; a clip consists of `frames` parts of equal length.
+    #[must_use]
+    pub fn whole_clips(clips: &Spans, frames: usize, whole: impl Fn(usize) -> bool) -> Self {
+        let of = |(clip, span): (usize, std::ops::Range<usize>)| {
+            let step = match whole(clip) {
+                true => 1,
+                false => (span.len() / frames.max(1)).max(1),
+            };
+            span.step_by(step)
         };
-        Self::new(spans, spans.iter().enumerate().flat_map(of).collect())
+        Self::new(clips, clips.iter().enumerate().flat_map(of).collect())
+    }
+
+    /// The first `count` tokens of every sequence.
+    #[must_use]
+    pub fn leading(spans: &Spans, count: usize) -> Self {
+        Self::new(
+            spans,
+            spans.iter().flat_map(|span| span.take(count)).collect(),
+        )
+    }
+
+    /// Whether these are the first tokens of all these sequences.
+    #[must_use]
+    pub fn is_first_of(&self, spans: &Spans) -> bool {
+        self.rows
+            .iter()
+            .copied()
+            .eq(spans.iter().map(|span| span.start))
     }
 }
 
@@ -89,6 +117,14 @@ impl Tokens {
         }
         let first = self.spans.iter().map(|mut span| span.next());
         gather(self.rows.clone(), first)
+    }
+
+    /// First `count` tokens of every sequence, `[batch, count, width]`; every sequence has as many.
+    #[must_use]
+    pub fn leading(&self, count: usize) -> Tensor<3> {
+        let [_, width] = self.rows.dims();
+        let chosen = self.choose(&Chosen::leading(&self.spans, count));
+        chosen.rows.reshape([self.spans.batch(), count, width])
     }
 
     /// Mean over the tokens of every sequence, `[batch, width]`; zeros for a sequence of no tokens.
@@ -151,6 +187,10 @@ impl Tokens {
     /// The given sequences, in the given order, any of them more than once.
     #[must_use]
     pub fn select(&self, sequences: &[usize]) -> Self {
+        let first = sequences.first().copied().unwrap_or(0);
+        if sequences.iter().copied().eq(first..first + sequences.len()) {
+            return self.narrow(first, sequences.len());
+        }
         let rows: Vec<usize> = sequences
             .iter()
             .flat_map(|sequence| self.spans.rows(*sequence..sequence + 1))

@@ -96,11 +96,19 @@ impl LoadReport {
     /// # Errors
     /// If any parameter was missing.
     pub fn require_complete(self) -> Result<Self, WeightError> {
-        match self.missing.first() {
+        self.require_except(|_| false)
+    }
+
+    /// # Errors
+    /// If any parameter was missing that `may_be` does not say may be.
+    pub fn require_except(self, may_be: impl Fn(&str) -> bool) -> Result<Self, WeightError> {
+        let names = self.missing.iter().filter(|name| !may_be(name));
+        let names: Vec<String> = names.cloned().collect();
+        match names.first() {
             None => Ok(self),
             Some(first) => Err(WeightError::Missing {
                 first: first.clone(),
-                names: self.missing.clone(),
+                names,
             }),
         }
     }

@@ -202,6 +202,7 @@ fn check_vision(sizes: &Sizes, activation: Activation, lengths: &[usize]) {
         num_heads: sizes.heads,
         intermediate_size: sizes.intermediate,
         activation,
+        max_frames: 3,
         ..VisionConfig::default()
     };
     let encoder = VisionEncoder::new(&Init::new(2, 0.2, &device()), &config);
@@ -213,7 +214,24 @@ fn check_vision(sizes: &Sizes, activation: Activation, lengths: &[usize]) {
             let patches = patches.with_rows(inputs[0].clone());
             vec![
                 encoder.encode(&patches).rows,
-                encoder.encode_where(&patches, |picture| picture == 1).rows,
+                encoder
+                    .encode_where(&patches, 1, |picture| picture == 1)
+                    .rows,
+            ]
+        },
+    );
+    // The same lengths as clips of three frames, all frames of a clip of one length.
+    let lengths: Vec<usize> = lengths.iter().flat_map(|len| [*len; 3]).collect();
+    let frames = tokens(&lengths, sizes.width(), 3);
+    same(
+        &encoder,
+        std::slice::from_ref(&frames.rows),
+        |encoder, inputs| {
+            let frames = frames.with_rows(inputs[0].clone());
+            vec![
+                encoder.encode_where(&frames, 3, |_| true).rows,
+                encoder.encode_where(&frames, 3, |clip| clip == 1).rows,
+                encoder.encode_where(&frames, 3, |_| false).rows,
             ]
         },
     );
@@ -236,6 +254,7 @@ fn check_fusion(sizes: &Sizes, text: &[usize], image: &[usize]) {
         let input = Fused {
             text: text.with_rows(inputs[0].clone()),
             image: image.with_rows(inputs[1].clone()),
+            frames: 1,
         };
         let (first, last) = (
             Chosen::first(&image.spans),

@@ -75,9 +75,9 @@ fn padding_is_invisible() {
     let image = model.encode_images(pixels(|_| 0.0, &device));
     let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
     assert_eq!(input, text([5, 6, 7, 8, 30, 31, 5, 9, 8, 32, 33, 34]));
-    let together = model.fuse(&model.encode_text(&input), &image);
+    let together = model.fuse(&model.encode_text(&input), &image, 1);
     let alone = TextInput::from_padded(&[5, 9, 8], &[1, 1, 1], 3);
-    let alone = model.fuse(&model.encode_text(&alone), &image.narrow(1, 1));
+    let alone = model.fuse(&model.encode_text(&alone), &image.narrow(1, 1), 1);
     for (one, other) in [(together.text, alone.text), (together.image, alone.image)] {
         let one = values(one.narrow(1, 1).rows);
         for (one, other) in one.into_iter().zip(values(other.rows)) {
@@ -138,20 +138,21 @@ fn a_part_is_what_it_is_in_the_whole() {
     let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
     let patches = model.vision.embed_patches(pixels(|_| 0.0, &device));
     let (text, image) = (model.encode_text(&input), model.encode_patches(&patches));
-    let fused = model.fuse(&text, &image);
+    let fused = model.fuse(&text, &image, 1);
     let second = |row: usize| row == 1;
     let (some_text, some_image) = (
         Chosen::whole(&text.spans, second),
         Chosen::new(&image.spans, vec![3, 10, 12]),
     );
-    let part = model.fuse_at(&text, &image, &some_text, &some_image);
+    let typed = model.typed(&text, &image, 1, 0);
+    let part = model.fusion.forward_at(typed, &some_text, &some_image);
     for (part, whole) in [
         (
             model.encode_text_where(&input, second),
             text.choose(&some_text),
         ),
         (
-            model.encode_patches_where(&patches, second),
+            model.encode_clips_where(&patches, 1, second),
             image.choose(&Chosen::whole(&image.spans, second)),
         ),
         (part.text, fused.text.choose(&some_text)),
@@ -172,10 +173,10 @@ fn both_streams_are_updated_in_parallel() {
     let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
     let tokens = model.encode_text(&input);
     let image = model.encode_images(pixels(|_| 0.0, &device));
-    let start = model.with_types(&tokens, &image);
+    let start = model.typed(&tokens, &image, 1, 0);
     let first = &model.fusion.image_layers[0];
     let expected = first.forward(start.image.clone(), &start.text);
-    let layers = model.fuse_all(&tokens, &image);
+    let layers = model.fuse_all(&tokens, &image, 1);
     assert_eq!(values(layers[0].image.rows.clone()), values(expected.rows));
     // A10: attention is a distribution over the other stream, and padding gets none of it.
     let probabilities = first.probabilities(start.image, &start.text);

@@ -30,7 +30,7 @@ fn both_calls(hub: &Hub, model: &Clip) {
 
         let pixels = hub.pixels(call);
         let patches = model.vision.embed_patches(pixels.clone());
-        let last = model.vision.encode_all(&patches).pop().unwrap();
+        let last = model.vision.encode_all(&patches, 1).pop().unwrap();
         hub.check(&name("vision.last_hidden_state"), last.rows);
         let pooled = model.vision.encode(&patches).first();
         hub.check(&name("vision.pooler_output"), pooled);

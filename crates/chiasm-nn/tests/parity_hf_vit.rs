@@ -33,7 +33,7 @@ fn parity_hf_vit() {
             let pixels = hub.pixels(call);
             if call == "a" {
                 let patches = model.encoder.embed_patches(pixels.clone());
-                for (index, hidden) in model.encoder.encode_all(&patches).iter().enumerate() {
+                for (index, hidden) in model.encoder.encode_all(&patches, 1).iter().enumerate() {
                     check_all(hub, &format!("a.hidden_states.{index}"), hidden);
                 }
             }
@@ -189,7 +189,7 @@ fn registers() {
         assert_eq!(report.missing, [""; 0]);
         assert_eq!(report.unexpected, [""; 0]);
         let patches = model.encoder.embed_patches(hub.pixels("a"));
-        let embedded = model.encoder.embed(&patches);
+        let embedded = model.encoder.embed(&patches, 1);
         assert_eq!(embedded.spans.common_length(), Some(1 + 4 + 16));
         let rows = embedded.rows.into_data().try_into_vec::<f32>().unwrap();
         for picture in rows.chunks_exact(21 * 64) {

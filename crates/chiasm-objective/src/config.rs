@@ -1,17 +1,32 @@
 //! Objectives as they stand in a recipe: an objective whose table is present is on.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Objective;
+
+/// What looks for what in the contrast of texts and images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ContrastDirection {
+    /// Texts for images and images for texts.
+    #[default]
+    Both,
+    /// Images for texts alone: the published fine-tuning for retrieval (`specs/scl.md` section 6.3).
+    ImageToText,
+}
 
 /// `[objectives.contrastive]`: image–text contrast of the towers' summaries (ITC,
 /// `specs/scl.md` section 2.2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContrastiveConfig {
-    /// Factor in the total loss. Default: 1; the loss is the mean of both directions.
+    /// Factor in the total loss. Default: 1; the loss is the mean of its directions.
     pub weight: f64,
+    /// What looks for what. Default: `both`.
+    pub direction: ContrastDirection,
 }
 
 /// `[objectives.matching]`: does this text belong to this image (ITM, section 2.3)?
@@ -54,9 +69,115 @@ pub struct GlobalCompletionConfig {
     pub with_replacement: bool,
 }
 
+/// `[objectives.local_completion]`: the meaning of hidden patches and masked words from the other
+/// modality (MLTC, section 2.6). The masked text, and the masked image beside which words are complete,
+/// are those of `global_completion`; the published values where that is off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LocalCompletionConfig {
+    /// Factor of the completion of patches in the total loss; 0 leaves it out. Default: 0.2.
+    pub image_weight: f64,
+    /// Factor of the completion of words in the total loss; 0 leaves it out. Default: 0.2.
+    pub text_weight: f64,
+    /// Share of patches hidden behind the mask token, the same ones in all frames of a clip.
+    /// Default: 0.3.
+    pub image_mask: f64,
+    /// Contrast temperature, constant. Default: 0.03.
+    pub temperature: f64,
+}
+
+/// What the classes of a classifier are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassSource {
+    /// The most frequent answers of the training samples.
+    #[default]
+    Answers,
+    /// The labels of the training samples, such as `entailment` or `true`.
+    Labels,
+}
+
+/// How far predicted and right classes are apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassLoss {
+    /// Every class is a question of its own: binary cross-entropy, summed over classes. A sample may
+    /// have several right classes, each right to a degree (VQA v2).
+    Binary,
+    /// One class is right: cross-entropy.
+    #[default]
+    CrossEntropy,
+}
+
+/// `[objectives.classification]`: a class for every pair of text and image, or text and several
+/// images (VQA, NLVR2, SNLI-VE; sections 6.1, 6.2, 6.5).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClassificationConfig {
+    /// Factor in the total loss. Default: 1.
+    pub weight: f64,
+    /// What the classes are. Default: `answers`.
+    pub classes: ClassSource,
+    /// The loss. Default: `cross_entropy`; `binary` for VQA v2.
+    pub loss: ClassLoss,
+    /// File with the answers to choose from, see `chiasm data answers`. Default: those of the training
+    /// samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<PathBuf>,
+    /// Questions that an answer must be the most frequent one of, where answers are counted. Default:
+    /// 9, which gives VQA v2's 3,129.
+    pub min_count: usize,
+}
+
+/// `[objectives.ranking]`: the right text of an image among those of others in the batch (section
+/// 6.3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RankingConfig {
+    /// Factor in the total loss. Default: 1.
+    pub weight: f64,
+    /// Texts that an image chooses from, its own included. Default: 16.
+    pub candidates: usize,
+}
+
 impl Default for ContrastiveConfig {
     fn default() -> Self {
-        Self { weight: 1.0 }
+        Self {
+            weight: 1.0,
+            direction: ContrastDirection::default(),
+        }
+    }
+}
+
+impl Default for LocalCompletionConfig {
+    fn default() -> Self {
+        Self {
+            image_weight: 0.2,
+            text_weight: 0.2,
+            image_mask: 0.3,
+            temperature: 0.03,
+        }
+    }
+}
+
+impl Default for ClassificationConfig {
+    fn default() -> Self {
+        Self {
+            weight: 1.0,
+            classes: ClassSource::default(),
+            loss: ClassLoss::default(),
+            vocabulary: None,
+            min_count: 9,
+        }
+    }
+}
+
+impl Default for RankingConfig {
+    fn default() -> Self {
+        Self {
+            weight: 1.0,
+            candidates: 16,
+        }
     }
 }
 
@@ -93,9 +214,9 @@ impl Default for GlobalCompletionConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectivesConfig {
-    /// Share of a batch that the objectives on the fusion encoder see (matching, MLM,
-    /// completion); the contrast sees all of it. They cost several times what it costs, and it
-    /// gains more from every further pair. Default: 1.
+    /// Share of a batch that the objectives on the fusion encoder see, that is all but the contrast,
+    /// which sees all of it. They cost several times what it costs, and it gains more from every
+    /// further pair. Default: 1.
     pub fused_share: f64,
     /// Image–text contrast.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +230,15 @@ pub struct ObjectivesConfig {
     /// Global semantic completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub global_completion: Option<GlobalCompletionConfig>,
+    /// Local semantic completion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_completion: Option<LocalCompletionConfig>,
+    /// Classes of pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classification: Option<ClassificationConfig>,
+    /// Ranking of candidates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranking: Option<RankingConfig>,
 }
 
 impl Default for ObjectivesConfig {
@@ -119,6 +249,9 @@ impl Default for ObjectivesConfig {
             matching: None,
             mlm: None,
             global_completion: None,
+            local_completion: None,
+            classification: None,
+            ranking: None,
         }
     }
 }
@@ -132,20 +265,67 @@ impl ObjectivesConfig {
         wanted.max(2).min(batch_size)
     }
 
-    /// Objectives that are on, in the order in which the published model lists them.
+    /// Objectives that are on, in the order of [`Objective::ALL`].
     #[must_use]
     pub fn enabled(&self) -> Vec<Objective> {
-        [
-            (self.matching.is_some(), Objective::Matching),
-            (self.mlm.is_some(), Objective::Mlm),
-            (self.contrastive.is_some(), Objective::Contrastive),
-            (
-                self.global_completion.is_some(),
-                Objective::GlobalCompletion,
-            ),
-        ]
-        .into_iter()
-        .filter_map(|(on, objective)| on.then_some(objective))
-        .collect()
+        let is_on = |objective: &Objective| match objective {
+            Objective::Matching => self.matching.is_some(),
+            Objective::Mlm => self.mlm.is_some(),
+            Objective::Contrastive => self.contrastive.is_some(),
+            Objective::GlobalCompletion => self.global_completion.is_some(),
+            Objective::LocalCompletion => self.local_completion.is_some(),
+            Objective::Classification => self.classification.is_some(),
+            Objective::Ranking => self.ranking.is_some(),
+        };
+        Objective::ALL.into_iter().filter(is_on).collect()
+    }
+
+    /// The same with this objective alone.
+    #[must_use]
+    pub fn only(&self, objective: Objective) -> Self {
+        let is = |other| objective == other;
+        Self {
+            fused_share: self.fused_share,
+            contrastive: self
+                .contrastive
+                .clone()
+                .filter(|_| is(Objective::Contrastive)),
+            matching: self.matching.clone().filter(|_| is(Objective::Matching)),
+            mlm: self.mlm.clone().filter(|_| is(Objective::Mlm)),
+            global_completion: self
+                .global_completion
+                .clone()
+                .filter(|_| is(Objective::GlobalCompletion)),
+            local_completion: self
+                .local_completion
+                .clone()
+                .filter(|_| is(Objective::LocalCompletion)),
+            classification: self
+                .classification
+                .clone()
+                .filter(|_| is(Objective::Classification)),
+            ranking: self.ranking.clone().filter(|_| is(Objective::Ranking)),
+        }
+    }
+
+    /// Whether texts are masked and images dropped for completion, and how.
+    #[must_use]
+    pub fn completion_masks(&self) -> Option<GlobalCompletionConfig> {
+        let needed = self.global_completion.is_some() || self.local_completion.is_some();
+        needed.then(|| self.global_completion.clone().unwrap_or_default())
+    }
+
+    /// Whether hidden patches are completed.
+    #[must_use]
+    pub fn completes_patches(&self) -> bool {
+        let weight = |config: &LocalCompletionConfig| config.image_weight;
+        self.local_completion.as_ref().map_or(0.0, weight) != 0.0
+    }
+
+    /// Whether masked words are completed.
+    #[must_use]
+    pub fn completes_words(&self) -> bool {
+        let weight = |config: &LocalCompletionConfig| config.text_weight;
+        self.local_completion.as_ref().map_or(0.0, weight) != 0.0
     }
 }

@@ -1,66 +1,150 @@
 //! Runs a [`ForwardPlan`]: every tower and fusion pass once, passes over the same image view stacked
 //! into one call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
 use chiasm_nn::{Fused, Tokens, VisionLanguageModel};
 
+use crate::classification::ClassTargets;
 use crate::masking::MatchingDraw;
 use crate::mlm::MlmTargets;
-use crate::plan::{ForwardPlan, FusionPass, ImageView, Pairing, TextView};
+use crate::plan::{
+    ForwardPlan, FusionPass, HIDDEN_PATCHES_PASS, ImageView, MASKED_IMAGE_PASS, MASKED_TEXT_PASS,
+    MLM_PASS, Pairing, TextView,
+};
+use crate::ranking::RankingDraw;
+
+/// Texts masked for completion.
+#[derive(Clone, Debug)]
+pub struct MaskedText {
+    /// With the mask token in place of some words.
+    pub input: TextInput,
+    /// Which tokens of the batch it stands for, counted without padding, ascending.
+    pub positions: Vec<usize>,
+}
 
 /// One batch on the device, with everything random already drawn.
 #[derive(Clone, Debug)]
 pub struct StepInput {
-    /// `[images, 3, side, side]`; the first `batch` images belong to the texts in order, any
-    /// further ones serve as negatives of matching.
-    pub pixel_values: Tensor<4>,
-    /// Texts as given.
+    /// `[images, frames, 3, side, side]`: the pictures of the first text, those of the second, and so
+    /// on. Further ones serve as negatives of matching.
+    pub pixel_values: Tensor<5>,
+    /// Pictures that a text speaks of together, at least 1. All objectives but classification look at
+    /// the first one alone.
+    pub pictures: usize,
+    /// Texts as given; those behind the last one with an image serve as negatives.
     pub clean: TextInput,
+    /// Texts that have an image of their own.
+    pub pairs: usize,
     /// The first so many pairs go through the fusion encoder; `fused` below.
     pub fused_size: usize,
     /// Texts corrupted for MLM, `fused` of them.
     pub mlm: Option<(TextInput, MlmTargets)>,
     /// Texts masked for completion, `fused` of them.
-    pub masked: Option<TextInput>,
-    /// Patches that stay in the masked view of the first `fused` images.
+    pub masked: Option<MaskedText>,
+    /// Patches that stay in the masked view of the first `fused` images, by number in the batch of all
+    /// frames of all images.
     pub kept_patches: Option<Chosen>,
+    /// Patches hidden behind the mask token in the first `fused` images, numbered in these images'
+    /// frames alone, ascending.
+    pub hidden_patches: Option<Vec<usize>>,
     /// Image each of the `fused` texts is matched against.
     pub matching: Option<MatchingDraw>,
+    /// Texts that each of the `fused` images is ranked with.
+    pub ranking: Option<RankingDraw>,
+    /// The right classes of the `fused` pairs.
+    pub classes: Option<ClassTargets>,
 }
 
 impl StepInput {
-    /// Number of texts.
+    /// Frames of an image: 1, or those of a clip.
     #[must_use]
-    pub fn batch_size(&self) -> usize {
-        self.clean.spans.batch()
+    pub fn frames(&self) -> usize {
+        self.pixel_values.dims()[1]
     }
 
     fn text(&self, view: TextView) -> Option<&TextInput> {
         match view {
             TextView::Clean => Some(&self.clean),
             TextView::Mlm => self.mlm.as_ref().map(|(text, _)| text),
-            TextView::Masked => self.masked.as_ref(),
+            TextView::Masked => self.masked.as_ref().map(|masked| &masked.input),
         }
     }
+
+    /// The first pictures of the `fused` texts among all images.
+    fn own_images(&self) -> Vec<usize> {
+        (0..self.fused_size)
+            .map(|row| row * self.pictures)
+            .collect()
+    }
+
+    /// Which texts meet which images in a pass; `None` when that was not drawn.
+    fn pairs_of(&self, pass: FusionPass) -> Option<Vec<(usize, usize)>> {
+        let fused = 0..self.fused_size;
+        let image = |row: usize, picture: usize| row * self.pictures + picture;
+        match pass.pairing {
+            Pairing::Own(picture) => Some(fused.map(|row| (row, image(row, picture))).collect()),
+            Pairing::Matching => {
+                let draw = self.matching.as_ref()?;
+                Some(fused.zip(draw.partner.iter().copied()).collect())
+            }
+            Pairing::Candidates => {
+                let draw = self.ranking.as_ref()?;
+                let of = |(row, texts): (usize, &Vec<usize>)| {
+                    let own = image(row, 0);
+                    texts.iter().map(|text| (*text, own)).collect::<Vec<_>>()
+                };
+                Some(fused.zip(&draw.candidates).flat_map(of).collect())
+            }
+        }
+    }
+}
+
+/// What a fusion pass gave: the tokens that losses read.
+#[derive(Clone, Debug)]
+pub struct FusedPass {
+    /// The tokens that were kept; the first of every text and the class tokens of every image are
+    /// among them and come first.
+    pub fused: Fused,
+    /// Which tokens of the whole pass these are, `[text tokens]` and `[image tokens]`, ascending.
+    kept: [Vec<usize>; 2],
+}
+
+impl FusedPass {
+    /// Tokens of the texts by number in the pass, `[rows, width]`.
+    #[must_use]
+    pub fn text_at(&self, rows: &[usize]) -> Tensor<2> {
+        at(&self.fused.text, &self.kept[0], rows)
+    }
+
+    /// Tokens of the images by number in the pass, `[rows, width]`.
+    #[must_use]
+    pub fn image_at(&self, rows: &[usize]) -> Tensor<2> {
+        at(&self.fused.image, &self.kept[1], rows)
+    }
+}
+
+fn at(tokens: &Tokens, kept: &[usize], rows: &[usize]) -> Tensor<2> {
+    let place = |row: &usize| kept.binary_search(row).ok();
+    tokens.token_rows(&rows.iter().filter_map(place).collect::<Vec<_>>())
 }
 
 /// What the passes of a plan gave.
 #[derive(Clone, Debug, Default)]
 pub struct Features {
-    /// Encoded images, class token first; the class token alone where no pass fuses the image.
+    /// Encoded images, class tokens first; these alone where no pass fuses the image. The dropped and
+    /// the hidden view have the first pictures of the `fused` pairs alone.
     pub images: BTreeMap<ImageView, Tokens>,
     /// Encoded texts: all of them in the clean view, `fused` in the others; the first token alone
     /// where no pass fuses the text.
     pub texts: BTreeMap<TextView, Tokens>,
-    /// Fused pairs: what the losses read of them. That is the first token of every text and image,
-    /// and behind it the masked tokens of a text corrupted for MLM.
-    pub fused: BTreeMap<FusionPass, Fused>,
-    /// Where the masked tokens stand in the fused text of the MLM pass, in the order of the targets.
-    pub asked: Vec<usize>,
+    /// Fused pairs.
+    pub fused: BTreeMap<FusionPass, FusedPass>,
+    /// The hidden patches as tokens of the fused images, in the order of the draw.
+    pub hidden: Vec<usize>,
 }
 
 /// Computes the features of a plan. A pass whose input was not drawn is left out, and so is the
@@ -72,15 +156,16 @@ pub fn forward(model: &VisionLanguageModel, plan: &ForwardPlan, input: &StepInpu
         texts: encode_texts(model, plan, input),
         ..Features::default()
     };
+    features.hidden = hidden_tokens(model, input);
     // One call for all passes over the same image view.
-    for view in [ImageView::Complete, ImageView::Dropped] {
+    for view in ImageView::ALL {
         let passes: Vec<FusionPass> = plan
             .fusions
             .iter()
             .copied()
             .filter(|pass| pass.image == view)
             .collect();
-        fuse(model, &passes, input, &mut features);
+        fuse(model, plan, &passes, input, &mut features);
     }
     features
 }
@@ -94,34 +179,60 @@ fn encode_images(
     if plan.images.is_empty() {
         return encoded;
     }
-    let patches = model.vision.embed_patches(input.pixel_values.clone());
+    let [images, frames, channels, height, width] = input.pixel_values.dims();
+    let pixels = input.pixel_values.clone();
+    let pixels = pixels.reshape([images * frames, channels, height, width]);
+    let patches = model.vision.embed_patches(pixels);
     if plan.images.contains(&ImageView::Complete) {
         // The fusion encoder reads whole pictures, the contrast class tokens alone.
-        let mut whole = vec![false; patches.spans.batch()];
-        for pass in &plan.fusions {
-            let read: Vec<usize> = match (pass.image, pass.pairing, &input.matching) {
-                (ImageView::Dropped, ..) | (_, Pairing::Matching, None) => Vec::new(),
-                (_, Pairing::Own, _) => (0..input.fused_size).collect(),
-                (_, Pairing::Matching, Some(draw)) => draw.partner.clone(),
-            };
-            for picture in read {
-                if let Some(whole) = whole.get_mut(picture) {
-                    *whole = true;
-                }
-            }
-        }
-        let is_whole = |picture: usize| whole.get(picture) == Some(&true);
-        let image = model.encode_patches_where(&patches, is_whole);
+        let whole: BTreeSet<usize> = plan
+            .fusions
+            .iter()
+            .filter(|pass| pass.image == ImageView::Complete)
+            .flat_map(|pass| input.pairs_of(*pass).unwrap_or_default())
+            .map(|(_, image)| image)
+            .collect();
+        let image = model.encode_clips_where(&patches, frames, |image| whole.contains(&image));
         encoded.insert(ImageView::Complete, image);
     }
     if let (true, Some(kept)) = (
         plan.images.contains(&ImageView::Dropped),
         &input.kept_patches,
     ) {
-        let kept = model.encode_patches(&patches.choose(kept));
+        let kept = model.encode_clips_where(&patches.choose(kept), frames, |_| true);
         encoded.insert(ImageView::Dropped, kept);
     }
+    if let (true, Some(hidden)) = (
+        plan.images.contains(&ImageView::Hidden),
+        &input.hidden_patches,
+    ) {
+        let own = input.own_images().into_iter();
+        let own: Vec<usize> = own
+            .flat_map(|image| image * frames..(image + 1) * frames)
+            .collect();
+        let patches = model.vision.hide(&patches.select(&own), hidden);
+        let encoded_hidden = model.encode_clips_where(&patches, frames, |_| true);
+        encoded.insert(ImageView::Hidden, encoded_hidden);
+    }
     encoded
+}
+
+/// The hidden patches as tokens of an encoded image: behind the class tokens of all frames come, frame
+/// by frame, registers and patches.
+fn hidden_tokens(model: &VisionLanguageModel, input: &StepInput) -> Vec<usize> {
+    let Some(hidden) = &input.hidden_patches else {
+        return Vec::new();
+    };
+    let frames = input.frames();
+    let patches = model.vision.num_patches();
+    let registers = model.vision.num_registers();
+    let image_len = frames * (1 + registers + patches);
+    let token = |row: &usize| {
+        let (frame, patch) = (row / patches, row % patches);
+        let (image, frame) = (frame / frames, frame % frames);
+        image * image_len + frames + frame * (registers + patches) + registers + patch
+    };
+    hidden.iter().map(token).collect()
 }
 
 fn encode_texts(
@@ -139,12 +250,17 @@ fn encode_texts(
     }
     let texts: Vec<&TextInput> = views.iter().map(|(_, text)| *text).collect();
     // The fusion encoder reads whole texts, the contrast first tokens alone.
+    let read: BTreeSet<(TextView, usize)> = plan
+        .fusions
+        .iter()
+        .flat_map(|pass| {
+            let pairs = input.pairs_of(*pass).unwrap_or_default();
+            pairs.into_iter().map(|(text, _)| (pass.text, text))
+        })
+        .collect();
     let whole: Vec<bool> = views
         .iter()
-        .flat_map(|(view, text)| {
-            let fused = plan.fusions.iter().any(|pass| pass.text == *view);
-            (0..text.spans.batch()).map(move |row| fused && row < input.fused_size)
-        })
+        .flat_map(|(view, text)| (0..text.spans.batch()).map(|row| read.contains(&(*view, row))))
         .collect();
     let encoded = model.encode_text_where(&TextInput::cat(&texts), |text| {
         whole.get(text) == Some(&true)
@@ -161,58 +277,114 @@ fn encode_texts(
         .collect()
 }
 
+/// Tokens that the losses of a plan read of a pass beside the summaries: of its texts, of its images.
+fn also_read(
+    plan: &ForwardPlan,
+    pass: FusionPass,
+    input: &StepInput,
+    features: &Features,
+) -> [Vec<usize>; 2] {
+    let has = |other| plan.fusions.contains(&other);
+    let masked = || {
+        let masked = input.masked.as_ref();
+        masked.map_or(Vec::new(), |masked| masked.positions.clone())
+    };
+    match pass {
+        MLM_PASS => {
+            let targets = input.mlm.as_ref().map(|(_, targets)| targets);
+            let asked = targets.map_or(Vec::new(), |targets| targets.positions.clone());
+            [asked, Vec::new()]
+        }
+        MASKED_IMAGE_PASS if has(MASKED_TEXT_PASS) => [masked(), Vec::new()],
+        MASKED_TEXT_PASS => [
+            if has(MASKED_IMAGE_PASS) {
+                masked()
+            } else {
+                Vec::new()
+            },
+            if has(HIDDEN_PATCHES_PASS) {
+                features.hidden.clone()
+            } else {
+                Vec::new()
+            },
+        ],
+        HIDDEN_PATCHES_PASS => [Vec::new(), features.hidden.clone()],
+        _ => [Vec::new(), Vec::new()],
+    }
+}
+
 fn fuse(
     model: &VisionLanguageModel,
+    plan: &ForwardPlan,
     passes: &[FusionPass],
     input: &StepInput,
     features: &mut Features,
 ) {
-    let count = input.fused_size;
-    let mut stacked: Vec<FusionPass> = Vec::new();
+    let frames = input.frames();
+    let mut stacked: Vec<(FusionPass, usize, [Vec<usize>; 2])> = Vec::new();
     let (mut texts, mut images) = (Vec::new(), Vec::new());
-    let (mut read, mut start) = (Vec::new(), 0);
+    let mut read = [Vec::new(), Vec::new()];
+    let mut start = [0, 0];
     for pass in passes {
-        let (Some(text), Some(image)) = (
+        let (Some(text), Some(image), Some(pairs)) = (
             features.texts.get(&pass.text),
             features.images.get(&pass.image),
+            input.pairs_of(*pass),
         ) else {
             continue;
         };
-        let image = match (pass.pairing, &input.matching) {
-            (Pairing::Own, _) => image.narrow(0, count),
-            (Pairing::Matching, Some(draw)) => image.select(&draw.partner),
-            (Pairing::Matching, None) => continue,
+        let (text_rows, image_rows): (Vec<usize>, Vec<usize>) = pairs.iter().copied().unzip();
+        // The other views have only the images that their passes read.
+        let image_rows = match pass.image {
+            ImageView::Complete => image_rows,
+            ImageView::Dropped | ImageView::Hidden => (0..pairs.len()).collect(),
         };
-        let text = text.narrow(0, count);
-        let mut rows = Chosen::first(&text.spans).rows;
-        if let (TextView::Mlm, Some((_, targets))) = (pass.text, &input.mlm) {
-            rows.extend(&targets.positions);
+        let picture = match pass.pairing {
+            Pairing::Own(picture) => picture,
+            Pairing::Matching | Pairing::Candidates => 0,
+        };
+        let (text, image) = (text.select(&text_rows), image.select(&image_rows));
+        let typed = model.typed(&text, &image, frames, picture);
+        let also = also_read(plan, *pass, input, features);
+        let summaries = [
+            Chosen::first(&text.spans),
+            Chosen::leading(&image.spans, frames),
+        ];
+        let tokens = [text.spans.tokens(), image.spans.tokens()];
+        let mut kept = [Vec::new(), Vec::new()];
+        for (stream, (summary, also)) in summaries.into_iter().zip(also).enumerate() {
+            let mut rows = summary.rows;
+            rows.extend(also);
             rows.sort_unstable();
             rows.dedup();
-            let place = |position: &usize| rows.binary_search(position).ok();
-            features.asked = targets.positions.iter().filter_map(place).collect();
+            read[stream].extend(rows.iter().map(|row| start[stream] + row));
+            start[stream] += tokens[stream];
+            kept[stream] = rows;
         }
-        read.extend(rows.into_iter().map(|row| start + row));
-        start += text.spans.tokens();
-        stacked.push(*pass);
-        texts.push(text);
-        images.push(image);
+        stacked.push((*pass, pairs.len(), kept));
+        texts.push(typed.text);
+        images.push(typed.image);
     }
     if stacked.is_empty() {
         return;
     }
-    let (texts, images) = (Tokens::cat(texts), Tokens::cat(images));
-    let read_texts = Chosen::new(&texts.spans, read);
-    let read_images = Chosen::first(&images.spans);
-    let fused = model.fuse_at(&texts, &images, &read_texts, &read_images);
-    for (index, pass) in stacked.into_iter().enumerate() {
-        let part = |tokens: &Tokens| tokens.narrow(index * count, count);
-        features.fused.insert(
-            pass,
-            Fused {
-                text: part(&fused.text),
-                image: part(&fused.image),
-            },
-        );
+    let joined = Fused {
+        text: Tokens::cat(texts),
+        image: Tokens::cat(images),
+        frames,
+    };
+    let [read_texts, read_images] = read;
+    let read_texts = Chosen::new(&joined.text.spans, read_texts);
+    let read_images = Chosen::new(&joined.image.spans, read_images);
+    let fused = model.fusion.forward_at(joined, &read_texts, &read_images);
+    let mut first = 0;
+    for (pass, count, kept) in stacked {
+        let fused = Fused {
+            text: fused.text.narrow(first, count),
+            image: fused.image.narrow(first, count),
+            frames,
+        };
+        first += count;
+        features.fused.insert(pass, FusedPass { fused, kept });
     }
 }

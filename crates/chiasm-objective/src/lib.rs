@@ -4,6 +4,7 @@
 //! objectives needs, [`forward`] computes each of them once, [`losses`] turns them into numbers.
 //! [`masking`] draws, on the host, everything that is random in a step.
 
+pub mod classification;
 pub mod completion;
 pub mod config;
 pub mod contrast;
@@ -12,6 +13,7 @@ pub mod losses;
 pub mod masking;
 pub mod mlm;
 pub mod plan;
+pub mod ranking;
 
 pub use config::ObjectivesConfig;
 pub use forward::{Features, StepInput};

@@ -3,15 +3,16 @@
 use burn::tensor::Tensor;
 use chiasm_nn::VisionLanguageModel;
 
-use crate::completion::completion_loss;
-use crate::config::ObjectivesConfig;
-use crate::contrast::contrastive_loss;
-use crate::forward::{Features, StepInput, forward};
-use crate::mlm::mlm_loss;
+use crate::classification::{ClassTargets, binary_loss};
+use crate::completion::{completion_loss, frame_completion_loss};
+use crate::config::{ContrastDirection, ObjectivesConfig};
+use crate::contrast::{contrastive_loss, image_to_text_loss};
+use crate::forward::{Features, FusedPass, StepInput, forward};
 use crate::plan::{
-    ForwardPlan, ImageView, MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MATCHING_PASS, MLM_PASS,
-    Objective, TextView,
+    ForwardPlan, FusionPass, HIDDEN_PATCHES_PASS, ImageView, MASKED_IMAGE_PASS, MASKED_TEXT_PASS,
+    MATCHING_PASS, MLM_PASS, Objective, RANKING_PASS, TextView, class_pass,
 };
+use crate::ranking::ranking_loss;
 
 /// One named loss.
 #[derive(Clone, Debug)]
@@ -22,6 +23,16 @@ pub struct LossTerm {
     pub weight: f64,
     /// Unweighted value, `[1]`.
     pub value: Tensor<1>,
+}
+
+impl LossTerm {
+    fn new(name: &'static str, weight: f64, value: Tensor<1>) -> Self {
+        Self {
+            name,
+            weight,
+            value,
+        }
+    }
 }
 
 /// All terms of a step.
@@ -54,15 +65,28 @@ impl Losses {
 /// Losses of a step, every encoder pass run once.
 #[must_use]
 pub fn shared(model: &VisionLanguageModel, config: &ObjectivesConfig, input: &StepInput) -> Losses {
-    let objectives = config.enabled();
-    let plan = ForwardPlan::for_objectives(&objectives);
-    terms(
+    let plan = ForwardPlan::new(config, input.pictures);
+    let step = Step {
         model,
         config,
-        &objectives,
         input,
-        &forward(model, &plan, input),
-    )
+        features: &forward(model, &plan, input),
+    };
+    let terms = config.enabled().into_iter().flat_map(|objective| {
+        match objective {
+            Objective::Matching => step.matching(),
+            Objective::Mlm => step.mlm(),
+            Objective::Contrastive => step.contrastive(),
+            Objective::GlobalCompletion => step.global_completion(),
+            Objective::LocalCompletion => step.local_completion(),
+            Objective::Classification => step.classification(),
+            Objective::Ranking => step.ranking(),
+        }
+        .unwrap_or_default()
+    });
+    Losses {
+        terms: terms.collect(),
+    }
 }
 
 /// The same losses with one set of passes an objective, as the published code runs them: the
@@ -76,112 +100,126 @@ pub fn unshared(
     let terms = config
         .enabled()
         .into_iter()
-        .flat_map(|objective| {
-            let plan = ForwardPlan::for_objectives(&[objective]);
-            let features = forward(model, &plan, input);
-            terms(model, config, &[objective], input, &features).terms
-        })
+        .flat_map(|objective| shared(model, &config.only(objective), input).terms)
         .collect();
     Losses { terms }
 }
 
-fn terms(
-    model: &VisionLanguageModel,
-    config: &ObjectivesConfig,
-    objectives: &[Objective],
-    input: &StepInput,
-    features: &Features,
-) -> Losses {
-    let terms = objectives
-        .iter()
-        .filter_map(|objective| match objective {
-            Objective::Matching => matching_terms(model, config, input, features),
-            Objective::Mlm => mlm_terms(model, config, input, features),
-            Objective::Contrastive => contrastive_terms(model, config, input, features),
-            Objective::GlobalCompletion => completion_terms(config, features),
-        })
-        .flatten()
-        .collect();
-    Losses { terms }
+/// A step whose passes are done. A loss whose input was not drawn is `None`.
+struct Step<'a> {
+    model: &'a VisionLanguageModel,
+    config: &'a ObjectivesConfig,
+    input: &'a StepInput,
+    features: &'a Features,
 }
 
-fn matching_terms(
-    model: &VisionLanguageModel,
-    config: &ObjectivesConfig,
-    input: &StepInput,
-    features: &Features,
-) -> Option<Vec<LossTerm>> {
-    let config = config.matching.as_ref()?;
-    let fused = features.fused.get(&MATCHING_PASS)?;
-    let draw = input.matching.as_ref()?;
-    let classifier = &model.match_head.classifier;
-    Some(vec![LossTerm {
-        name: "matching",
-        weight: config.weight,
-        value: classifier.cross_entropy(model.pooled(fused), &draw.labels),
-    }])
-}
+impl Step<'_> {
+    fn pass(&self, pass: FusionPass) -> Option<&FusedPass> {
+        self.features.fused.get(&pass)
+    }
 
-fn mlm_terms(
-    model: &VisionLanguageModel,
-    config: &ObjectivesConfig,
-    input: &StepInput,
-    features: &Features,
-) -> Option<Vec<LossTerm>> {
-    let config = config.mlm.as_ref()?;
-    let fused = features.fused.get(&MLM_PASS)?;
-    let (_, targets) = input.mlm.as_ref()?;
-    Some(vec![LossTerm {
-        name: "mlm",
-        weight: config.weight,
-        value: mlm_loss(model, &fused.text, &features.asked, &targets.labels),
-    }])
-}
+    fn matching(&self) -> Option<Vec<LossTerm>> {
+        let config = self.config.matching.as_ref()?;
+        let pooled = self.model.pooled(&self.pass(MATCHING_PASS)?.fused);
+        let draw = self.input.matching.as_ref()?;
+        let classifier = &self.model.match_head.classifier;
+        let value = classifier.cross_entropy(pooled, &draw.labels);
+        Some(vec![LossTerm::new("matching", config.weight, value)])
+    }
 
-fn contrastive_terms(
-    model: &VisionLanguageModel,
-    config: &ObjectivesConfig,
-    input: &StepInput,
-    features: &Features,
-) -> Option<Vec<LossTerm>> {
-    let config = config.contrastive.as_ref()?;
-    let text = features.texts.get(&TextView::Clean)?;
-    let image = features.images.get(&ImageView::Complete)?;
-    let image = image.narrow(0, input.batch_size());
-    Some(vec![LossTerm {
-        name: "contrastive",
-        weight: config.weight,
-        value: contrastive_loss(
-            model.project_text(text),
-            model.project_image(&image),
-            model.temperature.val(),
-        ),
-    }])
-}
+    fn mlm(&self) -> Option<Vec<LossTerm>> {
+        let config = self.config.mlm.as_ref()?;
+        let pass = self.pass(MLM_PASS)?;
+        let (_, targets) = self.input.mlm.as_ref()?;
+        let asked = pass.text_at(&targets.positions);
+        let value = self.model.mlm_head.loss(asked, &targets.labels);
+        Some(vec![LossTerm::new("mlm", config.weight, value)])
+    }
 
-fn completion_terms(config: &ObjectivesConfig, features: &Features) -> Option<Vec<LossTerm>> {
-    let config = config.global_completion.as_ref()?;
-    let masked_image = features.fused.get(&MASKED_IMAGE_PASS)?;
-    let masked_text = features.fused.get(&MASKED_TEXT_PASS)?;
-    // Each target comes from the pass in which the *other* modality is masked.
-    Some(vec![
-        LossTerm {
-            name: "global_completion_image",
-            weight: config.image_weight,
-            value: completion_loss(
-                masked_image.image_global(),
-                masked_text.image_global(),
-                config.temperature,
-            ),
-        },
-        LossTerm {
-            name: "global_completion_text",
-            weight: config.text_weight,
-            value: completion_loss(
-                masked_text.text_global(),
-                masked_image.text_global(),
-                config.temperature,
-            ),
-        },
-    ])
+    fn contrastive(&self) -> Option<Vec<LossTerm>> {
+        let config = self.config.contrastive.as_ref()?;
+        let text = self.features.texts.get(&TextView::Clean)?;
+        let image = self.features.images.get(&ImageView::Complete)?;
+        let own: Vec<usize> = (0..self.input.pairs)
+            .map(|row| row * self.input.pictures)
+            .collect();
+        let image = image.select(&own);
+        let image = self.model.project_image(&image, self.input.frames());
+        let temperature = self.model.temperature.val();
+        let value = match config.direction {
+            ContrastDirection::Both => {
+                let text = self.model.project_text(&text.narrow(0, self.input.pairs));
+                contrastive_loss(text, image, temperature)
+            }
+            ContrastDirection::ImageToText => {
+                image_to_text_loss(self.model.project_text(text), image, temperature)
+            }
+        };
+        Some(vec![LossTerm::new("contrastive", config.weight, value)])
+    }
+
+    /// Each target comes from the pass in which the *other* modality is masked.
+    fn global_completion(&self) -> Option<Vec<LossTerm>> {
+        let config = self.config.global_completion.as_ref()?;
+        let masked_image = &self.pass(MASKED_IMAGE_PASS)?.fused;
+        let masked_text = &self.pass(MASKED_TEXT_PASS)?.fused;
+        let (recovered, complete) = (masked_image.frame_globals(), masked_text.frame_globals());
+        let image = frame_completion_loss(recovered, complete, config.temperature);
+        let (recovered, complete) = (masked_text.text_global(), masked_image.text_global());
+        let text = completion_loss(recovered, complete, config.temperature);
+        Some(vec![
+            LossTerm::new("global_completion_image", config.image_weight, image),
+            LossTerm::new("global_completion_text", config.text_weight, text),
+        ])
+    }
+
+    /// As in global completion, targets come from the pass that masks the other modality.
+    fn local_completion(&self) -> Option<Vec<LossTerm>> {
+        let config = self.config.local_completion.as_ref()?;
+        let masked_text = self.pass(MASKED_TEXT_PASS)?;
+        let mut terms = Vec::new();
+        if self.config.completes_patches() {
+            let rows = &self.features.hidden;
+            let recovered = self.pass(HIDDEN_PATCHES_PASS)?.image_at(rows);
+            let complete = masked_text.image_at(rows);
+            let value = completion_loss(recovered, complete, config.temperature);
+            let name = "local_completion_image";
+            terms.push(LossTerm::new(name, config.image_weight, value));
+        }
+        if self.config.completes_words() {
+            let rows = &self.input.masked.as_ref()?.positions;
+            let recovered = masked_text.text_at(rows);
+            let complete = self.pass(MASKED_IMAGE_PASS)?.text_at(rows);
+            let value = completion_loss(recovered, complete, config.temperature);
+            let name = "local_completion_text";
+            terms.push(LossTerm::new(name, config.text_weight, value));
+        }
+        Some(terms)
+    }
+
+    fn classification(&self) -> Option<Vec<LossTerm>> {
+        let config = self.config.classification.as_ref()?;
+        let head = self.model.class_head.as_ref()?;
+        let pooled = (0..self.input.pictures)
+            .map(|picture| Some(self.model.pooled(&self.pass(class_pass(picture))?.fused)))
+            .collect::<Option<Vec<_>>>()?;
+        let pooled = Tensor::cat(pooled, 1);
+        let value = match self.input.classes.as_ref()? {
+            ClassTargets::Class(classes) => head.loss(pooled, classes),
+            ClassTargets::Worth(worth) => binary_loss(head.forward(pooled), worth),
+        };
+        Some(vec![LossTerm::new("classification", config.weight, value)])
+    }
+
+    fn ranking(&self) -> Option<Vec<LossTerm>> {
+        let config = self.config.ranking.as_ref()?;
+        let head = self.model.rank_head.as_ref()?;
+        let draw = self.input.ranking.as_ref()?;
+        let pooled = self.model.pooled(&self.pass(RANKING_PASS)?.fused);
+        let [pairs, _] = pooled.dims();
+        let images = draw.candidates.len().max(1);
+        let scores = head.forward(pooled).reshape([images, pairs / images]);
+        let value = ranking_loss(scores);
+        Some(vec![LossTerm::new("ranking", config.weight, value)])
+    }
 }

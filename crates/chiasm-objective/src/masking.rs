@@ -10,9 +10,11 @@ use chiasm_nn::Spans;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
 
-use crate::config::{GlobalCompletionConfig, MlmConfig, ObjectivesConfig};
-use crate::forward::StepInput;
+use crate::classification::ClassTargets;
+use crate::config::{ClassLoss, GlobalCompletionConfig, MlmConfig, ObjectivesConfig};
+use crate::forward::{MaskedText, StepInput};
 use crate::mlm::MlmTargets;
+use crate::ranking::RankingDraw;
 
 /// What masking must know of the tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +84,8 @@ impl<'a> TextRows<'a> {
         self.input_ids.len().checked_div(self.len).unwrap_or(0)
     }
 
-    /// The words a draw asks for, their places counted without padding.
-    fn targets(&self, draw: &MlmDraw) -> MlmTargets {
+    /// Flat positions, counted without padding.
+    fn packed(&self, positions: impl Iterator<Item = usize>) -> Vec<usize> {
         let mut packed = 0;
         let places: Vec<usize> = self
             .attention_mask
@@ -94,15 +96,9 @@ impl<'a> TextRows<'a> {
                 place
             })
             .collect();
-        let place = |position: &i64| places.get(usize::try_from(*position).ok()?).copied();
-        MlmTargets {
-            positions: draw.positions.iter().filter_map(place).collect(),
-            labels: draw
-                .labels
-                .iter()
-                .map(|label| u32::try_from(*label).unwrap_or(0))
-                .collect(),
-        }
+        positions
+            .filter_map(|position| places.get(position).copied())
+            .collect()
     }
 }
 
@@ -130,9 +126,9 @@ pub struct MlmDraw {
     /// `[batch, len]`.
     pub input_ids: Vec<i64>,
     /// Flat positions asked for.
-    pub positions: Vec<i64>,
+    pub positions: Vec<usize>,
     /// Original ids there.
-    pub labels: Vec<i64>,
+    pub labels: Vec<u32>,
 }
 
 /// Chooses words and corrupts them: 80 % become the mask token, 10 % a random word, 10 % stay.
@@ -163,8 +159,8 @@ pub fn mlm_draw(
             let Some(id) = draw.input_ids.get_mut(index) else {
                 continue;
             };
-            draw.positions.push(index as i64);
-            draw.labels.push(*id);
+            draw.positions.push(index);
+            draw.labels.push(u32::try_from(*id).unwrap_or(0));
             let dice = rng::unit_f64(&mut rng);
             if dice < 0.8 {
                 *id = vocabulary.mask_id;
@@ -201,16 +197,28 @@ fn words(
     groups
 }
 
-/// Texts masked for completion, `[batch, len]`: of n content tokens, `floor(ratio * n) + 1`
-/// become the mask token (all, if that is more), none in a text without content.
+/// Texts masked for completion.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CompletionDraw {
+    /// `[batch, len]`.
+    pub input_ids: Vec<i64>,
+    /// Flat positions of the mask token, ascending.
+    pub positions: Vec<usize>,
+}
+
+/// Masks texts for completion: of n content tokens, `floor(ratio * n) + 1` become the mask token (all,
+/// if that is more), none in a text without content.
 #[must_use]
 pub fn completion_text_draw(
     text: TextRows<'_>,
     vocabulary: &Vocabulary,
     config: &GlobalCompletionConfig,
     key: DrawKey<'_>,
-) -> Vec<i64> {
-    let mut masked = text.input_ids.to_vec();
+) -> CompletionDraw {
+    let mut masked = CompletionDraw {
+        input_ids: text.input_ids.to_vec(),
+        positions: Vec::new(),
+    };
     for row in 0..text.rows() {
         let mut rng = key.stream("completion text", row);
         let mut content = text.content(row, vocabulary);
@@ -228,11 +236,15 @@ pub fn completion_text_draw(
             content.into_iter().take(wanted).collect()
         };
         for column in chosen {
-            if let Some(id) = masked.get_mut(row * text.len + column) {
+            let index = row * text.len + column;
+            if let Some(id) = masked.input_ids.get_mut(index) {
                 *id = vocabulary.mask_id;
+                masked.positions.push(index);
             }
         }
     }
+    masked.positions.sort_unstable();
+    masked.positions.dedup();
     masked
 }
 
@@ -243,23 +255,92 @@ pub fn kept_patches(patches: usize, drop: f64) -> usize {
     (patches as f64 * (1.0 - drop)).floor() as usize
 }
 
-/// The patches kept of every image, in raster order within an image.
-#[must_use]
-pub fn patch_draw(batch: usize, patches: usize, drop: f64, key: DrawKey<'_>) -> Chosen {
-    let kept = kept_patches(patches, drop);
-    let mut flat = Vec::with_capacity(batch * kept);
-    for row in 0..batch {
-        let mut rng = key.stream("completion image", row);
+/// Some places of each of `batch` pictures, `count` of `patches`, ascending within a picture.
+fn places(
+    batch: usize,
+    patches: usize,
+    count: usize,
+    purpose: &str,
+    key: DrawKey<'_>,
+) -> Vec<Vec<usize>> {
+    let of = |row| {
+        let mut rng = key.stream(purpose, row);
         let mut order: Vec<usize> = (0..patches).collect();
-        partial_shuffle(&mut order, kept, &mut rng);
-        order.truncate(kept);
+        partial_shuffle(&mut order, count, &mut rng);
+        order.truncate(count);
         order.sort_unstable();
-        flat.extend(order.into_iter().map(|patch| row * patches + patch));
-    }
+        order
+    };
+    (0..batch).map(of).collect()
+}
+
+/// The patches kept of the first picture of every text, in raster order within a picture; of a clip
+/// the same ones in all frames.
+#[must_use]
+pub fn patch_draw(batch: usize, images: ImageRows<'_>, drop: f64, key: DrawKey<'_>) -> Chosen {
+    let (patches, frames) = (images.patches, images.frames);
+    let kept = kept_patches(patches, drop);
+    let places = places(batch, patches, kept, "completion image", key);
+    let of = |(row, places): (usize, &Vec<usize>)| {
+        let first = row * images.pictures * frames;
+        let frame = |frame| {
+            let start = (first + frame) * patches;
+            places.iter().map(move |place| start + place)
+        };
+        (0..frames).flat_map(frame).collect::<Vec<_>>()
+    };
     Chosen {
-        rows: flat,
-        spans: Spans::uniform(batch, kept),
+        rows: places.iter().enumerate().flat_map(of).collect(),
+        spans: Spans::uniform(batch * frames, kept),
     }
+}
+
+/// The patches hidden in the first picture of every text, `floor(mask * patches)` of each, numbered in
+/// these pictures alone; of a clip the same ones in all frames.
+#[must_use]
+pub fn hidden_draw(batch: usize, images: ImageRows<'_>, mask: f64, key: DrawKey<'_>) -> Vec<usize> {
+    let (patches, frames) = (images.patches, images.frames);
+    let hidden = (patches as f64 * mask).floor() as usize;
+    let places = places(batch, patches, hidden, "hidden patches", key);
+    let of = |(row, places): (usize, &Vec<usize>)| {
+        let frame = |frame| {
+            let start = (row * frames + frame) * patches;
+            places.iter().map(move |place| start + place)
+        };
+        (0..frames).flat_map(frame).collect::<Vec<_>>()
+    };
+    places.iter().enumerate().flat_map(of).collect()
+}
+
+/// The texts that each of the first `images` texts' image is ranked with: its own, then `candidates`
+/// - 1 of other samples with another text; as many for all as the one with the fewest has.
+#[must_use]
+pub fn ranking_draw(
+    text: TextRows<'_>,
+    images: usize,
+    candidates: usize,
+    key: DrawKey<'_>,
+) -> RankingDraw {
+    let row_ids = |row: usize| text.input_ids.get(row * text.len..(row + 1) * text.len);
+    let mut drawn: Vec<Vec<usize>> = (0..images)
+        .map(|row| {
+            let mut others: Vec<usize> = (0..text.rows())
+                .filter(|other| {
+                    key.samples.get(*other) != key.samples.get(row)
+                        && row_ids(*other) != row_ids(row)
+                })
+                .collect();
+            let wanted = candidates.saturating_sub(1);
+            partial_shuffle(&mut others, wanted, &mut key.stream("ranking", row));
+            others.truncate(wanted);
+            std::iter::once(row).chain(others).collect()
+        })
+        .collect();
+    let fewest = drawn.iter().map(Vec::len).min().unwrap_or(0);
+    for row in &mut drawn {
+        row.truncate(fewest);
+    }
+    RankingDraw { candidates: drawn }
 }
 
 /// Image each text is matched against, and 1 where it is its own.
@@ -302,15 +383,57 @@ pub fn matching_draw(text: TextRows<'_>, key: DrawKey<'_>) -> MatchingDraw {
     draw
 }
 
-/// Sizes of the pixel values of a batch.
+/// The pictures of a batch on the host.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageRows<'a> {
-    /// `[batch, 3, side, side]`.
+    /// `[batch, pictures, frames, 3, side, side]`.
     pub pixel_values: &'a [f32],
+    /// Pictures that a text speaks of together, at least 1.
+    pub pictures: usize,
+    /// Frames of a picture, at least 1; 1 unless it is a clip.
+    pub frames: usize,
     /// Side in pixels.
     pub image_size: usize,
-    /// Patches of one image.
+    /// Patches of one frame.
     pub patches: usize,
+}
+
+/// The right classes of a batch on the host.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassRows<'a> {
+    /// For each sample its right classes and what each is worth.
+    pub targets: &'a [Vec<(u32, f32)>],
+    /// Classes there are.
+    pub classes: usize,
+}
+
+impl ClassRows<'_> {
+    /// In the form that a loss takes: what each class is worth, or the one that is worth most.
+    fn targets(self, batch: usize, loss: ClassLoss) -> ClassTargets {
+        let rows = self.targets.iter().take(batch);
+        match loss {
+            ClassLoss::CrossEntropy => {
+                let best = |targets: &Vec<(u32, f32)>| {
+                    let best = targets
+                        .iter()
+                        .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+                    best.map_or(0, |(class, _)| *class)
+                };
+                ClassTargets::Class(rows.map(best).collect())
+            }
+            ClassLoss::Binary => {
+                let mut worth = vec![0.0; batch * self.classes];
+                for (targets, row) in rows.zip(worth.chunks_exact_mut(self.classes.max(1))) {
+                    for (class, value) in targets {
+                        if let Some(place) = row.get_mut(*class as usize) {
+                            *place = *value;
+                        }
+                    }
+                }
+                ClassTargets::Worth(worth)
+            }
+        }
+    }
 }
 
 /// Draws what the enabled objectives need and moves the batch to the device.
@@ -318,36 +441,67 @@ pub struct ImageRows<'a> {
 pub fn step_input(
     text: TextRows<'_>,
     images: ImageRows<'_>,
+    classes: Option<ClassRows<'_>>,
     vocabulary: &Vocabulary,
     config: &ObjectivesConfig,
     key: DrawKey<'_>,
     device: &Device,
 ) -> StepInput {
-    let fused_size = config.fused_size(text.rows());
+    let pairs = text.rows();
+    let fused_size = config.fused_size(pairs);
     let fused = text.first(fused_size);
     let view = |ids: &[i64]| TextInput::from_padded(ids, fused.attention_mask, fused.len);
-    let side = images.image_size;
-    let count = images.pixel_values.len() / (3 * side * side).max(1);
+    let (side, frames) = (images.image_size, images.frames);
+    let shape = [pairs * images.pictures, frames, 3, side, side];
+    let masks = config.completion_masks();
     StepInput {
         pixel_values: Tensor::from_data(
-            TensorData::new(images.pixel_values.to_vec(), [count, 3, side, side]),
+            TensorData::new(images.pixel_values.to_vec(), shape),
             device,
         ),
+        pictures: images.pictures,
         clean: TextInput::from_padded(text.input_ids, text.attention_mask, text.len),
+        pairs,
         fused_size,
         mlm: config.mlm.as_ref().map(|mlm| {
             let draw = mlm_draw(fused, vocabulary, mlm, key);
-            (view(&draw.input_ids), fused.targets(&draw))
+            let positions = fused.packed(draw.positions.iter().copied());
+            let targets = MlmTargets {
+                positions,
+                labels: draw.labels,
+            };
+            (view(&draw.input_ids), targets)
         }),
-        masked: config
-            .global_completion
+        masked: masks.as_ref().map(|masks| {
+            let draw = completion_text_draw(fused, vocabulary, masks, key);
+            MaskedText {
+                input: view(&draw.input_ids),
+                positions: fused.packed(draw.positions.into_iter()),
+            }
+        }),
+        kept_patches: masks
             .as_ref()
-            .map(|completion| view(&completion_text_draw(fused, vocabulary, completion, key))),
-        kept_patches: config
-            .global_completion
+            .map(|masks| patch_draw(fused_size, images, masks.image_drop, key)),
+        hidden_patches: config
+            .local_completion
             .as_ref()
-            .map(|completion| patch_draw(fused_size, images.patches, completion.image_drop, key)),
-        matching: config.matching.as_ref().map(|_| matching_draw(fused, key)),
+            .filter(|_| config.completes_patches())
+            .map(|local| hidden_draw(fused_size, images, local.image_mask, key)),
+        matching: config.matching.as_ref().map(|_| {
+            let mut draw = matching_draw(fused, key);
+            for partner in &mut draw.partner {
+                *partner *= images.pictures;
+            }
+            draw
+        }),
+        ranking: config
+            .ranking
+            .as_ref()
+            .map(|ranking| ranking_draw(text, fused_size, ranking.candidates, key)),
+        classes: match (&config.classification, classes) {
+            (Some(config), Some(classes)) => Some(classes.targets(fused_size, config.loss)),
+            _ => None,
+        },
     }
 }
 
@@ -455,9 +609,13 @@ mod tests {
             let config = GlobalCompletionConfig { with_replacement, ..Default::default() };
             let masked = completion_text_draw(text, &vocabulary(), &config, key);
             prop_assert_eq!(&masked, &completion_text_draw(text, &vocabulary(), &config, key));
+            let masked_ids = &masked.input_ids;
+            let is_masked = |index: &usize| masked_ids[*index] != ids[*index];
+            let places: Vec<usize> = (0..ids.len()).filter(is_masked).collect();
+            prop_assert_eq!(&masked.positions, &places);
             for (row, n) in lengths.iter().enumerate() {
                 let changed: Vec<usize> =
-                    (0..len).filter(|c| masked[row * len + c] != ids[row * len + c]).collect();
+                    (0..len).filter(|c| masked_ids[row * len + c] != ids[row * len + c]).collect();
                 prop_assert!(changed.iter().all(|c| *c > 0 && c <= n));
                 prop_assert!(changed.len() <= (0.4 * *n as f64).floor() as usize + 1);
                 prop_assert_eq!(changed.is_empty(), *n == 0);
@@ -476,8 +634,8 @@ mod tests {
             let key = DrawKey { seed, step: 3, samples: &samples };
             let draw = mlm_draw(text, &vocabulary(), &MlmConfig::default(), key);
             let chosen = |row: usize| draw.positions.iter()
-                .filter(|p| **p as usize / len == row)
-                .map(|p| *p as usize % len).collect::<Vec<_>>();
+                .filter(|p| **p / len == row)
+                .map(|p| *p % len).collect::<Vec<_>>();
             for (row, n) in lengths.iter().enumerate() {
                 let columns = chosen(row);
                 prop_assert_eq!(columns.is_empty(), *n == 0);
@@ -490,7 +648,7 @@ mod tests {
                 }
             }
             for (position, label) in draw.positions.iter().zip(&draw.labels) {
-                prop_assert_eq!(*label, ids[*position as usize]);
+                prop_assert_eq!(i64::from(*label), ids[*position]);
             }
         }
 
@@ -512,17 +670,52 @@ mod tests {
             }
         }
 
-        /// Invariant S4: distinct patches within the image, drawn apart for every sample.
+        /// Invariants S4, S6 and A5: distinct patches within the image, drawn apart for every sample,
+        /// the same ones in all frames of a clip.
         #[test]
-        fn kept_patches_are_distinct(batch in 1usize..8, patches in 5usize..80, seed in 0u64..1000) {
+        fn drawn_patches_are_distinct(
+            batch in 1usize..8,
+            patches in 5usize..80,
+            frames in 1usize..4,
+            pictures in 1usize..3,
+            seed in 0u64..1000,
+        ) {
             let samples: Vec<usize> = (0..batch).collect();
             let key = DrawKey { seed, step: 1, samples: &samples };
-            let flat = patch_draw(batch, patches, 0.8, key).rows;
+            let images = ImageRows { pixel_values: &[], pictures, frames, image_size: 0, patches };
             let kept = kept_patches(patches, 0.8);
-            prop_assert_eq!(flat.len(), batch * kept);
-            for (row, chunk) in flat.chunks(kept.max(1)).enumerate() {
-                prop_assert!(chunk.windows(2).all(|pair| pair[0] < pair[1]));
-                prop_assert!(chunk.iter().all(|i| *i / patches == row));
+            let hidden = (patches as f64 * 0.3).floor() as usize;
+            for (flat, count, pictures) in [
+                (patch_draw(batch, images, 0.8, key).rows, kept, pictures),
+                (hidden_draw(batch, images, 0.3, key), hidden, 1),
+            ] {
+                prop_assert_eq!(flat.len(), batch * frames * count);
+                for (number, frame) in flat.chunks(count.max(1)).enumerate() {
+                    let (row, frame_number) = (number / frames, number % frames);
+                    let picture = row * pictures * frames + frame_number;
+                    prop_assert!(frame.windows(2).all(|pair| pair[0] < pair[1]));
+                    prop_assert!(frame.iter().all(|i| *i / patches == picture));
+                    let first = &flat[row * frames * count..][..count];
+                    let same = frame.iter().zip(first).all(|(a, b)| a % patches == b % patches);
+                    prop_assert!(same);
+                }
+            }
+        }
+
+        /// The own text first, others of other samples behind it, as many for all.
+        #[test]
+        fn candidates_are_honest(batch in 1usize..20, wanted in 1usize..20, seed in 0u64..1000) {
+            let host = Host::new(&vec![4; batch]);
+            let samples: Vec<usize> = (0..batch).collect();
+            let key = DrawKey { seed, step: 0, samples: &samples };
+            let draw = ranking_draw(host.rows(), batch, wanted, key);
+            for (row, texts) in draw.candidates.iter().enumerate() {
+                prop_assert_eq!(texts[0], row);
+                prop_assert_eq!(texts.len(), wanted.min(batch));
+                let mut distinct = texts.clone();
+                distinct.sort_unstable();
+                distinct.dedup();
+                prop_assert_eq!(distinct.len(), texts.len());
             }
         }
     }

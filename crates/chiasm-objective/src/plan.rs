@@ -6,7 +6,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A pre-training objective.
+use crate::config::ObjectivesConfig;
+
+/// What a model can be trained for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
@@ -18,6 +20,25 @@ pub enum Objective {
     Contrastive,
     /// MVSC and MLSC.
     GlobalCompletion,
+    /// MLTC.
+    LocalCompletion,
+    /// Classes of pairs: VQA, NLVR2, SNLI-VE.
+    Classification,
+    /// The right text among others.
+    Ranking,
+}
+
+impl Objective {
+    /// All of them, in the order in which the published model lists them.
+    pub const ALL: [Self; 7] = [
+        Self::Matching,
+        Self::Mlm,
+        Self::Contrastive,
+        Self::GlobalCompletion,
+        Self::LocalCompletion,
+        Self::Classification,
+        Self::Ranking,
+    ];
 }
 
 impl fmt::Display for Objective {
@@ -27,6 +48,9 @@ impl fmt::Display for Objective {
             Self::Mlm => "mlm",
             Self::Contrastive => "contrastive",
             Self::GlobalCompletion => "global_completion",
+            Self::LocalCompletion => "local_completion",
+            Self::Classification => "classification",
+            Self::Ranking => "ranking",
         })
     }
 }
@@ -38,6 +62,23 @@ pub enum ImageView {
     Complete,
     /// A random few patches; the others never enter the encoder.
     Dropped,
+    /// All patches, of which a random few are the mask token.
+    Hidden,
+}
+
+impl ImageView {
+    /// All views.
+    pub const ALL: [Self; 3] = [Self::Complete, Self::Dropped, Self::Hidden];
+}
+
+impl fmt::Display for ImageView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Complete => "complete",
+            Self::Dropped => "most patches dropped",
+            Self::Hidden => "some patches hidden",
+        })
+    }
 }
 
 /// A view of the texts of a batch.
@@ -51,13 +92,25 @@ pub enum TextView {
     Masked,
 }
 
+impl fmt::Display for TextView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Clean => "clean",
+            Self::Mlm => "corrupted words",
+            Self::Masked => "masked words",
+        })
+    }
+}
+
 /// Which image a text is fused with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pairing {
-    /// Its own.
-    Own,
+    /// Its own; of several that it speaks of, the one with this number.
+    Own(usize),
     /// For about half of the texts another sample's.
     Matching,
+    /// Every image with its own text and with others.
+    Candidates,
 }
 
 /// One run of the fusion encoder over the batch.
@@ -71,6 +124,18 @@ pub struct FusionPass {
     pub pairing: Pairing,
 }
 
+impl fmt::Display for FusionPass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "image {}, text {}", self.image, self.text)?;
+        match self.pairing {
+            Pairing::Own(0) => Ok(()),
+            Pairing::Own(picture) => write!(f, ", picture {}", picture + 1),
+            Pairing::Matching => f.write_str(", half of them of other pairs"),
+            Pairing::Candidates => f.write_str(", each with all candidates"),
+        }
+    }
+}
+
 /// Complete image with the image that matching drew, clean text.
 pub const MATCHING_PASS: FusionPass = FusionPass {
     image: ImageView::Complete,
@@ -81,20 +146,42 @@ pub const MATCHING_PASS: FusionPass = FusionPass {
 pub const MLM_PASS: FusionPass = FusionPass {
     image: ImageView::Complete,
     text: TextView::Mlm,
-    pairing: Pairing::Own,
+    pairing: Pairing::Own(0),
 };
-/// Pass V of the completion objective: masked image, complete text.
+/// Pass V of the completion objectives: masked image, complete text.
 pub const MASKED_IMAGE_PASS: FusionPass = FusionPass {
     image: ImageView::Dropped,
     text: TextView::Clean,
-    pairing: Pairing::Own,
+    pairing: Pairing::Own(0),
 };
-/// Pass L of the completion objective: complete image, masked text.
+/// Pass L of the completion objectives: complete image, masked text.
 pub const MASKED_TEXT_PASS: FusionPass = FusionPass {
     image: ImageView::Complete,
     text: TextView::Masked,
-    pairing: Pairing::Own,
+    pairing: Pairing::Own(0),
 };
+/// Pass M of local completion: some patches hidden, complete text.
+pub const HIDDEN_PATCHES_PASS: FusionPass = FusionPass {
+    image: ImageView::Hidden,
+    text: TextView::Clean,
+    pairing: Pairing::Own(0),
+};
+/// Complete images, each with the texts that ranking chooses from.
+pub const RANKING_PASS: FusionPass = FusionPass {
+    image: ImageView::Complete,
+    text: TextView::Clean,
+    pairing: Pairing::Candidates,
+};
+
+/// Complete picture number `picture` of those that a text speaks of, clean text.
+#[must_use]
+pub fn class_pass(picture: usize) -> FusionPass {
+    FusionPass {
+        image: ImageView::Complete,
+        text: TextView::Clean,
+        pairing: Pairing::Own(picture),
+    }
+}
 
 /// Everything a step has to compute, without repetition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,28 +195,41 @@ pub struct ForwardPlan {
 }
 
 impl ForwardPlan {
-    /// Union of what the objectives need.
+    /// Union of what the objectives need, when a text speaks of `pictures` pictures.
     #[must_use]
-    pub fn for_objectives(objectives: &[Objective]) -> Self {
+    pub fn new(config: &ObjectivesConfig, pictures: usize) -> Self {
         let mut plan = Self::default();
-        for objective in objectives {
+        for objective in config.enabled() {
             match objective {
                 Objective::Contrastive => {
                     plan.images.insert(ImageView::Complete);
                     plan.texts.insert(TextView::Clean);
                 }
-                Objective::Matching => plan.add_fusion(MATCHING_PASS),
-                Objective::Mlm => plan.add_fusion(MLM_PASS),
+                Objective::Matching => plan.add(MATCHING_PASS),
+                Objective::Mlm => plan.add(MLM_PASS),
                 Objective::GlobalCompletion => {
-                    plan.add_fusion(MASKED_IMAGE_PASS);
-                    plan.add_fusion(MASKED_TEXT_PASS);
+                    plan.add(MASKED_IMAGE_PASS);
+                    plan.add(MASKED_TEXT_PASS);
                 }
+                Objective::LocalCompletion => {
+                    plan.add(MASKED_TEXT_PASS);
+                    if config.completes_words() {
+                        plan.add(MASKED_IMAGE_PASS);
+                    }
+                    if config.completes_patches() {
+                        plan.add(HIDDEN_PATCHES_PASS);
+                    }
+                }
+                Objective::Classification => {
+                    (0..pictures).for_each(|picture| plan.add(class_pass(picture)));
+                }
+                Objective::Ranking => plan.add(RANKING_PASS),
             }
         }
         plan
     }
 
-    fn add_fusion(&mut self, pass: FusionPass) {
+    fn add(&mut self, pass: FusionPass) {
         self.images.insert(pass.image);
         self.texts.insert(pass.text);
         self.fusions.insert(pass);
@@ -139,34 +239,40 @@ impl ForwardPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{
+        ContrastiveConfig, GlobalCompletionConfig, LocalCompletionConfig, MatchingConfig, MlmConfig,
+    };
 
-    const ALL: [Objective; 4] = [
-        Objective::Matching,
-        Objective::Mlm,
-        Objective::Contrastive,
-        Objective::GlobalCompletion,
-    ];
+    fn scl(local: bool) -> ObjectivesConfig {
+        ObjectivesConfig {
+            contrastive: Some(ContrastiveConfig::default()),
+            matching: Some(MatchingConfig::default()),
+            mlm: Some(MlmConfig::default()),
+            global_completion: Some(GlobalCompletionConfig::default()),
+            local_completion: local.then(LocalCompletionConfig::default),
+            ..ObjectivesConfig::default()
+        }
+    }
 
-    /// Invariant E2 of `specs/scl.md`: the reference runs 5 text, 5 image and 4 fusion passes.
+    fn sizes(plan: &ForwardPlan) -> [usize; 3] {
+        [plan.images.len(), plan.texts.len(), plan.fusions.len()]
+    }
+
+    /// Invariant E2 of `specs/scl.md`: the reference runs 5 text, 5 image and 4 fusion passes, with
+    /// local completion 6, 6 and 5.
     #[test]
     fn shared_plan_runs_every_distinct_input_once() {
-        let plan = ForwardPlan::for_objectives(&ALL);
-        assert_eq!(
-            (plan.images.len(), plan.texts.len(), plan.fusions.len()),
-            (2, 3, 4)
-        );
-        let unshared: Vec<_> = ALL
-            .iter()
-            .map(|o| ForwardPlan::for_objectives(&[*o]))
-            .collect();
-        assert_eq!(unshared.iter().map(|p| p.images.len()).sum::<usize>(), 5);
-        assert_eq!(unshared.iter().map(|p| p.texts.len()).sum::<usize>(), 5);
-        assert_eq!(unshared.iter().map(|p| p.fusions.len()).sum::<usize>(), 4);
+        assert_eq!(sizes(&ForwardPlan::new(&scl(false), 1)), [2, 3, 4]);
+        assert_eq!(sizes(&ForwardPlan::new(&scl(true), 1)), [3, 3, 5]);
+        let alone = |objective| sizes(&ForwardPlan::new(&scl(false).only(objective), 1));
+        let unshared = scl(false).enabled().into_iter().map(alone);
+        let unshared = unshared.fold([0; 3], |sum, sizes| [0, 1, 2].map(|i| sum[i] + sizes[i]));
+        assert_eq!(unshared, [5, 5, 4]);
     }
 
     #[test]
     fn contrast_alone_needs_no_fusion() {
-        let plan = ForwardPlan::for_objectives(&[Objective::Contrastive]);
+        let plan = ForwardPlan::new(&scl(false).only(Objective::Contrastive), 1);
         assert!(plan.fusions.is_empty());
     }
 }

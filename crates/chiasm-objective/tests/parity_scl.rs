@@ -17,13 +17,20 @@ use chiasm_nn::criterion::nce;
 use chiasm_nn::tokens::Chosen;
 use chiasm_nn::weights::{HostTensor, take_gradients};
 use chiasm_nn::{Spans, VisionLanguageModel, names};
+use chiasm_objective::classification::ClassTargets;
 use chiasm_objective::config::{
-    ContrastiveConfig, GlobalCompletionConfig, MatchingConfig, MlmConfig,
+    ClassificationConfig, ContrastDirection, ContrastiveConfig, GlobalCompletionConfig,
+    LocalCompletionConfig, MatchingConfig, MlmConfig, RankingConfig,
 };
+use chiasm_objective::forward::MaskedText;
 use chiasm_objective::masking::MatchingDraw;
 use chiasm_objective::mlm::MlmTargets;
-use chiasm_objective::plan::{ForwardPlan, MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MATCHING_PASS};
-use chiasm_objective::{Losses, ObjectivesConfig, StepInput, forward, losses};
+use chiasm_objective::plan::{
+    ForwardPlan, HIDDEN_PATCHES_PASS, MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MATCHING_PASS,
+    RANKING_PASS, class_pass,
+};
+use chiasm_objective::ranking::RankingDraw;
+use chiasm_objective::{Features, Losses, ObjectivesConfig, StepInput, forward, losses};
 use chiasm_testkit::{Case, assert_close};
 use common::{floats, load_model, text_input, values};
 
@@ -35,31 +42,67 @@ fn objectives(enabled: &[&str]) -> ObjectivesConfig {
         matching: on("matching").then(MatchingConfig::default),
         mlm: on("mlm").then(MlmConfig::default),
         global_completion: on("global_completion").then(GlobalCompletionConfig::default),
+        local_completion: on("local_completion").then(LocalCompletionConfig::default),
+        classification: on("classification").then(ClassificationConfig::default),
+        ranking: on("ranking").then(RankingConfig::default),
+    }
+}
+
+/// Pictures or clips of the case as clips.
+fn clips(case: &Case, name: &str, device: &Device) -> Tensor<5> {
+    let golden = case.tensor(&format!("inputs.{name}"));
+    match golden.shape.len() {
+        4 => floats::<4>(golden, device).unsqueeze_dim(1),
+        _ => floats(golden, device),
     }
 }
 
 /// Whatever inputs the case holds, as one step.
 fn step_input(case: &Case, device: &Device) -> StepInput {
     let has = |name: &str| case.tensors.contains_key(&format!("inputs.{name}"));
-    let own: Tensor<4> = floats(case.tensor("inputs.image"), device);
-    let batch = own.dims()[0];
-    let pixel_values = if has("false_image") {
-        Tensor::cat(
-            vec![own, floats(case.tensor("inputs.false_image"), device)],
-            0,
-        )
+    let (own, negatives) = if has("video") {
+        ("video", "false_video")
     } else {
-        own
+        ("image", "false_image")
     };
+    let (pixel_values, pictures) = if has("image_0") {
+        // The pictures of a text one after another.
+        let pair = ["image_0", "image_1"].map(|name| clips(case, name, device));
+        let [batch, frames, channels, height, width] = pair[0].dims();
+        let pair = Tensor::stack::<6>(pair.to_vec(), 1);
+        (
+            pair.reshape([2 * batch, frames, channels, height, width]),
+            2,
+        )
+    } else if has(negatives) {
+        let parts = [own, negatives].map(|name| clips(case, name, device));
+        (Tensor::cat(parts.to_vec(), 0), 1)
+    } else {
+        (clips(case, own, device), 1)
+    };
+    let [images, frames, ..] = pixel_values.dims();
     let clean = if has("text_ids") {
         "text_ids"
     } else {
         "text_ids_mlm"
     };
+    let clean = text_input(case, clean);
+    let texts = clean.spans.batch();
+    let pairs = texts.min(images / pictures);
+    let patches = (case.size("image_size") / case.size("patch")).pow(2);
+    // Numbers without padding of what a mask over texts marks.
+    let marked = |mask: &str| {
+        let keep = case.tensor("inputs.text_mask").i64s();
+        let marks = case.tensor(&format!("inputs.{mask}")).i64s();
+        let real = marks.into_iter().zip(keep).filter(|(_, keep)| *keep == 1);
+        let marked = real.enumerate().filter(|(_, (mark, _))| *mark == 1);
+        marked.map(|(place, _)| place).collect::<Vec<_>>()
+    };
     StepInput {
         pixel_values,
-        clean: text_input(case, clean),
-        fused_size: batch,
+        pictures,
+        pairs,
+        fused_size: pairs,
         mlm: has("text_labels_mlm").then(|| {
             let labels = case.tensor("inputs.text_labels_mlm").i64s();
             let mask = case.tensor("inputs.text_mask").i64s();
@@ -72,28 +115,56 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
             let targets = MlmTargets { positions, labels };
             (text_input(case, "text_ids_mlm"), targets)
         }),
-        masked: has("masked_text_ids").then(|| text_input(case, "masked_text_ids")),
+        masked: has("masked_text_ids").then(|| MaskedText {
+            input: text_input(case, "masked_text_ids"),
+            positions: if has("text_token_mask") {
+                marked("text_token_mask")
+            } else {
+                Vec::new()
+            },
+        }),
         kept_patches: has("drop_keep_indices").then(|| {
             let kept = case.tensor("inputs.drop_keep_indices");
-            let side = case.size("image_size") / case.size("patch");
-            let flat = kept.i64s().into_iter().enumerate();
+            let (batch, count) = (kept.shape[0], kept.shape[1]);
+            let rows = kept.i64s();
+            let of = |frame: usize| {
+                let row = &rows[frame / frames * count..][..count];
+                row.iter()
+                    .map(move |patch| frame * patches + *patch as usize)
+            };
             Chosen {
-                rows: flat
-                    .map(|(i, p)| i / kept.shape[1] * side * side + p as usize)
-                    .collect(),
-                spans: Spans::uniform(kept.shape[0], kept.shape[1]),
+                rows: (0..batch * frames).flat_map(of).collect(),
+                spans: Spans::uniform(batch * frames, count),
             }
+        }),
+        hidden_patches: has("image_token_mask").then(|| {
+            let mask = case.tensor("inputs.image_token_mask").i64s();
+            (0..mask.len()).filter(|place| mask[*place] == 1).collect()
         }),
         matching: has("itm_labels").then(|| {
             let labels = case.tensor("inputs.itm_labels").i64s();
             let rows = labels.iter().enumerate();
             MatchingDraw {
                 partner: rows
-                    .map(|(row, own)| row + (1 - *own as usize) * batch)
+                    .map(|(row, own)| row + (1 - *own as usize) * pairs)
                     .collect(),
                 labels: labels.iter().map(|label| *label as u32).collect(),
             }
         }),
+        ranking: (texts > pairs).then(|| RankingDraw {
+            candidates: vec![(0..texts).collect(); pairs],
+        }),
+        classes: if has("labels") {
+            let labels = case.tensor("inputs.labels").i64s();
+            Some(ClassTargets::Class(
+                labels.iter().map(|label| *label as u32).collect(),
+            ))
+        } else if has("targets") {
+            Some(ClassTargets::Worth(case.tensor("inputs.targets").f32s()))
+        } else {
+            None
+        },
+        clean,
     }
 }
 
@@ -115,6 +186,18 @@ fn published_gradients(
         };
         let name = path.name();
         let parts = names::split(names::published(&name), &host).into_iter();
+        // The reference names its classifiers after their tasks.
+        let parts = parts.flat_map(|(name, part)| {
+            let is_classifier = name.starts_with("classifier.");
+            let tasks = if is_classifier {
+                &["vqa_", "nlvr2_"][..]
+            } else {
+                &[""]
+            };
+            tasks
+                .iter()
+                .map(move |task| (format!("{task}{name}"), part.clone()))
+        });
         found.extend(parts.map(|(name, part)| (name, part.values)));
     });
     found
@@ -136,17 +219,28 @@ struct Checked {
     config: ObjectivesConfig,
 }
 
-/// Runs the objectives on the case, compares the named losses and every gradient the case has.
-fn check(name: &str, enabled: &[&str], expected: &[(&str, &str)]) -> Option<Checked> {
-    compute::with(Kernels::Plain, || check_here(name, enabled, expected))?;
-    compute::with(Kernels::Fused, || check_here(name, enabled, expected))
+impl Checked {
+    fn features(&self) -> Features {
+        let plan = ForwardPlan::new(&self.config, self.input.pictures);
+        forward::forward(&self.model, &plan, &self.input)
+    }
 }
 
-fn check_here(name: &str, enabled: &[&str], expected: &[(&str, &str)]) -> Option<Checked> {
+/// Runs the objectives on the case, compares the named losses and every gradient the case has.
+fn check(name: &str, enabled: &[&str], expected: &[(&str, &str)]) -> Option<Checked> {
+    check_with(name, &objectives(enabled), expected)
+}
+
+fn check_with(name: &str, config: &ObjectivesConfig, expected: &[(&str, &str)]) -> Option<Checked> {
+    compute::with(Kernels::Plain, || check_here(name, config, expected))?;
+    compute::with(Kernels::Fused, || check_here(name, config, expected))
+}
+
+fn check_here(name: &str, config: &ObjectivesConfig, expected: &[(&str, &str)]) -> Option<Checked> {
     let case = Case::open(name)?;
     let device = Device::flex().autodiff();
     let model = load_model(&case, &device);
-    let config = objectives(enabled);
+    let config = config.clone();
     let input = step_input(&case, &device);
     for compute in [losses::shared, losses::unshared] {
         let losses = compute(&model, &config, &input);
@@ -228,12 +322,11 @@ fn parity_scl_loss_itm() {
     let Some(done) = check("scl/loss_itm", &["matching"], &[("matching", "loss")]) else {
         return;
     };
-    let plan = ForwardPlan::for_objectives(&done.config.enabled());
-    let features = forward::forward(&done.model, &plan, &done.input);
+    let features = done.features();
     let logits = done
         .model
         .match_head
-        .forward(done.model.pooled(&features.fused[&MATCHING_PASS]));
+        .forward(done.model.pooled(&features.fused[&MATCHING_PASS].fused));
     done.case.assert_activations(
         "logits",
         &values(logits),
@@ -251,7 +344,7 @@ fn parity_scl_loss_mlm() {
     let image = done
         .model
         .encode_images(floats(done.case.tensor("inputs.image"), &done.device));
-    let fused = done.model.fuse(&done.model.encode_text(&text), &image);
+    let fused = done.model.fuse(&done.model.encode_text(&text), &image, 1);
     let logits = done.model.mlm_head.forward(fused.text.rows);
     let mask = done.case.tensor("inputs.text_mask").i64s();
     let expected = done.case.tensor("expected.logits").rows_where(&mask);
@@ -272,10 +365,9 @@ fn parity_scl_loss_scl() {
     ) else {
         return;
     };
-    let plan = ForwardPlan::for_objectives(&done.config.enabled());
-    let features = forward::forward(&done.model, &plan, &done.input);
+    let features = done.features();
     for (name, pass) in [("passV", MASKED_IMAGE_PASS), ("passL", MASKED_TEXT_PASS)] {
-        let fused = &features.fused[&pass];
+        let fused = &features.fused[&pass].fused;
         for (part, found) in [
             ("text_cls", fused.text_global()),
             ("image_cls", fused.image_global()),
@@ -352,4 +444,182 @@ fn shared_equals_unshared(done: &Checked) {
             assert!((a - b).abs() <= allowed, "{name}: {a} and {b}");
         }
     }
+}
+
+const GLSCL: [(&str, &str); 4] = [
+    ("global_completion_image", "loss_image_global"),
+    ("global_completion_text", "loss_text_global"),
+    ("local_completion_image", "loss_image_tokens"),
+    ("local_completion_text", "loss_text_tokens"),
+];
+
+#[test]
+fn parity_scl_loss_glscl() {
+    let names = ["global_completion", "local_completion"];
+    let mut expected = GLSCL.to_vec();
+    expected.push(("total", "loss"));
+    let Some(done) = check("scl/loss_glscl", &names, &expected) else {
+        return;
+    };
+    let features = done.features();
+    let hidden = &features.hidden;
+    let mask = done.case.tensor("inputs.image_token_mask").i64s();
+    for (name, pass) in [("passM", HIDDEN_PATCHES_PASS), ("passL", MASKED_TEXT_PASS)] {
+        let found = values(features.fused[&pass].image_at(hidden));
+        let golden = done.case.tensor(&format!("expected.{name}.image_feats"));
+        // The class token comes first in every row of the reference.
+        let per_image = mask.len() / golden.shape[0];
+        let with_class: Vec<i64> = mask
+            .chunks(per_image)
+            .flat_map(|row| std::iter::once(0).chain(row.iter().copied()))
+            .collect();
+        let expected = golden.rows_where(&with_class);
+        done.case.assert_activations(name, &found, &expected);
+    }
+    shared_equals_unshared(&done);
+}
+
+#[test]
+fn parity_scl_total_glscl() {
+    let names = [
+        "matching",
+        "mlm",
+        "contrastive",
+        "global_completion",
+        "local_completion",
+    ];
+    let expected = [
+        ("matching", "itm_loss"),
+        ("mlm", "mlm_loss"),
+        ("contrastive", "itc_loss"),
+        ("total", "total_loss"),
+    ];
+    if let Some(done) = check("scl/total_glscl", &names, &expected) {
+        shared_equals_unshared(&done);
+    }
+}
+
+/// Clips: the mean over frames of what the frames' class tokens give.
+fn check_clips(name: &str) {
+    let expected = [("completion", "loss")];
+    let Some(done) = check(name, &["global_completion"], &expected) else {
+        return;
+    };
+    let features = done.features();
+    let masked_text = &features.fused[&MASKED_TEXT_PASS].fused;
+    for (name, found) in [
+        ("passL.text_cls", values(masked_text.text_global())),
+        ("passL.image_cls", values(masked_text.frame_globals())),
+    ] {
+        let expected = done.case.tensor(&format!("expected.{name}"));
+        done.case.assert_activations(name, &found, expected);
+    }
+}
+
+#[test]
+fn parity_scl_loss_scl_video_f1() {
+    check_clips("scl/loss_scl_video_f1");
+}
+
+#[test]
+fn parity_scl_loss_scl_video_f2() {
+    check_clips("scl/loss_scl_video_f2");
+}
+
+#[test]
+fn parity_scl_loss_scl_video_f4() {
+    check_clips("scl/loss_scl_video_f4");
+}
+
+#[test]
+fn parity_scl_loss_video_f2() {
+    let expected = [
+        ("matching", "itm_loss"),
+        ("mlm", "mlm_loss"),
+        ("contrastive", "itc_loss"),
+        ("total", "total_loss"),
+    ];
+    let names = ["matching", "mlm", "contrastive"];
+    if let Some(done) = check("scl/loss_video_f2", &names, &expected) {
+        shared_equals_unshared(&done);
+    }
+}
+
+/// Every objective there is on clips at once: shared and unshared agree.
+#[test]
+fn everything_on_clips_can_be_shared() {
+    let Some(case) = Case::open("scl/loss_scl_video_f2") else {
+        return;
+    };
+    let device = Device::flex().autodiff();
+    let model = load_model(&case, &device);
+    let config = objectives(&["contrastive", "global_completion", "local_completion"]);
+    let mut input = step_input(&case, &device);
+    let patches = model.vision.num_patches();
+    let frames = input.frames() * input.pairs;
+    // The same patches in all frames.
+    let hidden = (0..frames).flat_map(|frame| [1, 4, 5].map(|patch| frame * patches + patch));
+    input.hidden_patches = Some(hidden.collect());
+    let losses = losses::shared(&model, &config, &input);
+    assert_eq!(losses.terms.len(), 5);
+    shared_equals_unshared(&Checked {
+        case,
+        device,
+        model,
+        input,
+        config,
+    });
+}
+
+fn check_classes(name: &str, loss: &str) {
+    let Some(done) = check(name, &["classification"], &[("classification", loss)]) else {
+        return;
+    };
+    let features = done.features();
+    let pooled = (0..done.input.pictures)
+        .map(|picture| {
+            done.model
+                .pooled(&features.fused[&class_pass(picture)].fused)
+        })
+        .collect();
+    let head = done.model.class_head.as_ref().unwrap();
+    let logits = values(head.forward(Tensor::cat(pooled, 1)));
+    let expected = done.case.tensor("expected.logits");
+    done.case.assert_activations("logits", &logits, expected);
+}
+
+#[test]
+fn parity_scl_loss_vqa() {
+    check_classes("scl/loss_vqa", "loss");
+}
+
+#[test]
+fn parity_scl_loss_nlvr2() {
+    check_classes("scl/loss_nlvr2", "loss");
+}
+
+#[test]
+fn parity_scl_loss_retrieval() {
+    let config = ObjectivesConfig {
+        contrastive: Some(ContrastiveConfig {
+            weight: 0.5,
+            direction: ContrastDirection::ImageToText,
+        }),
+        ..objectives(&["ranking"])
+    };
+    let Some(done) = check_with("scl/loss_retrieval", &config, &[("ranking", "rank_loss")]) else {
+        return;
+    };
+    let losses = losses::shared(&done.model, &done.config, &done.input);
+    let contrast = losses.get("contrastive").unwrap().mul_scalar(0.5);
+    let expected = done.case.tensor("expected.con_loss");
+    done.case
+        .assert_loss("contrastive", scalar(&contrast), expected);
+    let pooled = done
+        .model
+        .pooled(&done.features().fused[&RANKING_PASS].fused);
+    let scores = done.model.rank_head.as_ref().unwrap().forward(pooled);
+    let expected = done.case.tensor("expected.scores");
+    done.case
+        .assert_activations("scores", &values(scores), expected);
 }

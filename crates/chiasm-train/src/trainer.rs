@@ -427,9 +427,12 @@ impl Trainer {
             },
             ImageRows {
                 pixel_values: &batch.pixel_values,
+                pictures: 1,
+                frames: 1,
                 image_size: batch.image_size,
                 patches: self.model_config.vision.num_patches(),
             },
+            None,
             &self.vocabulary,
             &self.recipe.objectives,
             DrawKey {

@@ -78,6 +78,7 @@ impl Model {
                     tokenizer: published.tokenizer.as_ref(),
                     preprocess: published.preprocess.as_ref(),
                     max_text_len: encoder.max_text_len().unwrap_or(0),
+                    frames: 1,
                     device,
                     batch_size: BATCH_SIZE,
                 }

@@ -15,7 +15,6 @@ use chiasm_data::{
 use chiasm_nn::layers::normalize;
 use chiasm_nn::published::encoder::{EncodeError, Encoder, Pooling};
 use chiasm_nn::text::TextInput;
-use chiasm_nn::tokens::Chosen;
 use chiasm_nn::{Tokens, VisionLanguageModel};
 
 use crate::metrics::{Direction, Reranked, RetrievalError, ScoreMatrix, shortlist};
@@ -77,6 +76,8 @@ pub struct Embedder<'a> {
     pub preprocess: Option<&'a Preprocess>,
     /// Its longest text in tokens.
     pub max_text_len: usize,
+    /// Frames taken of a clip; 1 for pictures.
+    pub frames: usize,
     /// Where it runs.
     pub device: &'a Device,
     /// Pictures or texts a call.
@@ -116,7 +117,7 @@ impl Embedder<'_> {
         let preprocess = self
             .preprocess
             .ok_or(RetrievalTaskError::Lacks("pictures"))?;
-        let side = preprocess.image_size;
+        let (side, frames) = (preprocess.image_size, self.frames);
         let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
         for chunk in indices.chunks(self.batch_size.max(1)) {
             let pixels = eval_images(dataset, chunk, preprocess)?;
@@ -125,8 +126,8 @@ impl Embedder<'_> {
             embeds.push(normalize(match self.towers {
                 Towers::Own(model) => {
                     let patches = model.vision.embed_patches(pixels);
-                    let encoded = model.encode_patches_where(&patches, |_| keep_tokens);
-                    let embeds = model.project_image(&encoded);
+                    let encoded = model.encode_clips_where(&patches, frames, |_| keep_tokens);
+                    let embeds = model.project_image(&encoded, frames);
                     tokens.push(encoded);
                     embeds
                 }
@@ -186,8 +187,7 @@ impl Embedder<'_> {
             };
             let texts = text_tokens.select(&rows(|pair| pair.1));
             let images = image_tokens.select(&rows(|pair| pair.0));
-            let (text, image) = (Chosen::first(&texts.spans), Chosen::first(&images.spans));
-            let fused = model.fuse_at(&texts, &images, &text, &image);
+            let fused = model.fuse_globals(model.typed(&texts, &images, self.frames, 0));
             let logits = host(model.match_head.forward(model.pooled(&fused)))?;
             scores.extend(logits.chunks_exact(2).map(|pair| pair[1] - pair[0]));
             done(chunk.len());

@@ -19,6 +19,7 @@ mod rows;
 #[cfg(test)]
 mod testing;
 
+pub use attention::Scope;
 pub(crate) use attention::{AttentionForm, CrossAttention, SelfAttention};
 pub(crate) use bridge::{apply, edit};
 pub(crate) use dropout::Dropout;

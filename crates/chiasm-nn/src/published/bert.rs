@@ -121,11 +121,8 @@ impl Published for Bert {
     }
 
     fn adapt(config: &BertConfig, state: &mut StateDict) -> Result<Vec<Reshaped>, WeightError> {
-        let TextConfig {
-            max_text_len,
-            position_offset,
-            ..
-        } = config.encoder;
-        positions::fit_length(state, POSITIONS, position_offset, max_text_len)
+        let offset = config.encoder.position_offset;
+        let length = config.encoder.position_table().saturating_sub(offset);
+        positions::fit_length(state, POSITIONS, offset, length)
     }
 }

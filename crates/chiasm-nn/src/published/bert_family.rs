@@ -15,6 +15,7 @@ pub(crate) fn text_config(keys: Keys<'_>, layers: usize) -> Result<TextConfig, W
         num_heads: keys.heads("num_attention_heads", hidden_size)?,
         intermediate_size: keys.size("intermediate_size")?,
         max_text_len: keys.size("max_position_embeddings")?,
+        position_rows: 0,
         position_offset: 0,
         type_rows: keys.size("type_vocab_size")?,
         activation: keys.activation("hidden_act")?,

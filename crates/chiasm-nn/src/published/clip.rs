@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::keys::Keys;
 use super::positions::{self, Resampling};
 use super::{Published, Reshaped, turn, unpack};
+use crate::attention::Scope;
 use crate::block::{self, Block, BlockConfig};
 use crate::config::{Activation, VisionConfig};
 use crate::kernels::Norm;
@@ -103,7 +104,6 @@ impl ClipText {
             eps,
             dropout: 0.0,
             place: Norm::Before,
-            causal: true,
         };
         Self {
             words: Embedding::new(init, config.vocab_size, width),
@@ -145,7 +145,7 @@ impl ClipText {
             rows: self.words.forward(&input.ids) + self.positions.forward(&positions),
             spans: input.spans.clone(),
         };
-        let hidden = block::run(&self.blocks, embedded, chosen);
+        let hidden = block::run(&self.blocks, embedded, chosen, Scope::Causal);
         hidden.with_rows(self.norm.forward(hidden.rows.clone()))
     }
 }
@@ -179,7 +179,7 @@ impl Clip {
     #[must_use]
     pub fn embed_images(&self, pixel_values: Tensor<4>) -> Tensor<2> {
         let patches = self.vision.embed_patches(pixel_values);
-        let class = self.vision.encode_where(&patches, |_| false).first();
+        let class = self.vision.encode_where(&patches, 1, |_| false).first();
         self.image_projection.forward(class)
     }
 }

@@ -8,7 +8,7 @@ use super::Published;
 use super::bert_family::{self, text_config};
 use super::keys::Keys;
 use super::pairs::{PairError, Regions};
-use crate::attention::CrossAttention;
+use crate::attention::{CrossAttention, Scope};
 use crate::block::{self, Block, BlockConfig};
 use crate::config::TextConfig;
 use crate::fusion::Fused;
@@ -72,7 +72,14 @@ pub struct CrossLayer {
 }
 
 impl CrossLayer {
-    fn forward(&self, Fused { text, image }: Fused) -> Fused {
+    fn forward(
+        &self,
+        Fused {
+            text,
+            image,
+            frames,
+        }: Fused,
+    ) -> Fused {
         let look = |stream: &Tokens, other: &Tokens| {
             let norm = &self.cross_norm;
             self.cross
@@ -80,8 +87,9 @@ impl CrossLayer {
         };
         // Both look at what the other one was before.
         Fused {
-            text: self.text.forward(look(&text, &image)),
-            image: self.image.forward(look(&image, &text)),
+            text: self.text.forward(look(&text, &image), Scope::Whole),
+            image: self.image.forward(look(&image, &text), Scope::Whole),
+            frames,
         }
     }
 }
@@ -113,7 +121,8 @@ impl Lxmert {
         let all = Chosen::whole(&embedded.spans, |_| true);
         let towers = Fused {
             text: self.text.forward(texts),
-            image: block::run(&self.region_layers, embedded, &all),
+            image: block::run(&self.region_layers, embedded, &all, Scope::Whole),
+            frames: 1,
         };
         let layers = self.cross_layers.iter();
         Ok(layers.fold(towers, |streams, layer| layer.forward(streams)))
@@ -162,7 +171,6 @@ impl Published for Lxmert {
             eps,
             dropout: text.dropout,
             place: Norm::After,
-            causal: false,
         };
         let cross_layer = |_| CrossLayer {
             cross: CrossAttention::new(init, width, text.num_heads, text.dropout),

@@ -123,6 +123,30 @@ pub(super) fn fit_length(
     fit(state, name, |table| resize_length(table, offset, length))
 }
 
+/// Gives a table more rows, copies of its last one, or takes the last ones away.
+pub(super) fn fit_rows(
+    state: &mut StateDict,
+    name: &str,
+    wanted: usize,
+) -> Result<Vec<Reshaped>, WeightError> {
+    fit(state, name, |table| {
+        let (rows, width) = matrix(table)?;
+        if rows == 0 || wanted > MAX_ROWS {
+            return Err(format!("{rows} rows cannot become {wanted}"));
+        }
+        let last = table.values[(rows - 1) * width..].to_vec();
+        let mut values = table.values.clone();
+        values.truncate(wanted * width);
+        while values.len() < wanted * width {
+            values.extend(&last);
+        }
+        Ok(HostTensor {
+            shape: vec![wanted, width],
+            values,
+        })
+    })
+}
+
 fn fit(
     state: &mut StateDict,
     name: &str,

@@ -25,6 +25,15 @@ const GRID: [&str; 2] = [
     "vision.positions",
 ];
 
+/// Table of frame positions, published and ours.
+const TIME: [&str; 2] = [
+    "vision_transformer.visual.temporal_embed",
+    "vision.temporal",
+];
+
+/// Table of token types, published and ours.
+const TYPES: [&str; 2] = ["token_type_embeddings.weight", "token_types.weight"];
+
 /// Table of word positions, published and ours.
 const LENGTH: [&str; 2] = [
     "text_transformer.embeddings.position_embeddings.weight",
@@ -102,6 +111,10 @@ pub fn infer(found: &StateDict) -> Result<ModelConfig, WeightError> {
     (vision.hidden_size, vision.patch_size) = (patches[0], patches[2]);
     let rows = shape(GRID[0], 2)?[0];
     vision.image_size = rows.saturating_sub(1).isqrt() * vision.patch_size;
+    if let Some([.., frames, _]) = names.get(TIME[0]).map(Vec::as_slice) {
+        vision.max_frames = *frames;
+    }
+    vision.mask_token = names.contains_key("vision_transformer.visual.visual_mask_token");
     vision.layers = count("vision_transformer.visual.transformer.resblocks.");
     vision.num_heads = vision.hidden_size / HEAD;
     let up = "vision_transformer.visual.transformer.resblocks.0.mlp.c_fc.weight";
@@ -112,7 +125,12 @@ pub fn infer(found: &StateDict) -> Result<ModelConfig, WeightError> {
     fusion.layers = count("cross_modal_text_layers.");
     fusion.num_heads = fusion.hidden_size / HEAD;
     fusion.intermediate_size = shape("cross_modal_text_layers.0.intermediate.dense.weight", 2)?[0];
-    fusion.type_rows = shape("token_type_embeddings.weight", 2)?[0];
+    fusion.type_rows = shape(TYPES[0], 2)?[0];
+    if let Some([classes]) = names.get("classifier.3.bias").map(Vec::as_slice) {
+        let inner = shape("classifier.0.weight", 2)?;
+        (config.heads.classes, config.heads.pictures) = (*classes, inner[1] / inner[0]);
+    }
+    config.heads.ranking = names.contains_key("rank_output.weight");
     config.projection_size = shape("language_proj.3.weight", 2)?[0];
     config
         .validate()
@@ -120,7 +138,9 @@ pub fn infer(found: &StateDict) -> Result<ModelConfig, WeightError> {
     Ok(config)
 }
 
-/// Fits the position tables of a state dict, by published names or ours, to other sizes.
+/// Fits the tables of positions and of token types of a state dict, by published names or ours, to
+/// other sizes. Types of further pictures begin as the first picture's (NLVR2, `specs/scl.md`
+/// section 1.5).
 ///
 /// # Errors
 /// A table that cannot be given the size.
@@ -133,9 +153,19 @@ pub fn fit_positions(
         let how = Resampling::default();
         reshaped.extend(positions::fit_grid(state, name, &config.vision, how)?);
     }
-    let (offset, length) = (config.text.position_offset, config.text.max_text_len);
+    let offset = config.text.position_offset;
+    let length = config.text.position_table().saturating_sub(offset);
     for name in LENGTH {
         reshaped.extend(positions::fit_length(state, name, offset, length)?);
+    }
+    if config.vision.max_frames > 0 {
+        for name in TIME {
+            let frames = config.vision.max_frames;
+            reshaped.extend(positions::fit_length(state, name, 0, frames)?);
+        }
+    }
+    for name in TYPES {
+        reshaped.extend(positions::fit_rows(state, name, config.fusion.type_rows)?);
     }
     Ok(reshaped)
 }

@@ -13,6 +13,7 @@ use super::bert_family::{self, text_config};
 use super::keys::Keys;
 use super::pairs::{PairError, Pictures};
 use super::vit::Vit;
+use crate::attention::Scope;
 use crate::block;
 use crate::config::{TextConfig, VisionConfig};
 use crate::heads::Pooler;
@@ -77,7 +78,7 @@ impl Vilt {
     }
 
     fn encode(&self, embedded: Tokens, chosen: &Chosen) -> Tokens {
-        let hidden = block::run(&self.vision.blocks, embedded, chosen);
+        let hidden = block::run(&self.vision.blocks, embedded, chosen, Scope::Whole);
         hidden.with_rows(self.vision.norm_post.forward(hidden.rows.clone()))
     }
 
@@ -203,6 +204,8 @@ impl Published for Vilt {
             patch_bias: true,
             pre_norm: false,
             registers: 0,
+            max_frames: 0,
+            mask_token: false,
         };
         Ok(ViltConfig {
             text,

@@ -8,6 +8,7 @@ use super::Published;
 use super::bert_family::{self, text_config};
 use super::keys::Keys;
 use super::pairs::{PairError, Regions};
+use crate::attention::Scope;
 use crate::block;
 use crate::config::TextConfig;
 use crate::heads::Pooler;
@@ -54,7 +55,7 @@ impl VisualBert {
     ) -> Result<Tokens, PairError> {
         let embedded = self.embed(texts, regions)?;
         let all = Chosen::whole(&embedded.spans, |_| true);
-        Ok(block::run(&self.text.layers, embedded, &all))
+        Ok(block::run(&self.text.layers, embedded, &all, Scope::Whole))
     }
 
     /// One vector a pair, `[batch, width]`; of the text alone without regions.
@@ -68,7 +69,7 @@ impl VisualBert {
     ) -> Result<Tensor<2>, PairError> {
         let embedded = self.embed(texts, regions)?;
         let first = Chosen::first(&embedded.spans);
-        let hidden = block::run(&self.text.layers, embedded, &first);
+        let hidden = block::run(&self.text.layers, embedded, &first, Scope::Whole);
         Ok(self.pooler.forward(hidden.first()))
     }
 

@@ -58,7 +58,7 @@ impl Vit {
     #[must_use]
     pub fn class(&self, pixel_values: Tensor<4>) -> Tensor<2> {
         let patches = self.encoder.embed_patches(pixel_values);
-        self.encoder.encode_where(&patches, |_| false).first()
+        self.encoder.encode_where(&patches, 1, |_| false).first()
     }
 
     /// The pooler's summary of encoded pictures, `[batch, width]`, where there is a pooler.
@@ -110,6 +110,8 @@ impl VitConfig {
             patch_bias: true,
             pre_norm: false,
             registers: registers(names.get(REGISTERS).map(Vec::as_slice)),
+            max_frames: 0,
+            mask_token: false,
         };
         let mut config = Self::of(encoder);
         if names.contains_key(SCALE) && config.encoder.registers == 0 {
@@ -213,6 +215,8 @@ impl Published for Vit {
             patch_bias: true,
             pre_norm: false,
             registers,
+            max_frames: 0,
+            mask_token: false,
         };
         Ok(VitConfig::of(encoder))
     }

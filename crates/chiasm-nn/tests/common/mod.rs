@@ -5,22 +5,28 @@ use chiasm_nn::layers::Init;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::weights::{HostTensor, StateDict, load_state_dict, shapes};
 use chiasm_nn::{
-    Activation, FusionConfig, ModelConfig, TextConfig, VisionConfig, VisionLanguageModel, names,
+    Activation, FusionConfig, HeadsConfig, ModelConfig, TextConfig, VisionConfig,
+    VisionLanguageModel, names,
 };
 use chiasm_testkit::{Case, Golden};
 
-/// Heads of downstream tasks, which the pre-training model does not have.
-const OTHER_HEADS: [&str; 4] = [
-    "nlvr2_classifier.",
-    "vqa_classifier.",
-    "rank_output.",
-    "vision_transformer.visual.visual_mask_token",
-];
+/// Which of the case's classifiers is the model's, and the pictures of its texts. All cases share
+/// their weights, so each has both.
+fn classifier(case: &Case) -> (&'static str, usize) {
+    if case.dir.ends_with("scl/loss_nlvr2") {
+        ("nlvr2_classifier.", 2)
+    } else {
+        ("vqa_classifier.", 1)
+    }
+}
 
 /// Sizes from the case and, where the case does not state them, from its weights.
 pub(crate) fn model_config(case: &Case) -> ModelConfig {
     let hidden = case.size("hidden");
     let rows = |name: &str| case.tensor(&format!("weights.{name}")).shape[0];
+    let has = |name: &str| case.tensors.contains_key(&format!("weights.{name}"));
+    let temporal = "vision_transformer.visual.temporal_embed";
+    let (classifier, pictures) = classifier(case);
     ModelConfig {
         text: TextConfig {
             vocab_size: case.size("vocab"),
@@ -46,6 +52,12 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
             ),
             activation: Activation::QuickGelu,
             layer_norm_eps: 1e-5,
+            max_frames: if has(temporal) {
+                case.tensor(&format!("weights.{temporal}")).shape[1]
+            } else {
+                0
+            },
+            mask_token: has("vision_transformer.visual.visual_mask_token"),
             ..VisionConfig::default()
         },
         fusion: FusionConfig {
@@ -56,6 +68,11 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
             layer_norm_eps: 1e-12,
             dropout: 0.0,
             type_rows: rows("token_type_embeddings.weight"),
+        },
+        heads: HeadsConfig {
+            classes: rows(&format!("{classifier}3.bias")),
+            pictures,
+            ranking: true,
         },
         projection_size: rows("language_proj.3.weight"),
         temperature: 0.07,
@@ -68,18 +85,22 @@ pub(crate) fn load_model(case: &Case, device: &Device) -> VisionLanguageModel {
     let model = VisionLanguageModel::new(&Init::new(0, 0.02, device), &model_config(case));
     let mut published: StateDict = case
         .with_prefix("weights.")
-        .map(|(name, tensor)| {
-            (
-                name.to_owned(),
+        .filter_map(|(name, tensor)| {
+            let own = name.strip_prefix(classifier(case).0);
+            if own.is_none() && name.contains("_classifier.") {
+                return None;
+            }
+            let name = own.map_or(name.to_owned(), |name| format!("classifier.{name}"));
+            Some((
+                name,
                 HostTensor {
                     shape: tensor.shape.clone(),
                     values: tensor.f32s(),
                 },
-            )
+            ))
         })
         .collect();
     let ours = names::from_published(&shapes(&model), &mut published, names::published);
-    published.retain(|name, _| !OTHER_HEADS.iter().any(|head| name.starts_with(head)));
     assert!(
         published.is_empty(),
         "weights nobody wanted: {:?}",

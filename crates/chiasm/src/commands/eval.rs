@@ -59,6 +59,7 @@ pub(crate) fn embedder<'a>(
         tokenizer: Some(&trained.tokenizer),
         preprocess: Some(&trained.preprocess),
         max_text_len: trained.config.text.max_text_len,
+        frames: 1,
         device,
         batch_size: BATCH_SIZE,
     }

@@ -327,6 +327,7 @@ impl Observer for Watcher<'_> {
             tokenizer: Some(self.tokenizer),
             preprocess: Some(&preprocess),
             max_text_len: self.recipe.model.text.max_text_len,
+            frames: 1,
             device: self.device,
             batch_size: eval::BATCH_SIZE,
         };

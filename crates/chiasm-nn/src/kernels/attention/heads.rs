@@ -33,8 +33,45 @@ pub(super) struct Heads<'a> {
     pub(super) count: usize,
     /// Of probabilities.
     pub(super) dropout: Option<Dropout>,
-    /// Whether query i attends to keys 0 to i alone.
-    pub(super) causal: bool,
+    /// What a query sees of the keys of its sequence.
+    pub(super) scope: Scope,
+}
+
+/// What a token of a sequence that attends to itself sees of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    Whole,
+    /// Itself and what precedes it.
+    Causal,
+    /// The sequence is a clip of so many frames of equal length (at least 1, a divisor of the
+    /// length): the first token of every frame sees everything, the others their own frame.
+    Frames(usize),
+}
+
+impl Scope {
+    /// The work in a sequence of `queries` and `keys`: some queries and what they all see, the
+    /// pieces in the order of the queries.
+    pub(super) fn pieces(self, queries: usize, keys: usize) -> Vec<Piece> {
+        let cut = move |queries: Range<usize>, keys: Range<usize>| {
+            blocks(queries.len()).map(move |block| Piece {
+                queries: queries.start + block.start..queries.start + block.end,
+                keys: keys.clone(),
+            })
+        };
+        match self {
+            Self::Frames(count) if count > 1 && queries >= count => {
+                let len = queries / count;
+                let frames = (0..count).map(|frame| frame * len..(frame + 1) * len);
+                let of = |frame: Range<usize>| {
+                    cut(frame.start..frame.start + 1, 0..keys)
+                        .chain(cut(frame.start + 1..frame.end, frame))
+                };
+                frames.flat_map(of).collect()
+            }
+            _ => cut(0..queries, 0..keys).collect(),
+        }
+    }
 }
 
 /// What attention leaves for its backward pass.
@@ -46,10 +83,11 @@ pub(super) struct Attended {
     pub(super) logs: Vec<f32>,
 }
 
-/// Some queries of one sequence and all its keys, as rows of the packed batch.
-struct Piece {
-    queries: Range<usize>,
-    keys: Range<usize>,
+/// Some queries of one sequence and the keys that they see, counted in the sequence or in the
+/// packed batch.
+pub(super) struct Piece {
+    pub(super) queries: Range<usize>,
+    pub(super) keys: Range<usize>,
 }
 
 impl Heads<'_> {
@@ -78,9 +116,10 @@ impl Heads<'_> {
     fn pieces(&self) -> impl Iterator<Item = Piece> {
         let spans = self.queries.iter().zip(self.keys.iter());
         spans.flat_map(|(queries, keys)| {
-            blocks(queries.len()).map(move |block| Piece {
-                queries: queries.start + block.start..queries.start + block.end,
-                keys: keys.clone(),
+            let pieces = self.scope.pieces(queries.len(), keys.len());
+            pieces.into_iter().map(move |piece| Piece {
+                queries: queries.start + piece.queries.start..queries.start + piece.queries.end,
+                keys: keys.start + piece.keys.start..keys.start + piece.keys.end,
             })
         })
     }
@@ -140,7 +179,7 @@ impl Heads<'_> {
     /// Gives the keys that a causal query must not see a score whose exponential is 0; `first` is
     /// the number of the first query in its sequence.
     pub(super) fn hide_later(&self, scores: &mut [f32], keys: usize, first: usize) {
-        if self.causal {
+        if self.scope == Scope::Causal {
             for (query, row) in (first..).zip(scores.chunks_exact_mut(keys)) {
                 row[query + 1..].fill(f32::NEG_INFINITY);
             }

@@ -1,13 +1,11 @@
 //! The backward pass of attention, which puts gradients in the place of projections.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use super::super::gemm::{View, ViewMut, multiply_serial};
 use super::super::math::{dot, exp, simd};
 use super::super::rows::room;
-use super::heads::{Attended, Heads, blocks, cut};
+use super::heads::{Attended, Heads, Piece, cut};
 use super::projected::{Projected, Role};
 use crate::spans::Spans;
 
@@ -148,20 +146,21 @@ impl Heads<'_> {
         scratch: &mut Scratch,
         gradients: &mut HeadGradients,
     ) {
-        let (size, keys, scale) = (self.size(), sequence.keys, self.score_scale());
+        let (size, scale) = (self.size(), self.score_scale());
         for (gradient, rows) in [
             (&mut gradients.query, sequence.queries),
-            (&mut gradients.key, keys),
-            (&mut gradients.value, keys),
+            (&mut gradients.key, sequence.keys),
+            (&mut gradients.value, sequence.keys),
         ] {
             gradient.clear();
             gradient.resize(rows * size, 0.0);
         }
-        if keys == 0 {
-            return;
-        }
-        for block in blocks(sequence.queries) {
-            let queries = block.len();
+        for piece in self.scope.pieces(sequence.queries, sequence.keys) {
+            let block = piece.queries.clone();
+            let (queries, keys) = (block.len(), piece.keys.len());
+            if queries == 0 || keys == 0 {
+                continue;
+            }
             let weights = room(&mut scratch.weights, queries * keys);
             let scores = room(&mut scratch.scores, queries * keys);
             let part = |role, rows| {
@@ -170,7 +169,7 @@ impl Heads<'_> {
                     .head(role, self.width, rows, self.columns(head))
             };
             let query = part(Role::Query, block.clone());
-            let [key, value] = [Role::Key, Role::Value].map(|role| part(role, 0..keys));
+            let [key, value] = [Role::Key, Role::Value].map(|role| part(role, piece.keys.clone()));
             let first = block.start * self.width + self.columns(head).start;
             let d_context = &sequence.gradient[first..];
             let d_context = View::strided(d_context, queries, size, self.width);
@@ -180,13 +179,14 @@ impl Heads<'_> {
             self.hide_later(weights, keys, block.start);
             let out = ViewMut::new(scores, queries, keys);
             multiply_serial(out, d_context, value.t(), 1.0, false);
-            self.backward_softmax(sequence, head, block.clone(), scratch);
+            self.backward_softmax(sequence, head, &piece, scratch);
 
             let weights = View::new(&scratch.weights, queries, keys);
             let scores = View::new(&scratch.scores, queries, keys);
-            let out = ViewMut::new(&mut gradients.value, keys, size);
+            let seen = piece.keys.start * size..piece.keys.end * size;
+            let out = ViewMut::new(&mut gradients.value[seen.clone()], keys, size);
             multiply_serial(out, weights.t(), d_context, 1.0, true);
-            let out = ViewMut::new(&mut gradients.key, keys, size);
+            let out = ViewMut::new(&mut gradients.key[seen], keys, size);
             multiply_serial(out, scores.t(), query, scale, true);
             let out = &mut gradients.query[block.start * size..];
             let out = ViewMut::strided(out, queries, size, size);
@@ -200,10 +200,10 @@ impl Heads<'_> {
         &self,
         sequence: &Sequence,
         head: usize,
-        block: Range<usize>,
+        piece: &Piece,
         scratch: &mut Scratch,
     ) {
-        let keys = sequence.keys;
+        let (block, keys) = (piece.queries.clone(), piece.keys.len());
         let factors = room(&mut scratch.factors, keys);
         let features = |i: usize| {
             let columns = self.columns(head);

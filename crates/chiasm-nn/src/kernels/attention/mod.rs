@@ -16,5 +16,6 @@ mod sublayer;
 mod tests;
 
 pub(crate) use cross_attention::CrossAttention;
+pub use heads::Scope;
 pub(crate) use self_attention::SelfAttention;
 pub(crate) use sublayer::Form as AttentionForm;

@@ -6,7 +6,7 @@ use super::super::dropout::Dropout;
 use super::super::math::{add, simd};
 use super::super::norm::{Affine, Moments, Norm};
 use super::super::rows::{self, BLOCK, room, zeros};
-use super::heads::{Attended, Heads};
+use super::heads::{Attended, Heads, Scope};
 use super::map::Map;
 use super::projected::Projected;
 use crate::spans::Spans;
@@ -26,8 +26,8 @@ pub(crate) struct Form {
     pub(crate) dropout: Option<Dropout>,
     /// Of what is added to x.
     pub(crate) residual_dropout: Option<Dropout>,
-    /// Whether token i attends to tokens 0 to i alone; only where a sequence attends to itself.
-    pub(crate) causal: bool,
+    /// What a token sees of its sequence; the whole of another one.
+    pub(crate) scope: Scope,
 }
 
 impl Form {
@@ -48,7 +48,7 @@ impl Form {
                 width: self.width,
                 count: self.heads,
                 dropout: self.dropout,
-                causal: self.causal,
+                scope: self.scope,
             },
             norm: self.norm,
             affine: Affine::new(gain, bias, self.eps),
