@@ -488,6 +488,8 @@ pub struct Annotations {
     pub size: Option<(u32, u32)>,
     /// Answers to the question that the text is, most frequent first.
     pub answers: Vec<Answer>,
+    /// How many people were asked, where the source keeps not every answer.
+    pub asked: Option<u32>,
     /// Class of the sample: `true`, `entailment`, ...
     pub label: Option<String>,
     /// What a report splits its figures by, as `(question_type, what is this)`.

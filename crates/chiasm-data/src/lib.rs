@@ -45,6 +45,7 @@ pub mod resample;
 pub mod rng;
 mod simd;
 pub mod subword;
+pub mod targets;
 pub mod thumbnail;
 pub mod tokenizer;
 pub mod transform;
@@ -67,6 +68,7 @@ pub use loader::{HostBatch, Loader, LoaderConfig, Prefetch, encode_texts, eval_i
 pub use readers::{OpenOptions, Opened, open};
 pub use regions::Regions;
 pub use resample::Filter;
+pub use targets::Targets;
 pub use thumbnail::thumbnail;
 pub use tokenizer::{Encoded, SpecialIds, TextTokenizer, TokenizerError, TokenizerKind};
 pub use transform::{Normalisation, Preprocess, Resize, TransformError};
