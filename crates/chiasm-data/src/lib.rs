@@ -38,6 +38,7 @@ pub mod frames;
 pub mod grouping;
 mod jpeg;
 pub mod loader;
+pub mod mix;
 pub mod phash;
 pub mod readers;
 pub mod regions;
@@ -64,7 +65,8 @@ pub use dataset::{
 pub use decode::{AlphaRule, DecodeError, Limits, Rgb, decode, decode_rgb};
 pub use error::DataError;
 pub use frames::{ClipError, ClipLimits, Frames, SampledFrames, Sampling, SamplingKind};
-pub use loader::{HostBatch, Loader, LoaderConfig, Prefetch, encode_texts, eval_images};
+pub use loader::{HostBatch, Loader, LoaderConfig, Views, encode_texts, eval_images};
+pub use mix::{Mix, Prefetch};
 pub use readers::{OpenOptions, Opened, open};
 pub use regions::Regions;
 pub use resample::Filter;
