@@ -199,10 +199,18 @@ impl Vocabulary {
         self.index.get(&normalise(answer)).copied()
     }
 
-    /// What each class is worth as an answer, `(class, 0 to 1)`, lowest class first; the others are
+    /// What each class is worth as an answer of ten people, `(class, 0 to 1)`, lowest class first; the others are
     /// worth nothing. Answers that are the same in normal form count together; those that are not in
     /// the vocabulary do not count.
     pub fn targets(&self, answers: &[Answer]) -> Vec<(usize, f32)> {
+        let counts = self.counts(answers).into_iter();
+        counts
+            .map(|(class, count)| (class, soft_score(count)))
+            .collect()
+    }
+
+    /// How many people gave each class as an answer, lowest class first.
+    pub(crate) fn counts(&self, answers: &[Answer]) -> Vec<(usize, u32)> {
         let mut counts: Vec<(usize, u32)> = Vec::new();
         for answer in answers {
             let Some(class) = self.class(&answer.text) else {
@@ -214,10 +222,7 @@ impl Vocabulary {
             }
         }
         counts.sort_unstable();
-        let targets = counts.into_iter();
-        targets
-            .map(|(class, count)| (class, soft_score(count)))
-            .collect()
+        counts
     }
 
     /// Reads a vocabulary in either [`Form`]. Answers are taken as they are.

@@ -613,9 +613,13 @@ mod tests {
         set.samples[1].visual = copy.into();
         set.samples[2].visual = smaller.into();
         set.samples[3].visual = Visual::Images(vec![first.clone(), second.clone()]);
-        set.samples[4].visual = Visual::Clip(Clip::Frames(vec![first, second]));
-        let own = &mut set.samples[0].annotations;
+        set.samples[4].visual = Visual::Clip(Clip::Frames(vec![first.clone(), second]));
         let rect = Rect::from_pixels([0.0, 0.0, 1.0, 1.0], 2.0, 2.0);
+        set.samples[0].visual = Visual::Strip {
+            image: first.clone(),
+            parts: rect.into_iter().collect(),
+        };
+        let own = &mut set.samples[0].annotations;
         own.answers = ["yes", "no"]
             .map(|text| Answer {
                 text: text.to_owned(),

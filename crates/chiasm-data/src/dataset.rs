@@ -17,6 +17,7 @@ use chiasm_format::source::read_exact_at;
 
 use crate::decode::MAX_FILE_BYTES;
 use crate::error::DataError;
+use crate::resample::Window;
 
 /// Which part of a benchmark a sample belongs to. A type and not a string, so that `val` and `test`
 /// cannot be mixed up by a typo.
@@ -242,6 +243,13 @@ pub enum Visual {
     Image(ImageSource),
     /// Several pictures that a text speaks of together (NLVR2: left, right).
     Images(Vec<ImageSource>),
+    /// One picture whose parts a text speaks of together (NLVR: three boxes in a row).
+    Strip {
+        /// The whole picture.
+        image: ImageSource,
+        /// Its parts, in order.
+        parts: Vec<Rect>,
+    },
     /// Moving pictures.
     Clip(Clip),
 }
@@ -276,9 +284,20 @@ impl Visual {
     /// Every source in it, in order.
     pub fn sources(&self) -> &[ImageSource] {
         match self {
-            Self::Image(image) | Self::Clip(Clip::Animation(image)) => std::slice::from_ref(image),
+            Self::Image(image) | Self::Strip { image, .. } | Self::Clip(Clip::Animation(image)) => {
+                std::slice::from_ref(image)
+            }
             Self::Images(images) | Self::Clip(Clip::Frames(images)) => images,
             Self::Clip(Clip::Video(_)) => &[],
+        }
+    }
+
+    /// How many pictures a text speaks of together: several pictures, the parts of a strip, else 1.
+    pub fn pictures(&self) -> usize {
+        match self {
+            Self::Images(images) => images.len(),
+            Self::Strip { parts, .. } => parts.len(),
+            Self::Image(_) | Self::Clip(_) => 1,
         }
     }
 
@@ -380,6 +399,28 @@ impl Rect {
         // Comparisons with NaN are false.
         (width > 0.0 && height > 0.0 && rect.x2 > rect.x1 && rect.y2 > rect.y1).then_some(rect)
     }
+
+    /// The pixels of a picture `width x height` that the box touches: at least one, and none outside
+    /// the picture. A hundredth of a pixel is no touch; fractions in 32 bits are not finer than that.
+    pub fn pixels(self, width: usize, height: usize) -> Window {
+        const TOUCH: f64 = 0.01;
+        let side = |from: f32, to: f32, whole: usize| {
+            // What is not a number becomes 0.
+            let at = |fraction: f32| f64::from(fraction.clamp(0.0, 1.0)) * whole as f64;
+            let start = (at(from) + TOUCH).floor() as usize;
+            let end = (at(to) - TOUCH).ceil() as usize;
+            let start = start.min(whole.saturating_sub(1));
+            (start, end.saturating_sub(start).max(1))
+        };
+        let (x, width) = side(self.x1, self.x2, width);
+        let (y, height) = side(self.y1, self.y2, height);
+        Window {
+            x,
+            y,
+            width,
+            height,
+        }
+    }
 }
 
 /// A part of a text and where what it names is to be seen.
@@ -447,6 +488,8 @@ pub struct Annotations {
     pub size: Option<(u32, u32)>,
     /// Answers to the question that the text is, most frequent first.
     pub answers: Vec<Answer>,
+    /// How many people were asked, where the source keeps not every answer.
+    pub asked: Option<u32>,
     /// Class of the sample: `true`, `entailment`, ...
     pub label: Option<String>,
     /// What a report splits its figures by, as `(question_type, what is this)`.
@@ -695,6 +738,30 @@ mod tests {
                 .to_string()
                 .contains("has 2 samples")
         );
+    }
+
+    #[test]
+    fn a_box_covers_the_pixels_it_touches() {
+        let pixels = |x1, x2, whole| {
+            let rect = Rect {
+                x1,
+                y1: 0.0,
+                x2,
+                y2: 1.0,
+            };
+            let window = rect.pixels(whole, 7);
+            assert_eq!((window.y, window.height), (0, 7));
+            (window.x, window.width)
+        };
+        assert_eq!(pixels(0.375, 0.625, 400), (150, 100));
+        // Thirds are not exact.
+        assert_eq!(pixels(1.0 / 3.0, 2.0 / 3.0, 300), (100, 100));
+        assert_eq!(pixels(0.25, 0.5, 10), (2, 3), "outward");
+        assert_eq!(pixels(0.5, 0.5, 10), (5, 1), "never empty");
+        assert_eq!(pixels(1.0, 1.0, 10), (9, 1));
+        assert_eq!(pixels(0.9, 0.1, 10), (9, 1));
+        assert_eq!(pixels(-5.0, f32::INFINITY, 10), (0, 10));
+        assert_eq!(pixels(f32::NAN, f32::NAN, 10), (0, 1));
     }
 
     #[test]

@@ -151,6 +151,20 @@ pub enum DataError {
         /// File and row the sample came from.
         origin: String,
     },
+    /// A sample has not as many pictures as are looked at together.
+    #[error(
+        "sample `{id}` has {found} pictures, and {wanted} are looked at together\n  from: {origin}"
+    )]
+    PictureCount {
+        /// The sample.
+        id: String,
+        /// File and row the sample came from.
+        origin: String,
+        /// How many it has.
+        found: usize,
+        /// How many are looked at.
+        wanted: usize,
+    },
     /// An index is not in the data set.
     #[error("sample {index} does not exist: data set `{name}` has {len} samples")]
     OutOfRange {
@@ -239,6 +253,9 @@ impl DataError {
                 "write `shards/*.tar` or `train-{00000..00041}.tar`, in quotes so that the shell leaves it alone"
                     .to_owned(),
             ),
+            Self::PictureCount { found, .. } => Some(format!(
+                "look at {found} pictures a sample, or take samples of another number out of the data"
+            )),
             Self::Regions { hint, .. } => hint.clone(),
             Self::Format(error) => error.hint().map(str::to_owned),
             Self::Tokenizer(error) => error.hint(),

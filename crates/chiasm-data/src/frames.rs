@@ -23,11 +23,11 @@ use crate::decode::{AlphaRule, DecodeError, Limits, Rgb, decode};
 use crate::error::DataError;
 use crate::resample::{Filter, resize};
 use crate::rng::{Rng, below, stream};
-use crate::transform::short_side_size;
+use crate::transform::{crop, short_side_size};
 use crate::{animation, video};
 
 /// Most frames that may be asked of a clip.
-const MAX_SAMPLED: usize = 256;
+pub(crate) const MAX_SAMPLED: usize = 256;
 
 /// Where in a clip frames are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,7 +237,7 @@ impl ClipError {
 }
 
 /// One picture that stands for the sample: the picture itself (the first of an animated file), the
-/// first of several, the middle frame of a clip.
+/// first of several, a whole strip, the middle frame of a clip.
 ///
 /// # Errors
 /// If it cannot be read or decoded, with the sample's id and place.
@@ -254,8 +254,53 @@ pub fn still(sample: &Sample, limits: &Limits, alpha: AlphaRule) -> Result<Rgb, 
             .next()
             .ok_or_else(|| clip_error(sample, ClipError::NoFrames));
     }
-    let bytes = still_source(sample)?.read()?;
-    decode(&bytes, limits, true, alpha).map_err(|source| DataError::Decode {
+    decoded(sample, still_source(sample)?, limits, alpha)
+}
+
+/// The pictures of a sample that its text speaks of together: `wanted` pictures, or the parts of a
+/// strip. Each is a picture of its own and may have a size of its own.
+///
+/// # Errors
+/// If there are more or fewer, or if one cannot be read or decoded; with the sample's id and place.
+pub fn pictures(
+    sample: &Sample,
+    wanted: usize,
+    limits: &Limits,
+    alpha: AlphaRule,
+) -> Result<Vec<Rgb>, DataError> {
+    let found = sample.visual.pictures();
+    if found != wanted {
+        return Err(DataError::PictureCount {
+            id: sample.id.clone(),
+            origin: place(sample),
+            found,
+            wanted,
+        });
+    }
+    match &sample.visual {
+        Visual::Images(sources) => sources
+            .iter()
+            .map(|source| decoded(sample, source, limits, alpha))
+            .collect(),
+        Visual::Strip { image, parts } => {
+            let whole = decoded(sample, image, limits, alpha)?;
+            let parts = parts.iter();
+            Ok(parts
+                .map(|part| crop(&whole, part.pixels(whole.width, whole.height)))
+                .collect())
+        }
+        Visual::Image(_) | Visual::Clip(_) => Ok(vec![still(sample, limits, alpha)?]),
+    }
+}
+
+/// A picture of the sample.
+fn decoded(
+    sample: &Sample,
+    source: &ImageSource,
+    limits: &Limits,
+    alpha: AlphaRule,
+) -> Result<Rgb, DataError> {
+    decode(&source.read()?, limits, true, alpha).map_err(|source| DataError::Decode {
         id: sample.id.clone(),
         origin: place(sample),
         source,
@@ -328,7 +373,9 @@ fn take(
             std::fs::metadata(path).map_err(|source| DataError::io(path, source))?;
             take_video(path, limits, choose).map_err(|error| clip_error(sample, error))
         }
-        Visual::Image(source) | Visual::Clip(Clip::Animation(source)) => {
+        Visual::Image(source)
+        | Visual::Strip { image: source, .. }
+        | Visual::Clip(Clip::Animation(source)) => {
             let bytes = source.read()?;
             take_animation(&bytes, limits, alpha, choose).map_err(|error| clip_error(sample, error))
         }

@@ -17,7 +17,7 @@ use chiasm_data::frames::{self, CacheConfig, Encoding};
 use chiasm_data::rng::stream;
 use chiasm_data::{
     AlphaRule, Annotations, Clip, ClipLimits, Dataset, ImageSource, Limits, OpenOptions, Origin,
-    Rgb, Sample, SampledFrames, Sampling, SamplingKind, Split, Visual, open,
+    Rect, Rgb, Sample, SampledFrames, Sampling, SamplingKind, Split, Visual, open,
 };
 use chiasm_format::shard::{ShardOptions, ShardWriter};
 use image::codecs::gif::GifEncoder;
@@ -578,5 +578,38 @@ fn a_cache_as_jpeg_stays_close() {
             .map(|(a, b)| a.abs_diff(*b))
             .max();
         assert!(gap.unwrap() <= 6, "{gap:?}");
+    }
+}
+
+#[test]
+fn pictures_of_one_text_are_as_many_as_asked_for() {
+    let limits = Limits::default();
+    let part = |x1, x2| Rect {
+        x1,
+        y1: 0.0,
+        x2,
+        y2: 0.5,
+    };
+    let image = png(3);
+    let strip = |parts| {
+        let image = image.clone();
+        sample("strip", Visual::Strip { image, parts })
+    };
+    // A part that is no box is a pixel, not a panic.
+    let not_a_box = part(f32::NAN, f32::NEG_INFINITY);
+    let of = strip(vec![part(0.0, 0.5), part(0.9, 7.0), not_a_box]);
+    let parts = frames::pictures(&of, 3, &limits, AlphaRule::Drop).unwrap();
+    let sizes: Vec<(usize, usize)> = parts.iter().map(|part| (part.width, part.height)).collect();
+    assert_eq!(sizes, [(6, 4), (2, 4), (1, 4)]);
+    let pair = sample("pair", Visual::Images(vec![png(1), png(2)]));
+    let pictures = frames::pictures(&pair, 2, &limits, AlphaRule::Drop).unwrap();
+    assert_ne!(pictures[0], pictures[1]);
+    let clip = sample("clip", Visual::Clip(Clip::Frames(vec![png(1), png(2)])));
+    for (of, found) in [(of, 3), (strip(Vec::new()), 0), (pair, 2), (clip, 1)] {
+        let error = frames::pictures(&of, 4, &limits, AlphaRule::Drop).unwrap_err();
+        let told = error.to_string();
+        let counts = format!("has {found} pictures, and 4 are");
+        assert!(told.contains(&of.id) && told.contains(&counts), "{told}");
+        assert!(error.hint().is_some());
     }
 }

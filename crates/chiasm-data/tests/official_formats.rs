@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chiasm_data::answers::{Form, MIN_COUNT, Vocabulary, write_vocabulary};
-use chiasm_data::{Dataset, Limits, OpenOptions, Opened, Sample, Split, Visual, decode_rgb, open};
+use chiasm_data::{
+    AlphaRule, Dataset, Limits, OpenOptions, Opened, Sample, Split, Visual, decode_rgb, frames,
+    open,
+};
 
 /// A path of the shared data, when it is there.
 fn shared(path: &str) -> Option<PathBuf> {
@@ -162,6 +165,24 @@ fn nlvr() {
         assert_eq!((set.len(), set.counts()[&split].images), (count, count));
         assert_eq!(labels(&set), BTreeMap::from([("false", no), ("true", yes)]));
         colours_are_where_they_are_drawn(&set.samples[..100]);
+        boxes_are_cut_at_their_edges(&set.samples[..20]);
+    }
+}
+
+/// Between the boxes of a strip is a dark grey that no box has.
+fn boxes_are_cut_at_their_edges(samples: &[Sample]) {
+    let limits = Limits::default();
+    for sample in samples {
+        let boxes = frames::pictures(sample, 3, &limits, AlphaRule::Drop).unwrap();
+        assert_eq!(boxes.len(), 3);
+        for part in boxes {
+            assert_eq!((part.width, part.height), (100, 100));
+            let mut pixels = part.data.chunks_exact(3);
+            assert!(pixels.all(|pixel| pixel != [128; 3]), "{}", sample.id);
+        }
+        let whole = frames::still(sample, &limits, AlphaRule::Drop).unwrap();
+        assert_eq!((whole.width, whole.height), (400, 100));
+        assert_eq!(whole.data[3 * 125..][..3], [128; 3]);
     }
 }
 

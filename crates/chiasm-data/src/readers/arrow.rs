@@ -317,6 +317,8 @@ impl Rows<'_> {
                 split,
                 annotations: Annotations {
                     answers: answers_of(&own, &own_scores)?,
+                    // The tables with scores are VQA v2's, without the rare answers of its ten people.
+                    asked: (!own_scores.is_empty()).then_some(10),
                     label,
                     ..Annotations::default()
                 },

@@ -2,8 +2,8 @@
 //!
 //! In NLVR2 a statement speaks of two photos, which its identifier names: `dev-850-0-1` is the second
 //! statement about the pair `dev-850-0`, whose pictures are `dev-850-0-img0.png` and `-img1.png`. The
-//! pair is the group. In NLVR it speaks of one strip of three boxes, which the row names or which is
-//! the first of those that its identifier names; what is drawn there is known to the pixel.
+//! pair is the group. In NLVR it speaks of the three boxes of one strip, which the row names or which
+//! is the first of those that its identifier names; what is drawn there is known to the pixel.
 
 use std::path::Path;
 
@@ -54,6 +54,8 @@ struct Shape {
 
 /// Width and height of a strip; its boxes are as high as it and as wide as high.
 const STRIP: (u32, u32) = (400, 100);
+/// Boxes of a strip.
+const BOXES: u32 = 3;
 /// From the left side of a box to that of the next.
 const BOX_STEP: f64 = 150.0;
 
@@ -95,14 +97,14 @@ fn row(
     let objects = drawn.map(objects).transpose()?;
     let (pair, visual) = match statement.image {
         Some(strip) => {
-            let visual = Visual::from(one(&strip));
+            let visual = three_boxes(one(&strip));
             (strip, visual)
         }
         None if objects.is_some() => {
             // Six orders of the boxes were drawn; the statement holds for each.
             let part = path.file_stem().unwrap_or_default().to_string_lossy();
             let strip = format!("{part}-{id}-0.png");
-            let visual = Visual::from(one(&strip));
+            let visual = three_boxes(one(&strip));
             (strip, visual)
         }
         None => {
@@ -128,6 +130,19 @@ fn row(
             vec![statement.sentence],
         )
     })
+}
+
+/// A strip as its boxes.
+fn three_boxes(image: ImageSource) -> Visual {
+    let (width, height) = (f64::from(STRIP.0), f64::from(STRIP.1));
+    let parts = (0..BOXES).filter_map(|number| {
+        let left = f64::from(number) * BOX_STEP;
+        Rect::from_pixels([left, 0.0, left + height, height], width, height)
+    });
+    Visual::Strip {
+        image,
+        parts: parts.collect(),
+    }
 }
 
 /// What is drawn in a strip, box by box.

@@ -1,0 +1,333 @@
+//! The batch stream: a batch is a pure function of its step.
+//!
+//! Nothing is carried from one batch to the next, so a resumed run asks for step 1,234 and gets what
+//! an uninterrupted run got. The cache and the worker thread change when work is done, never what
+//! comes out. [`crate::mix::Mix`] makes one stream of several loaders, and prepares batches ahead.
+
+mod texts;
+mod views;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rayon::prelude::*;
+
+use crate::dataset::{Dataset, Sample};
+use crate::decode::Rgb;
+use crate::error::DataError;
+use crate::rng::{Rng, below, permutation, stream};
+use crate::targets::Targets;
+use crate::tokenizer::{Encoded, TextTokenizer};
+use crate::transform::{Preprocess, normalise_into};
+
+pub use texts::encode_texts;
+pub use views::{Views, eval_images};
+
+/// Settings of a [`Loader`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoaderConfig {
+    /// Samples in a batch.
+    pub batch_size: usize,
+    /// Seed of order, captions and augmentation.
+    pub seed: u64,
+    /// Longest text in tokens, special ones included.
+    pub max_text_len: usize,
+    /// How pictures become numbers.
+    pub preprocess: Preprocess,
+    /// What of a sample is looked at.
+    pub views: Views,
+    /// Pictures are replaced by zeros: what a baseline of texts alone sees. None is then read.
+    pub blind: bool,
+    /// Classes whose targets go with each batch.
+    pub targets: Option<Arc<Targets>>,
+    /// True: shuffled, a drawn caption, augmented, the last partial batch of an epoch dropped.
+    /// False: in order, the first caption, not augmented, the last partial batch kept.
+    pub train: bool,
+    /// Memory for decoded pictures, in bytes; 0 decodes every time. Frames of clips are not kept.
+    pub cache_bytes: usize,
+    /// Threads that decode and tokenise, its own, so that training neither waits for them nor holds
+    /// them up; 0: as many as there are cores.
+    pub threads: usize,
+}
+
+/// One batch in host memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostBatch {
+    /// The number that was asked for.
+    pub step: u64,
+    /// Its epoch, counted from 0; of a mix, the epoch of its source.
+    pub epoch: u64,
+    /// Which source of a mix it is from; 0 from a loader by itself.
+    pub source: usize,
+    /// Index of each sample in the data set.
+    pub samples: Vec<usize>,
+    /// Id of each sample.
+    pub ids: Vec<String>,
+    /// `[batch, pictures * frames, 3, image_size, image_size]`.
+    pub pixel_values: Vec<f32>,
+    /// Pictures or frames of each sample.
+    pub views: Views,
+    /// Side of the pictures.
+    pub image_size: usize,
+    /// `[batch, text_len]`, padded with `pad_id`.
+    pub input_ids: Vec<i64>,
+    /// `[batch, text_len]`, 1 = keep.
+    pub attention_mask: Vec<i64>,
+    /// Tokens of the longest text in this batch.
+    pub text_len: usize,
+    /// Tokens of each text.
+    pub lengths: Vec<usize>,
+    /// For each text and each of its `lengths` tokens the number of its word; `None` for special tokens.
+    pub word_ids: Vec<Vec<Option<u32>>>,
+    /// The id that fills texts up.
+    pub pad_id: i64,
+    /// For each sample the classes that are right and what each is worth, see [`Targets::of`]; no
+    /// rows when no targets were asked for.
+    pub targets: Vec<Vec<(u32, f32)>>,
+}
+
+/// Makes batches of a data set. Cheap to clone; clones share the cache.
+#[derive(Clone)]
+pub struct Loader {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dataset: Arc<Dataset>,
+    tokenizer: Arc<TextTokenizer>,
+    config: LoaderConfig,
+    cache: Vec<OnceLock<Arc<[Rgb]>>>,
+    cached_bytes: AtomicUsize,
+    pool: rayon::ThreadPool,
+    /// The order of the last epoch that was asked for.
+    order: Mutex<Option<(u64, Arc<Vec<usize>>)>>,
+}
+
+impl Loader {
+    /// A loader over every sample of `dataset`.
+    pub fn new(
+        dataset: Arc<Dataset>,
+        tokenizer: Arc<TextTokenizer>,
+        config: LoaderConfig,
+    ) -> Result<Self, DataError> {
+        if config.batch_size == 0 {
+            let value = config.batch_size.to_string();
+            return Err(DataError::Setting {
+                name: "batch_size",
+                value,
+                reason: "it must be at least 1",
+            });
+        }
+        if dataset.is_empty() {
+            return Err(DataError::NoSamples {
+                name: dataset.name.clone(),
+            });
+        }
+        config.preprocess.validate()?;
+        config.views.validate()?;
+        let cache = std::iter::repeat_with(OnceLock::new)
+            .take(dataset.len())
+            .collect();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.threads)
+            .thread_name(|number| format!("decode-{number}"))
+            .build()
+            .map_err(|_| DataError::Setting {
+                name: "threads",
+                value: config.threads.to_string(),
+                reason: "the system does not give as many threads",
+            })?;
+        let inner = Inner {
+            dataset,
+            tokenizer,
+            config,
+            cache,
+            cached_bytes: AtomicUsize::new(0),
+            pool,
+            order: Mutex::new(None),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Batches in an epoch, at least 1.
+    pub fn steps_per_epoch(&self) -> u64 {
+        let (samples, size) = (self.inner.dataset.len(), self.inner.config.batch_size);
+        let steps = if self.inner.config.train {
+            samples / size
+        } else {
+            samples.div_ceil(size)
+        };
+        steps.max(1) as u64
+    }
+
+    /// The samples behind the batches.
+    pub fn dataset(&self) -> &Arc<Dataset> {
+        &self.inner.dataset
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &LoaderConfig {
+        &self.inner.config
+    }
+
+    /// The batch of a step. An epoch shows every picture at most once, each with one caption, so a
+    /// batch never holds a picture twice. A data set smaller than a batch is a batch of all of it.
+    pub fn batch(&self, step: u64) -> Result<HostBatch, DataError> {
+        self.inner.batch(step, self.steps_per_epoch())
+    }
+}
+
+impl Inner {
+    fn batch(&self, step: u64, steps_per_epoch: u64) -> Result<HostBatch, DataError> {
+        let epoch = step / steps_per_epoch;
+        let order = self.order(epoch);
+        let size = self.config.batch_size;
+        let first = usize::try_from(step % steps_per_epoch)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(size);
+        let samples: Vec<usize> = order.iter().copied().skip(first).take(size).collect();
+        let views = self.config.views;
+        let view_len = views.count() * self.config.preprocess.picture_len();
+        let mut pixel_values = vec![0.0; samples.len() * view_len];
+        // Each sample on its own and in its own place: the number of threads cannot matter.
+        let rows: Vec<Row> = self.pool.install(|| {
+            samples
+                .par_iter()
+                .zip(pixel_values.par_chunks_exact_mut(view_len))
+                .map(|(index, pixels)| self.row(epoch, *index, pixels))
+                .collect::<Result<_, DataError>>()
+        })?;
+        let texts = texts::pad(
+            rows.iter().map(|row| &row.text),
+            self.tokenizer.special().pad,
+        );
+        Ok(HostBatch {
+            step,
+            epoch,
+            source: 0,
+            ids: rows.iter().map(|row| row.id.clone()).collect(),
+            pixel_values,
+            views,
+            image_size: self.config.preprocess.image_size,
+            input_ids: texts.ids,
+            attention_mask: texts.mask,
+            text_len: texts.len,
+            lengths: rows.iter().map(|row| row.text.ids.len()).collect(),
+            targets: rows.iter().filter_map(|row| row.targets.clone()).collect(),
+            word_ids: rows.into_iter().map(|row| row.text.word_ids).collect(),
+            pad_id: self.tokenizer.special().pad,
+            samples,
+        })
+    }
+
+    fn order(&self, epoch: u64) -> Arc<Vec<usize>> {
+        // A poisoned lock holds a whole value all the same: it is written in one assignment.
+        let mut held = self
+            .order
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((known, order)) = held.as_ref()
+            && *known == epoch
+        {
+            return Arc::clone(order);
+        }
+        let len = self.dataset.len();
+        let order = Arc::new(if self.config.train {
+            permutation(self.config.seed, epoch, len)
+        } else {
+            (0..len).collect()
+        });
+        *held = Some((epoch, Arc::clone(&order)));
+        order
+    }
+
+    fn row(&self, epoch: u64, index: usize, pixels: &mut [f32]) -> Result<Row, DataError> {
+        let config = &self.config;
+        let sample = self.dataset.sample(index)?;
+        let key = [epoch, index as u64];
+        let choice = if config.train {
+            below(
+                &mut stream(config.seed, "caption", &key),
+                sample.texts.len(),
+            )
+        } else {
+            0
+        };
+        let text = sample.texts.get(choice).ok_or_else(|| DataError::NoText {
+            id: sample.id.clone(),
+            origin: sample.origin.to_string(),
+        })?;
+        if !config.blind {
+            self.show(key, sample, pixels)?;
+        }
+        let targets = config.targets.as_ref();
+        Ok(Row {
+            id: sample.id.clone(),
+            text: self.tokenizer.encode(text, config.max_text_len),
+            targets: targets.map(|targets| targets.of(sample)),
+        })
+    }
+
+    /// Writes what is to be seen of a sample, `[pictures * frames, 3, image_size, image_size]`.
+    fn show(&self, key: [u64; 2], sample: &Sample, pixels: &mut [f32]) -> Result<(), DataError> {
+        let preprocess = &self.config.preprocess;
+        let prepared = self.prepared(key, sample)?;
+        let places = pixels.chunks_exact_mut(preprocess.picture_len());
+        for ((number, picture), place) in (0..).zip(prepared.iter()).zip(places) {
+            if self.config.train {
+                preprocess.augment_into(picture, &mut self.augmentation(key, number), place);
+            } else {
+                normalise_into(picture, preprocess.mean, preprocess.std, place);
+            }
+        }
+        Ok(())
+    }
+
+    /// The draws for one of a sample's pictures: for every frame of a clip the same, for each of
+    /// several pictures its own.
+    fn augmentation(&self, [epoch, index]: [u64; 2], number: u64) -> Rng {
+        let several = self.config.views.pictures > 1;
+        let key = [epoch, index, number];
+        let key = if several { &key[..] } else { &key[..2] };
+        stream(self.config.seed, "augment", key)
+    }
+
+    /// The 8-bit pictures before augmentation, from the cache or decoded.
+    fn prepared(&self, key: [u64; 2], sample: &Sample) -> Result<Arc<[Rgb]>, DataError> {
+        let config = &self.config;
+        let [_, index] = key;
+        // Each epoch may look at other frames of a clip.
+        let slot = usize::try_from(index)
+            .ok()
+            .filter(|_| config.views.frames == 1);
+        let slot = slot.and_then(|index| self.cache.get(index));
+        if let Some(kept) = slot.and_then(OnceLock::get) {
+            return Ok(Arc::clone(kept));
+        }
+        let mut rng = stream(config.seed, "frames", &key);
+        let views = config.views;
+        let pictures = views.prepare(sample, &config.preprocess, config.train, &mut rng)?;
+        let pictures: Arc<[Rgb]> = pictures.into();
+        // Epochs visit every picture once, so evicting would only throw away what is needed next
+        // epoch: the first pictures to come stay, the rest is decoded each time.
+        let bytes = pictures.iter().map(|picture| picture.data.len()).sum();
+        let used = self.cached_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let kept = used.saturating_add(bytes) <= self.config.cache_bytes
+            && slot.is_some_and(|slot| slot.set(Arc::clone(&pictures)).is_ok());
+        if !kept {
+            self.cached_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        Ok(pictures)
+    }
+}
+
+struct Row {
+    id: String,
+    text: Encoded,
+    targets: Option<Vec<(u32, f32)>>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
