@@ -181,10 +181,11 @@ impl Vocabulary {
             .collect();
         answers.sort_by(|(a, more), (b, less)| less.cmp(more).then_with(|| a.cmp(b)));
         let answers = answers.into_iter().map(|(answer, _)| answer);
-        Self::from_unique(answers.collect())
+        Self::from_answers(answers.collect())
     }
 
-    fn from_unique(answers: Vec<String>) -> Self {
+    /// Answers by class, in normal form already and each once.
+    pub fn from_answers(answers: Vec<String>) -> Self {
         let index = answers.iter().cloned().zip(0..).collect();
         Self { answers, index }
     }
@@ -276,7 +277,7 @@ impl Vocabulary {
                 answers.into_iter().flatten().collect()
             }
         };
-        let vocabulary = Self::from_unique(answers);
+        let vocabulary = Self::from_answers(answers);
         if vocabulary.index.len() != vocabulary.answers.len() {
             return Err(wrong("its answers".to_owned(), "an answer is named twice"));
         }
@@ -437,7 +438,7 @@ mod tests {
 
     #[test]
     fn equal_answers_count_together() {
-        let vocabulary = Vocabulary::from_unique(vec!["dog".into(), "cat".into()]);
+        let vocabulary = Vocabulary::from_answers(vec!["dog".into(), "cat".into()]);
         let given = answers(&[("cat", 6), ("The dog", 2), ("a dog", 1), ("cow", 1)]);
         assert_eq!(vocabulary.targets(&given), [(0, 0.9), (1, 1.0)]);
         assert_eq!(
@@ -450,7 +451,7 @@ mod tests {
     fn both_forms_are_read_back_and_others_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.json");
-        let vocabulary = Vocabulary::from_unique(["", "yes", "no"].map(String::from).into());
+        let vocabulary = Vocabulary::from_answers(["", "yes", "no"].map(String::from).into());
         for form in [Form::Maps, Form::List] {
             vocabulary.write(&path, form).unwrap();
             assert_eq!(Vocabulary::read(&path).unwrap(), vocabulary);

@@ -5,6 +5,7 @@
 
 mod adam;
 pub mod checkpoint;
+pub mod data;
 pub mod error;
 pub mod gradients;
 pub mod optimizer;
@@ -16,6 +17,7 @@ pub mod tensorboard;
 pub mod trained;
 pub mod trainer;
 
+pub use data::TrainData;
 pub use error::TrainError;
 pub use recipe::Recipe;
 pub use trained::TrainedModel;

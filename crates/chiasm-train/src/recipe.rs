@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use chiasm_data::check::DEFAULT_MAX_BAD_RATE;
-use chiasm_data::{OpenOptions, TokenizerKind};
+use chiasm_data::{OpenOptions, Split, TokenizerKind};
 use chiasm_nn::ModelConfig;
 use chiasm_objective::ObjectivesConfig;
 use chiasm_objective::masking::kept_patches;
@@ -62,6 +62,18 @@ pub struct DataConfig {
     /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub splits: Option<PathBuf>,
+    /// Splits that are trained on. Default: `train` alone.
+    #[schemars(with = "Vec<String>")]
+    pub train_splits: Vec<Split>,
+    /// How often a batch comes from here, beside the weights of the other sources in `[[mix]]`.
+    /// Default: 1.
+    pub weight: f64,
+    /// Frames taken of every sample, at most `model.vision.max_frames`; 1 takes the middle one of a
+    /// clip. 0: 4 where there are clips and the model takes them, else 1. Default: 0.
+    pub frames: usize,
+    /// Whether the model sees grey in place of every picture: a baseline of the texts alone. Default:
+    /// false.
+    pub blind: bool,
     /// Share of unreadable samples above which the run refuses to start. Default: 0.001.
     pub max_bad_rate: f64,
     /// Memory for decoded pictures, in MB. Default: 256.
@@ -101,6 +113,10 @@ impl Default for DataConfig {
             image_root: None,
             regions: None,
             splits: None,
+            train_splits: vec![Split::Train],
+            weight: 1.0,
+            frames: 0,
+            blind: false,
             max_bad_rate: DEFAULT_MAX_BAD_RATE,
             cache_mb: 256,
         }
@@ -172,6 +188,10 @@ pub struct AugmentConfig {
     pub crop: Option<(f32, f32)>,
     /// Probability of a mirror image; conflicts with "left" and "right" in texts. Default: 0.
     pub flip: f32,
+    /// RandAugment before the crop: how many operations, and their magnitude from 0 to 30, such as
+    /// `[2, 9]`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rand_augment: Option<(usize, f32)>,
 }
 
 impl Default for AugmentConfig {
@@ -180,6 +200,7 @@ impl Default for AugmentConfig {
             resize: ResizeRule::default(),
             crop: None,
             flip: 0.0,
+            rand_augment: None,
         }
     }
 }
@@ -236,8 +257,8 @@ pub struct EvaluationConfig {
     /// Pictures of the validation split used during training. Default: 500.
     pub val_images: usize,
     /// Validation figure that tells which checkpoint is best, a name from `metrics.jsonl`. Less is
-    /// better for names that begin with `loss` or end with `rank`. Default: `rsum`, the sum of the
-    /// six recalls in percent.
+    /// better for names that begin with `loss` or end with `rank`. Empty: `accuracy` where classes
+    /// are learned, else `rsum`, the sum of the six recalls in percent. Default: empty.
     pub monitor: String,
 }
 
@@ -246,7 +267,7 @@ impl Default for EvaluationConfig {
         Self {
             shortlist: 16,
             val_images: 500,
-            monitor: "rsum".to_owned(),
+            monitor: String::new(),
         }
     }
 }
@@ -257,8 +278,11 @@ impl Default for EvaluationConfig {
 pub struct Recipe {
     /// Short name, used in reports.
     pub name: String,
-    /// What the run learns from.
+    /// What the run learns from, and is measured on.
     pub data: DataConfig,
+    /// What it learns from beside that: pictures or clips, in batches of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<DataConfig>,
     /// How text becomes ids.
     pub tokenizer: TokenizerConfig,
     /// How training pictures are varied.
@@ -318,6 +342,16 @@ impl Recipe {
     #[must_use]
     pub fn schema() -> String {
         serde_json::to_string_pretty(&schemars::schema_for!(Self)).unwrap_or_default()
+    }
+
+    /// The validation figure that tells which checkpoint is best.
+    #[must_use]
+    pub fn monitor(&self) -> &str {
+        match (self.evaluation.monitor.as_str(), &self.objectives.classification) {
+            ("", Some(_)) => "accuracy",
+            ("", None) => "rsum",
+            (name, _) => name,
+        }
     }
 
     /// Refuses values that no run can have, naming the key.
@@ -385,11 +419,63 @@ impl Recipe {
                 );
             }
         }
-        if !(0.0..=1.0).contains(&self.data.max_bad_rate) {
+        if let Some(local) = &self.objectives.local_completion {
+            if !(0.0..1.0).contains(&local.image_mask) {
+                return fail(
+                    format!(
+                        "`objectives.local_completion.image_mask` is {}",
+                        local.image_mask
+                    ),
+                    "give a share of patches from 0 to below 1; the published value is 0.3",
+                );
+            }
+            if local.temperature.is_nan() || local.temperature <= 0.0 {
+                return fail(
+                    "`objectives.local_completion.temperature` is not above 0".to_owned(),
+                    "the published value is 0.03",
+                );
+            }
+        }
+        let ranking = self.objectives.ranking.as_ref();
+        if ranking.is_some_and(|ranking| ranking.candidates < 2) {
             return fail(
-                format!("`data.max_bad_rate` is {}", self.data.max_bad_rate),
-                "give a share between 0 and 1",
+                "`objectives.ranking.candidates` is below 2".to_owned(),
+                "a text needs another one to be ranked with; the published value is 16",
             );
+        }
+        let max_frames = self.model.vision.max_frames.max(1);
+        for (index, data) in std::iter::once(&self.data).chain(&self.mix).enumerate() {
+            let table = match index {
+                0 => "data".to_owned(),
+                index => format!("mix[{}]", index - 1),
+            };
+            if !(0.0..=1.0).contains(&data.max_bad_rate) {
+                return fail(
+                    format!("`{table}.max_bad_rate` is {}", data.max_bad_rate),
+                    "give a share between 0 and 1",
+                );
+            }
+            if !data.weight.is_finite() || data.weight <= 0.0 {
+                return fail(
+                    format!("`{table}.weight` is {}", data.weight),
+                    "give a number above 0, or leave the source out",
+                );
+            }
+            if data.frames > max_frames {
+                return fail(
+                    format!(
+                        "`{table}.frames` is {}, and the model takes {max_frames}",
+                        data.frames
+                    ),
+                    "raise `model.vision.max_frames`",
+                );
+            }
+            if data.train_splits.is_empty() {
+                return fail(
+                    format!("`{table}.train_splits` is empty"),
+                    "give `[\"train\"]`, or the splits to train on",
+                );
+            }
         }
         Ok(())
     }

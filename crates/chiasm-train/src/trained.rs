@@ -2,11 +2,13 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
-use chiasm_data::{Preprocess, TextTokenizer};
+use chiasm_data::answers::Vocabulary;
+use chiasm_data::{Preprocess, Targets, TextTokenizer};
 use chiasm_nn::layers::Init;
 use chiasm_nn::published::scl;
 use chiasm_nn::weights::{from_safetensors, load_state_dict};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
+use chiasm_objective::config::ClassSource;
 
 use crate::checkpoint::{self, Checkpoint, RunState};
 use crate::error::TrainError;
@@ -27,6 +29,8 @@ pub struct TrainedModel {
     pub recipe: Recipe,
     /// Where its training stood.
     pub state: RunState,
+    /// The classes of its classifier, where it has one.
+    pub targets: Option<Targets>,
 }
 
 impl TrainedModel {
@@ -39,8 +43,9 @@ impl TrainedModel {
             path: checkpoint.path.clone(),
             reason,
         };
-        let config = scl::from_json(&checkpoint.json(checkpoint::CONFIG_FILE)?)
-            .map_err(|error| unusable(error.to_string()))?;
+        let json = checkpoint.json(checkpoint::CONFIG_FILE)?;
+        let config = scl::from_json(&json).map_err(|error| unusable(error.to_string()))?;
+        let classes = scl::classes(&json);
         let tokenizer = TextTokenizer::from_bytes(checkpoint.file(checkpoint::TOKENIZER_FILE)?)
             .map_err(|error| unusable(error.to_string()))?;
         // A token without a row in the table would have no embedding.
@@ -66,6 +71,20 @@ impl TrainedModel {
             Ok(_) => checkpoint.json(checkpoint::STATE_FILE)?,
             Err(_) => RunState::default(),
         };
+        if config.heads.classes != classes.len() {
+            return Err(unusable(format!(
+                "its classifier has {} classes, `id2label` names {}",
+                config.heads.classes,
+                classes.len()
+            )));
+        }
+        let source = recipe.objectives.classification.as_ref();
+        let targets = (!classes.is_empty()).then(|| match source.map(|config| config.classes) {
+            Some(ClassSource::Labels) => Targets::Labels(classes),
+            Some(ClassSource::Answers) | None => {
+                Targets::Answers(Vocabulary::from_answers(classes))
+            }
+        });
         let fresh = VisionLanguageModel::new(&Init::new(0, config.init_std, device), &config);
         Ok(Self {
             model: load_weights(fresh, checkpoint)?.valid(),
@@ -73,6 +92,7 @@ impl TrainedModel {
             preprocess,
             recipe,
             state,
+            targets,
             config,
         })
     }

@@ -13,16 +13,21 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use chiasm_data::{Dataset, HostBatch, Loader, LoaderConfig, Preprocess, Resize, TextTokenizer};
+use chiasm_data::{HostBatch, Loader, LoaderConfig, Mix, Preprocess, RandAugment, Resize, Targets, TextTokenizer};
 use chiasm_nn::dropout;
 use chiasm_nn::layers::Init;
 use chiasm_nn::published::scl;
 use chiasm_nn::weights::{from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::losses;
-use chiasm_objective::masking::{DrawKey, ImageRows, TextRows, Vocabulary, step_input};
+use chiasm_objective::masking::{
+    ClassRows, DrawKey, ImageRows, TextRows, Vocabulary, step_input,
+};
+
+use serde_json::Value;
 
 use crate::checkpoint::{self, Best, Checkpoint, Files, Keep, Metrics, RunState};
+use crate::data::TrainData;
 use crate::error::TrainError;
 use crate::gradients::{GradientSum, clip_factor};
 use crate::optimizer::Optimizer;
@@ -91,7 +96,8 @@ pub struct Trainer {
     /// model that nothing else holds.
     model: Option<VisionLanguageModel>,
     optimizer: Optimizer,
-    loader: Loader,
+    batches: Mix,
+    targets: Option<Arc<Targets>>,
     tokenizer: Arc<TextTokenizer>,
     vocabulary: Vocabulary,
     device: Device,
@@ -102,37 +108,33 @@ pub struct Trainer {
     data_fingerprint: String,
 }
 
-/// The recipe's tokenizer file, or a tokenizer trained on the texts of `train`.
+/// The recipe's tokenizer file, or a tokenizer trained on the training texts.
 ///
 /// # Errors
 /// A file that cannot be read, or texts that no tokenizer can be trained on.
-pub fn tokenizer(recipe: &Recipe, train: &Dataset) -> Result<TextTokenizer, TrainError> {
+pub fn tokenizer(recipe: &Recipe, data: &TrainData) -> Result<TextTokenizer, TrainError> {
     if let Some(file) = &recipe.tokenizer.file {
         return Ok(TextTokenizer::from_file(file)?);
     }
     if let Some(tokenizer) = recipe.weights.tokenizer()? {
         return Ok(tokenizer);
     }
-    let texts = train
-        .samples
-        .iter()
-        .flat_map(|sample| sample.texts.iter().map(String::as_str));
     let (kind, size) = (
         recipe.tokenizer.algorithm.into(),
         recipe.tokenizer.vocab_size,
     );
-    Ok(TextTokenizer::train(texts, kind, size)?)
+    Ok(TextTokenizer::train(data.texts(), kind, size)?)
 }
 
 /// What masking must know of a tokenizer.
 fn vocabulary(tokenizer: &TextTokenizer, recipe: &Recipe) -> Result<Vocabulary, TrainError> {
     let size = tokenizer.vocab_size();
     let special = tokenizer.special();
-    let masks = recipe.objectives.mlm.is_some() || recipe.objectives.global_completion.is_some();
+    let masks = recipe.objectives.mlm.is_some() || recipe.objectives.completion_masks().is_some();
     if masks && special.mask.is_none() {
         return Err(TrainError::Recipe {
             path: recipe.name.clone(),
-            message: "the tokenizer has no mask token, which `mlm` and `global_completion` need"
+            message: "the tokenizer has no mask token, which `mlm` and the completions need"
                 .to_owned(),
             hint: Some("use a BERT or RoBERTa tokenizer, or leave `tokenizer.file` out".to_owned()),
         });
@@ -154,16 +156,41 @@ pub fn preprocess(recipe: &Recipe) -> Preprocess {
     };
     preprocess.random_crop_scale = recipe.augment.crop;
     preprocess.flip = recipe.augment.flip;
+    preprocess.rand_augment = recipe
+        .augment
+        .rand_augment
+        .map(|(ops, magnitude)| RandAugment { ops, magnitude });
     preprocess
 }
 
-/// The recipe's model sizes with the tokenizer's vocabulary. A word table that comes with the weights
-/// keeps its rows, of which there may be more.
+/// The recipe's model sizes with what the objectives need: a mask token, heads, a type for each of
+/// `pictures` pictures; `classes` are those of the data where they are known.
+#[must_use]
+pub fn sized(recipe: &Recipe, classes: Option<usize>, pictures: usize) -> ModelConfig {
+    let mut config = recipe.model.clone();
+    let objectives = &recipe.objectives;
+    config.vision.mask_token |= objectives.completes_patches();
+    config.heads.ranking |= objectives.ranking.is_some();
+    if objectives.classification.is_some() {
+        config.heads.classes = classes.unwrap_or(config.heads.classes);
+        config.heads.pictures = pictures;
+        config.fusion.type_rows = config.fusion.type_rows.max(1 + pictures);
+    }
+    config
+}
+
+/// [`sized`] with the tokenizer's vocabulary. A word table that comes with the weights keeps its rows,
+/// of which there may be more.
 ///
 /// # Errors
 /// Weights that cannot be opened, or whose word table is too short for the tokenizer.
-pub fn model_config(recipe: &Recipe, tokenizer: &TextTokenizer) -> Result<ModelConfig, TrainError> {
-    let mut config = recipe.model.clone();
+pub fn model_config(
+    recipe: &Recipe,
+    tokenizer: &TextTokenizer,
+    data: &TrainData,
+) -> Result<ModelConfig, TrainError> {
+    let classes = data.targets.as_ref().map(|targets| targets.len());
+    let mut config = sized(recipe, classes, data.pictures());
     let tokens = tokenizer.vocab_size();
     config.text.vocab_size = tokens;
     if let Some(rows) = recipe.weights.vocabulary_rows()? {
@@ -182,47 +209,55 @@ pub fn model_config(recipe: &Recipe, tokenizer: &TextTokenizer) -> Result<ModelC
 }
 
 impl Trainer {
-    /// A run at its beginning. `train` holds only training samples.
+    /// A run at its beginning.
     ///
     /// # Errors
     /// If the data cannot feed the recipe.
     pub fn new(
         recipe: Recipe,
-        train: Arc<Dataset>,
+        data: &TrainData,
         tokenizer: Arc<TextTokenizer>,
         device: &Device,
     ) -> Result<Self, TrainError> {
         let device = device.clone().autodiff();
-        let model_config = model_config(&recipe, &tokenizer)?;
+        let model_config = model_config(&recipe, &tokenizer, data)?;
         let init = Init::new(recipe.schedule.seed, model_config.init_std, &device);
         let model = VisionLanguageModel::new(&init, &model_config);
-        let data_fingerprint = train.fingerprint();
-        let loader = Loader::new(
-            train,
-            Arc::clone(&tokenizer),
-            LoaderConfig {
-                batch_size: recipe.schedule.batch_size,
-                seed: recipe.schedule.seed,
-                max_text_len: model_config.text.max_text_len,
-                preprocess: preprocess(&recipe),
-                train: true,
-                cache_bytes: recipe.data.cache_mb << 20,
-                threads: 0,
-            },
-        )?;
+        let configs = std::iter::once(&recipe.data).chain(&recipe.mix);
+        let mut loaders = Vec::new();
+        for (config, source) in configs.zip(&data.sources) {
+            let loader = Loader::new(
+                Arc::clone(&source.dataset),
+                Arc::clone(&tokenizer),
+                LoaderConfig {
+                    batch_size: recipe.schedule.batch_size,
+                    seed: recipe.schedule.seed,
+                    max_text_len: model_config.text.max_text_len,
+                    preprocess: preprocess(&recipe),
+                    views: source.views,
+                    blind: config.blind,
+                    targets: source.targets.clone(),
+                    train: true,
+                    cache_bytes: config.cache_mb << 20,
+                    threads: 0,
+                },
+            )?;
+            loaders.push((loader, config.weight));
+        }
         Ok(Self {
             optimizer: Optimizer::new(recipe.optimizer.clone()),
             vocabulary: vocabulary(&tokenizer, &recipe)?,
             recipe,
             model_config,
             model: Some(model),
-            loader,
+            batches: Mix::new(loaders)?,
+            targets: data.targets.clone(),
             tokenizer,
             device,
             step: 0,
             evaluated: BTreeMap::new(),
             best: None,
-            data_fingerprint,
+            data_fingerprint: data.fingerprint(),
         })
     }
 
@@ -316,7 +351,7 @@ impl Trainer {
         let schedule = self.recipe.schedule.clone();
         let micro = schedule.accumulate;
         let batches = self.step * micro..schedule.steps * micro;
-        let mut stream = self.loader.prefetch(batches, PREFETCH);
+        let mut stream = self.batches.prefetch(batches, PREFETCH);
         let (mut busy, mut pairs) = (0.0, 0usize);
         let mut saved_at = None;
         while self.step < schedule.steps && !stop.load(Ordering::Relaxed) {
@@ -427,12 +462,15 @@ impl Trainer {
             },
             ImageRows {
                 pixel_values: &batch.pixel_values,
-                pictures: 1,
-                frames: 1,
+                pictures: batch.views.pictures,
+                frames: batch.views.frames,
                 image_size: batch.image_size,
                 patches: self.model_config.vision.num_patches(),
             },
-            None,
+            (!batch.targets.is_empty()).then(|| ClassRows {
+                targets: &batch.targets,
+                classes: self.model_config.heads.classes,
+            }),
             &self.vocabulary,
             &self.recipe.objectives,
             DrawKey {
@@ -462,7 +500,7 @@ impl Trainer {
         };
         run.record(&line)?;
         self.evaluated = line.values;
-        let monitor = &self.recipe.evaluation.monitor;
+        let monitor = self.recipe.monitor();
         let Some(value) = self.evaluated.get(monitor).copied() else {
             let known: Vec<&str> = self.evaluated.keys().map(String::as_str).collect();
             return Err(TrainError::Recipe {
@@ -522,7 +560,7 @@ impl Trainer {
             best: self.best,
         };
         let metrics = Metrics {
-            monitor: self.recipe.evaluation.monitor.clone(),
+            monitor: self.recipe.monitor().to_owned(),
             values: self.evaluated.clone(),
         };
         let tokenizer = self
@@ -544,6 +582,7 @@ impl Trainer {
                 json(
                     checkpoint::CONFIG_FILE,
                     scl::to_json(&self.model_config)
+                        .map(|config| with_classes(config, self.targets.as_deref()))
                         .map_err(|error| refused(checkpoint::CONFIG_FILE, error.to_string()))
                         .map(|config| serde_json::to_string_pretty(&config))?,
                 )?,
@@ -582,6 +621,18 @@ impl Trainer {
             samples: batches.iter().flat_map(|batch| batch.ids.clone()).collect(),
         }
     }
+}
+
+/// A configuration with the names of the classes under the keys that the ecosystem uses.
+fn with_classes(mut config: Value, targets: Option<&Targets>) -> Value {
+    if let (Some(object), Some(targets)) = (config.as_object_mut(), targets) {
+        let names = targets.names().iter().enumerate();
+        let names: serde_json::Map<String, Value> = names
+            .map(|(class, name)| (class.to_string(), name.as_str().into()))
+            .collect();
+        object.insert(scl::CLASSES.to_owned(), names.into());
+    }
+    config
 }
 
 fn metric_line(record: &StepRecord) -> MetricLine {

@@ -16,6 +16,19 @@ use crate::weights::{Shapes, StateDict, WeightError};
 /// `model_type` of the configuration of our own models.
 pub const MODEL_TYPE: &str = "chiasm";
 
+/// Key of a configuration with the names of the classes by number, `{"0": "no", "1": "yes"}`.
+pub const CLASSES: &str = "id2label";
+
+/// The names of the classes that a configuration has, by number; empty where it has none.
+#[must_use]
+pub fn classes(json: &Value) -> Vec<String> {
+    let Some(names) = json.get(CLASSES).and_then(Value::as_object) else {
+        return Vec::new();
+    };
+    let name = |class: usize| names.get(&class.to_string())?.as_str().map(str::to_owned);
+    (0..names.len()).map_while(name).collect()
+}
+
 /// Features of a head in the published models.
 const HEAD: usize = 64;
 
@@ -59,9 +72,9 @@ pub fn to_json(config: &ModelConfig) -> Result<Value, WeightError> {
 /// Another kind of model, or a key that is missing, unknown or out of range.
 pub fn from_json(json: &Value) -> Result<ModelConfig, WeightError> {
     let mut json = json.clone();
-    if let Some(kind) = json
-        .as_object_mut()
-        .and_then(|object| object.remove("model_type"))
+    let mut take = |key| json.as_object_mut().and_then(|object| object.remove(key));
+    take(CLASSES);
+    if let Some(kind) = take("model_type")
         && kind != MODEL_TYPE
     {
         return Err(WeightError::Config(format!(

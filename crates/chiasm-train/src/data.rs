@@ -1,0 +1,204 @@
+//! What a run learns from: the training samples of every source, what of them the model looks at, and
+//! the classes they belong to.
+
+use std::sync::Arc;
+
+use chiasm_data::answers::Vocabulary;
+use chiasm_data::{Clip, Dataset, Sample, Targets, Views, Visual};
+use chiasm_nn::ModelConfig;
+use chiasm_objective::config::ClassSource;
+
+use crate::error::TrainError;
+use crate::recipe::{DataConfig, Recipe};
+
+/// Frames taken of clips unless a recipe says otherwise: SCL's (`specs/scl.md` section 1.4).
+const FRAMES: usize = 4;
+
+/// The training samples of one source.
+#[derive(Clone)]
+pub struct Source {
+    /// The samples.
+    pub dataset: Arc<Dataset>,
+    /// What of them is looked at.
+    pub views: Views,
+    /// What they are taught as classes; none where they have no such classes.
+    pub targets: Option<Arc<Targets>>,
+}
+
+/// The training samples of a run, in the order of `[data]` and `[[mix]]`.
+#[derive(Clone)]
+pub struct TrainData {
+    /// The sources, at least one.
+    pub sources: Vec<Source>,
+    /// The classes of the run's classifier, where it has one.
+    pub targets: Option<Arc<Targets>>,
+    /// Samples of the first source that were left out because they belong to no class.
+    pub without_class: usize,
+}
+
+impl TrainData {
+    /// Training samples for a recipe; `sets` are those of `[data]` and of every `[[mix]]`.
+    ///
+    /// # Errors
+    /// Samples without the classes that the recipe wants, or with different numbers of pictures; an
+    /// answer file that cannot be read.
+    pub fn new(recipe: &Recipe, sets: Vec<Dataset>) -> Result<Self, TrainError> {
+        let mut sets = sets;
+        let fail = |message: String, hint: &str| TrainError::Recipe {
+            path: recipe.name.clone(),
+            message,
+            hint: Some(hint.to_owned()),
+        };
+        let Some(first) = sets.first_mut() else {
+            return Err(fail("there is no data".to_owned(), "name it in `[data]`"));
+        };
+        let targets = targets(recipe, first)?.map(Arc::new);
+        let mut without_class = 0;
+        if let Some(targets) = &targets {
+            (*first, without_class) = first.answerable(targets);
+            if targets.len() < 2 || first.is_empty() {
+                let (classes, name) = (targets.len(), &first.name);
+                return Err(fail(
+                    format!("the training samples of {name} have {classes} classes"),
+                    "a classifier needs two: look at `objectives.classification.classes` and \
+                     `min_count`, and at the answers and labels with `chiasm data check`",
+                ));
+            }
+        }
+        let configs = std::iter::once(&recipe.data).chain(&recipe.mix);
+        let mut sources = Vec::new();
+        for (config, dataset) in configs.zip(sets) {
+            let has_targets = |targets: &&Arc<Targets>| {
+                let mut samples = dataset.samples.iter();
+                samples.all(|sample| !targets.of(sample).is_empty())
+            };
+            let targets = targets.as_ref().filter(has_targets).cloned();
+            let views = match &targets {
+                Some(_) => Views {
+                    pictures: pictures(&dataset)?,
+                    ..views(config, &dataset, &recipe.model)
+                },
+                None => views(config, &dataset, &recipe.model),
+            };
+            // Several pictures are several pictures, not the frames of a clip.
+            let views = match views.pictures {
+                1 => views,
+                pictures => Views {
+                    pictures,
+                    frames: 1,
+                },
+            };
+            sources.push(Source {
+                dataset: Arc::new(dataset),
+                views,
+                targets,
+            });
+        }
+        let of_classes = |source: &&Source| source.targets.is_some();
+        let first_pictures = sources.first().map_or(1, |source| source.views.pictures);
+        let mut others = sources.iter().filter(of_classes);
+        if let Some(other) = others.find(|source| source.views.pictures != first_pictures) {
+            return Err(fail(
+                format!(
+                    "texts of {} speak of {} pictures, those of the first source of {first_pictures}",
+                    other.dataset.name, other.views.pictures
+                ),
+                "one classifier looks at one number of pictures: train on one of the sources",
+            ));
+        }
+        Ok(Self {
+            sources,
+            targets,
+            without_class,
+        })
+    }
+
+    /// Pictures that a text of the classifier speaks of together.
+    #[must_use]
+    pub fn pictures(&self) -> usize {
+        let first = self.sources.first();
+        first.map_or(1, |source| source.views.pictures)
+    }
+
+    /// Every training text.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let samples = self.sources.iter().flat_map(|source| &source.dataset.samples);
+        samples.flat_map(|sample| sample.texts.iter().map(String::as_str))
+    }
+
+    /// Changes when a sample of any source does.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let of = |source: &Source| source.dataset.fingerprint();
+        self.sources.iter().map(of).collect::<Vec<_>>().join("+")
+    }
+
+    /// Training samples of all sources.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.sources.iter().map(|source| source.dataset.len()).sum()
+    }
+}
+
+/// The classes that a recipe wants learned of these samples; `None` where it wants none.
+fn targets(recipe: &Recipe, dataset: &Dataset) -> Result<Option<Targets>, TrainError> {
+    let Some(config) = &recipe.objectives.classification else {
+        return Ok(None);
+    };
+    Ok(Some(match (config.classes, &config.vocabulary) {
+        (ClassSource::Labels, _) => Targets::labels(&dataset.samples),
+        (ClassSource::Answers, Some(file)) => Targets::Answers(Vocabulary::read(file)?),
+        (ClassSource::Answers, None) => {
+            let vocabulary = Vocabulary::learn(&dataset.samples, config.min_count);
+            Targets::Answers(vocabulary)
+        }
+    }))
+}
+
+/// What of a data set's samples a model looks at: frames of clips where it takes them, one picture of
+/// each sample otherwise.
+#[must_use]
+pub fn views(config: &DataConfig, dataset: &Dataset, model: &ModelConfig) -> Views {
+    let most = model.vision.max_frames.max(1);
+    let is_clip = |sample: &Sample| matches!(sample.visual, Visual::Clip(_));
+    let frames = match config.frames {
+        0 if dataset.samples.iter().any(is_clip) => FRAMES,
+        0 => 1,
+        frames => frames,
+    };
+    Views {
+        pictures: 1,
+        frames: frames.min(most),
+    }
+}
+
+/// Pictures that the texts of a data set speak of together: as many for all of them.
+///
+/// # Errors
+/// Samples that differ in it.
+pub fn pictures(dataset: &Dataset) -> Result<usize, TrainError> {
+    let of = |sample: &Sample| match &sample.visual {
+        Visual::Images(images) => images.len(),
+        Visual::Strip { parts, .. } => parts.len(),
+        Visual::Image(_) | Visual::Clip(Clip::Frames(_) | Clip::Animation(_) | Clip::Video(_)) => 1,
+    };
+    let mut samples = dataset.samples.iter();
+    let Some(first) = samples.next() else {
+        return Ok(1);
+    };
+    let pictures = of(first);
+    match samples.find(|sample| of(sample) != pictures) {
+        None => Ok(pictures),
+        Some(other) => Err(TrainError::Recipe {
+            path: dataset.name.clone(),
+            message: format!(
+                "the text of `{}` ({}) speaks of {} pictures, that of `{}` of {pictures}",
+                other.id,
+                other.origin,
+                of(other),
+                first.id
+            ),
+            hint: Some("all texts of a classifier must speak of as many pictures".to_owned()),
+        }),
+    }
+}
