@@ -1,6 +1,6 @@
-//! The predictions file: everything a retrieval metric needs, nothing of the model.
+//! Predictions files: everything a metric needs, nothing of the model.
 //!
-//! One `.safetensors` file:
+//! Classes are JSON lines ([`classes`]). Retrieval is one `.safetensors` file:
 //!
 //! | tensor | type and shape |
 //! |---|---|
@@ -13,7 +13,9 @@
 //! Version 2 added `training_overlap`; a file of version 1 is read as one that was never audited. A
 //! program that knows version 1 alone refuses version 2, rather than print its figures unmarked.
 
+pub mod classes;
 mod error;
+mod lines;
 mod tensors;
 
 use std::borrow::Cow;
@@ -27,6 +29,7 @@ use safetensors::tensor::SafeTensorError;
 use safetensors::{SafeTensors, serialize_to_file};
 use serde::{Deserialize, Serialize};
 
+pub use classes::{ClassInfo, ClassPredictions, ClassRow, Targets};
 pub use error::PredictionsError;
 use tensors::{Header, IMAGE_OF_TEXT, Reader, SCORES, Tensor, rerank_names};
 
