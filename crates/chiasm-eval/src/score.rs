@@ -1,6 +1,13 @@
 //! From a predictions file to figures, and from figures to a table for the terminal.
+//!
+//! Retrieval is here, [`classes`] has answers and labels. [`read_any`] tells their files apart.
+
+pub mod classes;
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use chiasm_data::OverlapCounts;
 use serde::{Deserialize, Serialize};
@@ -8,7 +15,48 @@ use serde::{Deserialize, Serialize};
 use crate::metrics::rerank::{evaluate_reranked, shortlist_recall};
 use crate::metrics::retrieval::{self, Direction, DirectionMetrics, RetrievalMetrics, TieRule};
 use crate::metrics::{Reranked, RetrievalError, ScoreMatrix};
-use crate::predictions::{DatasetIdentity, ModelIdentity, Predictions, TrainingOverlap};
+use crate::predictions::{
+    ClassPredictions, DatasetIdentity, ModelIdentity, Predictions, PredictionsError,
+    TrainingOverlap, kind_of_lines,
+};
+
+pub use classes::{ClassReport, render_class_table, score_classes};
+
+/// A predictions file of any kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AnyPredictions {
+    /// Every text scored against every picture.
+    Retrieval(Predictions),
+    /// A class for every sample.
+    Classes(ClassPredictions),
+}
+
+/// Reads the predictions file at `path`, whatever its kind: retrieval is safetensors, the others are lines of JSON, whose
+/// first names the kind.
+///
+/// # Errors
+/// [`PredictionsError`], always naming the path.
+pub fn read_any(path: &Path) -> Result<AnyPredictions, PredictionsError> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(8).read_to_end(&mut start))
+        .map_err(|source| PredictionsError::Io {
+            path: path.to_owned(),
+            action: "read",
+            source,
+        })?;
+    // Safetensors begin with the length of a header as eight bytes, of which the upper ones are 0; text has no 0.
+    if !start.starts_with(b"{") || start.contains(&0) {
+        return Predictions::read(path).map(AnyPredictions::Retrieval);
+    }
+    match kind_of_lines(path)?.as_str() {
+        classes::KIND => ClassPredictions::read(path).map(AnyPredictions::Classes),
+        other => Err(PredictionsError::Metadata {
+            path: path.to_owned(),
+            what: format!("its first line announces `{other}`, which this version does not know"),
+        }),
+    }
+}
 
 /// How much of the answers the shortlists of one direction hold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -64,6 +112,12 @@ impl OverlapReport {
     /// command that lists them. One line when there are none.
     #[must_use]
     pub fn lines(&self, images: usize) -> Vec<String> {
+        let (pictures, images) = (grouped(self.pictures), grouped(images));
+        self.lines_about(&format!("{pictures} of {images} pictures"))
+    }
+
+    /// As [`OverlapReport::lines`], with the words for what was found.
+    fn lines_about(&self, found: &str) -> Vec<String> {
         if !self.marked {
             return vec!["None of these pictures was trained on.".to_owned()];
         }
@@ -81,11 +135,7 @@ impl OverlapReport {
             .map(|(count, name)| format!("{} {name}", grouped(*count)))
             .collect();
         vec![
-            format!(
-                "{MARK} {} of {} pictures are also in the training data",
-                grouped(self.pictures),
-                grouped(images),
-            ),
+            format!("{MARK} {found} are also in the training data"),
             format!("  ({}):", kinds.join(", ")),
             format!("  {}", self.command),
         ]
@@ -201,23 +251,12 @@ pub fn render_table(report: &ScoreReport) -> String {
         let _ = writeln!(table, "{}", text.trim_end());
     };
     let count = grouped;
-    line(format!(
-        "{}, split {}",
-        shorten(&report.dataset.name, 55),
-        shorten(&report.split, 15)
-    ));
-    line(format!(
+    let counts = format!(
         "{} images, {} texts",
         count(report.images),
         count(report.texts)
-    ));
-    if !report.model.name.is_empty() {
-        let step = report
-            .model
-            .step
-            .map_or_else(String::new, |step| format!(", step {step}"));
-        line(format!("model {}{step}", shorten(&report.model.name, 55)));
-    }
+    );
+    heading(&report.dataset, &report.split, counts, &report.model).for_each(&mut line);
     let mark = if report.is_marked() { MARK } else { "" };
     let width = recall_width(mark);
     for direction in [Direction::TextToImage, Direction::ImageToText] {
@@ -276,6 +315,26 @@ pub fn render_table(report: &ScoreReport) -> String {
         ));
     }
     table
+}
+
+/// The first lines of every table: what was scored, by what.
+fn heading(
+    dataset: &DatasetIdentity,
+    split: &str,
+    counts: String,
+    model: &ModelIdentity,
+) -> impl Iterator<Item = String> {
+    let data = format!(
+        "{}, split {}",
+        shorten(&dataset.name, 55),
+        shorten(split, 15)
+    );
+    let step = model
+        .step
+        .map_or_else(String::new, |step| format!(", step {step}"));
+    let by = format!("model {}{step}", shorten(&model.name, 55));
+    let by = (!model.name.is_empty()).then_some(by);
+    [data, counts].into_iter().chain(by)
 }
 
 fn metrics_row(label: &str, metrics: &DirectionMetrics, mark: &str) -> String {

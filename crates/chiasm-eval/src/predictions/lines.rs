@@ -66,6 +66,13 @@ pub(super) fn write<I: Serialize, R: Serialize>(
     })
 }
 
+/// The kind of predictions that the first line announces.
+pub(crate) fn kind(path: &Path) -> Result<String, PredictionsError> {
+    let mut lines = Lines::new(path)?;
+    lines.advance()?;
+    lines.start().map(|start| start.kind)
+}
+
 /// A file being read line by line: every failure names its path and line.
 pub(super) struct Lines {
     path: PathBuf,

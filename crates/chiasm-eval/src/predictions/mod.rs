@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use classes::{ClassInfo, ClassPredictions, ClassRow, Targets};
 pub use error::PredictionsError;
+pub(crate) use lines::kind as kind_of_lines;
 use tensors::{Header, IMAGE_OF_TEXT, Reader, SCORES, Tensor, rerank_names};
 
 use crate::metrics::rerank::check;
