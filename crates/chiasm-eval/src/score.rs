@@ -1,7 +1,8 @@
 //! From a predictions file to figures, and from figures to a table for the terminal.
 //!
-//! Retrieval is here, [`classes`] has answers and labels. [`read_any`] tells their files apart.
+//! Retrieval is here, [`classes`] has answers and labels, [`alignment`] attention on regions. [`read_any`] tells their files apart.
 
+pub mod alignment;
 pub mod classes;
 
 use std::fmt::Write as _;
@@ -16,10 +17,11 @@ use crate::metrics::rerank::{evaluate_reranked, shortlist_recall};
 use crate::metrics::retrieval::{self, Direction, DirectionMetrics, RetrievalMetrics, TieRule};
 use crate::metrics::{Reranked, RetrievalError, ScoreMatrix};
 use crate::predictions::{
-    ClassPredictions, DatasetIdentity, ModelIdentity, Predictions, PredictionsError,
-    TrainingOverlap, kind_of_lines,
+    AlignmentPredictions, ClassPredictions, DatasetIdentity, ModelIdentity, Predictions,
+    PredictionsError, TrainingOverlap, kind_of_lines,
 };
 
+pub use alignment::{AlignmentReport, render_alignment_table, score_alignment};
 pub use classes::{ClassReport, render_class_table, score_classes};
 
 /// A predictions file of any kind.
@@ -29,6 +31,8 @@ pub enum AnyPredictions {
     Retrieval(Predictions),
     /// A class for every sample.
     Classes(ClassPredictions),
+    /// How much attention lay on what a text names.
+    Alignment(AlignmentPredictions),
 }
 
 /// Reads the predictions file at `path`, whatever its kind: retrieval is safetensors, the others are lines of JSON, whose
@@ -51,6 +55,7 @@ pub fn read_any(path: &Path) -> Result<AnyPredictions, PredictionsError> {
     }
     match kind_of_lines(path)?.as_str() {
         classes::KIND => ClassPredictions::read(path).map(AnyPredictions::Classes),
+        alignment::KIND => AlignmentPredictions::read(path).map(AnyPredictions::Alignment),
         other => Err(PredictionsError::Metadata {
             path: path.to_owned(),
             what: format!("its first line announces `{other}`, which this version does not know"),

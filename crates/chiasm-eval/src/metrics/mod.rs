@@ -1,5 +1,6 @@
 //! Metrics, one concept per file. Each takes plain numbers and returns a serialisable result.
 
+pub mod alignment;
 pub mod answers;
 pub mod chance;
 pub mod classes;

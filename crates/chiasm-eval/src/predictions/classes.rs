@@ -166,7 +166,7 @@ impl<'a> Check<'a> {
         let top = row.top.iter().map(|(class, value)| (class, *value));
         for (class, probability) in [given].into_iter().chain(top) {
             self.class(class)?;
-            if !is_probability(probability) {
+            if !is_probability(f64::from(probability)) {
                 return Err(format!(
                     "the probability {probability} of `{class}` is not from 0 to 1"
                 ));

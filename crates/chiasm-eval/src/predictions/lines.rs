@@ -189,7 +189,7 @@ fn reason(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", ", column ")
 }
 
-/// Whether a value from outside is a probability. A softmax in f32 may end a little above 1.
-pub(super) fn is_probability(value: f32) -> bool {
+/// Whether a value from outside is a probability or a share. A softmax in f32 may end a little above 1.
+pub(super) fn is_probability(value: f64) -> bool {
     (0.0..=1.0 + 1e-4).contains(&value)
 }

@@ -1,6 +1,6 @@
 //! Predictions files: everything a metric needs, nothing of the model.
 //!
-//! Classes are JSON lines ([`classes`]). Retrieval is one `.safetensors` file:
+//! Classes and alignment are JSON lines ([`classes`], [`alignment`]). Retrieval is one `.safetensors` file:
 //!
 //! | tensor | type and shape |
 //! |---|---|
@@ -13,6 +13,7 @@
 //! Version 2 added `training_overlap`; a file of version 1 is read as one that was never audited. A
 //! program that knows version 1 alone refuses version 2, rather than print its figures unmarked.
 
+pub mod alignment;
 pub mod classes;
 mod error;
 mod lines;
@@ -29,6 +30,7 @@ use safetensors::tensor::SafeTensorError;
 use safetensors::{SafeTensors, serialize_to_file};
 use serde::{Deserialize, Serialize};
 
+pub use alignment::{AlignmentInfo, AlignmentPredictions, AlignmentRow};
 pub use classes::{ClassInfo, ClassPredictions, ClassRow, Targets};
 pub use error::PredictionsError;
 pub(crate) use lines::kind as kind_of_lines;
