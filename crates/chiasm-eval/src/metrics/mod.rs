@@ -12,6 +12,6 @@ pub mod scores;
 pub use chance::ChanceLevel;
 pub use classes::Confusion;
 pub use interval::{Accuracy, Tally};
-pub use rerank::{Reranked, shortlist};
+pub use rerank::{Reranked, is_exhaustive, restrict, shortlist};
 pub use retrieval::{Direction, DirectionMetrics, RetrievalMetrics, TieRule};
 pub use scores::{RetrievalError, ScoreMatrix};

@@ -12,6 +12,7 @@
 //! The metadata entry [`METADATA_KEY`] holds [`PredictionsInfo`] as JSON, with [`FORMAT_VERSION`].
 //! Version 2 added `training_overlap`; a file of version 1 is read as one that was never audited. A
 //! program that knows version 1 alone refuses version 2, rather than print its figures unmarked.
+//! `exhaustive_shortlist` came later within version 2: who does not know it shows the second stage over all candidates.
 
 pub mod alignment;
 pub mod classes;
@@ -97,6 +98,10 @@ pub struct PredictionsInfo {
     /// What of this was trained on; `None` when nobody looked.
     #[serde(default)]
     pub training_overlap: Option<TrainingOverlap>,
+    /// Where the second stage scored every candidate: the length of the shortlist to compare that with, so that one file
+    /// shows what a shortlist costs. `None` when it scored shortlists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exhaustive_shortlist: Option<usize>,
 }
 
 /// Shortlists of both directions with their new scores.
