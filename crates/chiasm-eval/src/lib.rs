@@ -18,4 +18,5 @@ pub mod metrics;
 pub mod predictions;
 pub mod report;
 pub mod score;
+pub mod submission;
 pub mod tasks;

@@ -1,14 +1,67 @@
 //! From a predictions file to figures, and from figures to a table for the terminal.
+//!
+//! Retrieval is here, [`classes`] has answers and labels, [`alignment`] attention on regions. [`read_any`] tells their files apart.
+
+pub mod alignment;
+pub mod classes;
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use chiasm_data::OverlapCounts;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::rerank::{evaluate_reranked, shortlist_recall};
+use crate::metrics::rerank::{evaluate_reranked, is_exhaustive, restrict, shortlist_recall};
 use crate::metrics::retrieval::{self, Direction, DirectionMetrics, RetrievalMetrics, TieRule};
 use crate::metrics::{Reranked, RetrievalError, ScoreMatrix};
-use crate::predictions::{DatasetIdentity, ModelIdentity, Predictions, TrainingOverlap};
+use crate::predictions::{
+    AlignmentPredictions, ClassPredictions, DatasetIdentity, ModelIdentity, Predictions,
+    PredictionsError, RerankedPair, TrainingOverlap, kind_of_lines,
+};
+
+pub use alignment::{AlignmentReport, render_alignment_table, score_alignment};
+pub use classes::{ClassReport, render_class_table, score_classes};
+
+/// A predictions file of any kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AnyPredictions {
+    /// Every text scored against every picture.
+    Retrieval(Predictions),
+    /// A class for every sample.
+    Classes(ClassPredictions),
+    /// How much attention lay on what a text names.
+    Alignment(AlignmentPredictions),
+}
+
+/// Reads the predictions file at `path`, whatever its kind: retrieval is safetensors, the others are lines of JSON, whose
+/// first names the kind.
+///
+/// # Errors
+/// [`PredictionsError`], always naming the path.
+pub fn read_any(path: &Path) -> Result<AnyPredictions, PredictionsError> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(8).read_to_end(&mut start))
+        .map_err(|source| PredictionsError::Io {
+            path: path.to_owned(),
+            action: "read",
+            source,
+        })?;
+    // Safetensors begin with the length of a header as eight bytes, of which the upper ones are 0; text has no 0.
+    if !start.starts_with(b"{") || start.contains(&0) {
+        return Predictions::read(path).map(AnyPredictions::Retrieval);
+    }
+    match kind_of_lines(path)?.as_str() {
+        classes::KIND => ClassPredictions::read(path).map(AnyPredictions::Classes),
+        alignment::KIND => AlignmentPredictions::read(path).map(AnyPredictions::Alignment),
+        other => Err(PredictionsError::Metadata {
+            path: path.to_owned(),
+            what: format!("its first line announces `{other}`, which this version does not know"),
+        }),
+    }
+}
 
 /// How much of the answers the shortlists of one direction hold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -64,6 +117,12 @@ impl OverlapReport {
     /// command that lists them. One line when there are none.
     #[must_use]
     pub fn lines(&self, images: usize) -> Vec<String> {
+        let (pictures, images) = (grouped(self.pictures), grouped(images));
+        self.lines_about(&format!("{pictures} of {images} pictures"))
+    }
+
+    /// As [`OverlapReport::lines`], with the words for what was found.
+    fn lines_about(&self, found: &str) -> Vec<String> {
         if !self.marked {
             return vec!["None of these pictures was trained on.".to_owned()];
         }
@@ -81,11 +140,7 @@ impl OverlapReport {
             .map(|(count, name)| format!("{} {name}", grouped(*count)))
             .collect();
         vec![
-            format!(
-                "{MARK} {} of {} pictures are also in the training data",
-                grouped(self.pictures),
-                grouped(images),
-            ),
+            format!("{MARK} {found} are also in the training data"),
             format!("  ({}):", kinds.join(", ")),
             format!("  {}", self.command),
         ]
@@ -111,6 +166,9 @@ pub struct ScoreReport {
     pub reranked: Option<RetrievalMetrics>,
     /// The shortlists that were re-ranked.
     pub shortlist: Option<ShortlistReport>,
+    /// Figures after re-scoring all pairs, when the file holds them and says how long a shortlist `reranked` is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exhaustive: Option<RetrievalMetrics>,
     /// What of the data was trained on; `None` when nobody looked.
     #[serde(default)]
     pub training_overlap: Option<OverlapReport>,
@@ -137,36 +195,34 @@ pub fn score(predictions: &Predictions, ties: TieRule) -> Result<ScoreReport, Re
         image_of_text,
         reranked,
     } = predictions;
-    let (second, shortlist) = match reranked {
-        None => (None, None),
-        Some(pair) => {
-            let (texts, images) = (&pair.text_to_image, &pair.image_to_text);
-            let shortlist = ShortlistReport {
-                text_to_image: shortlist_side(
-                    scores,
-                    image_of_text,
-                    Direction::TextToImage,
-                    texts,
-                )?,
-                image_to_text: shortlist_side(
-                    scores,
-                    image_of_text,
-                    Direction::ImageToText,
-                    images,
-                )?,
-            };
-            (
-                Some(evaluate_reranked(
-                    scores,
-                    image_of_text,
-                    texts,
-                    images,
-                    ties,
-                )?),
-                Some(shortlist),
-            )
-        }
+    let second_stage = |pair: &RerankedPair| {
+        let (texts, images) = (&pair.text_to_image, &pair.image_to_text);
+        evaluate_reranked(scores, image_of_text, texts, images, ties)
     };
+    let all_pairs = reranked.as_ref().filter(|pair| {
+        is_exhaustive(scores, Direction::TextToImage, &pair.text_to_image)
+            && is_exhaustive(scores, Direction::ImageToText, &pair.image_to_text)
+    });
+    let restricted = all_pairs
+        .zip(info.exhaustive_shortlist)
+        .map(|(pair, n)| -> Result<_, RetrievalError> {
+            Ok(RerankedPair {
+                text_to_image: restrict(scores, Direction::TextToImage, &pair.text_to_image, n)?,
+                image_to_text: restrict(scores, Direction::ImageToText, &pair.image_to_text, n)?,
+            })
+        })
+        .transpose()?;
+    let exhaustive = all_pairs.filter(|_| restricted.is_some());
+    let listed = restricted.as_ref().or(reranked.as_ref());
+    let side = |direction, reranked| shortlist_side(scores, image_of_text, direction, reranked);
+    let shortlist = listed
+        .map(|pair| -> Result<_, RetrievalError> {
+            Ok(ShortlistReport {
+                text_to_image: side(Direction::TextToImage, &pair.text_to_image)?,
+                image_to_text: side(Direction::ImageToText, &pair.image_to_text)?,
+            })
+        })
+        .transpose()?;
     Ok(ScoreReport {
         split: info.split.clone(),
         dataset: info.dataset.clone(),
@@ -174,8 +230,9 @@ pub fn score(predictions: &Predictions, ties: TieRule) -> Result<ScoreReport, Re
         images: scores.images(),
         texts: scores.texts(),
         dual: retrieval::evaluate(scores, image_of_text, ties)?,
-        reranked: second,
+        reranked: listed.map(second_stage).transpose()?,
         shortlist,
+        exhaustive: exhaustive.map(second_stage).transpose()?,
         training_overlap: info.training_overlap.as_ref().map(OverlapReport::new),
     })
 }
@@ -201,23 +258,12 @@ pub fn render_table(report: &ScoreReport) -> String {
         let _ = writeln!(table, "{}", text.trim_end());
     };
     let count = grouped;
-    line(format!(
-        "{}, split {}",
-        shorten(&report.dataset.name, 55),
-        shorten(&report.split, 15)
-    ));
-    line(format!(
+    let counts = format!(
         "{} images, {} texts",
         count(report.images),
         count(report.texts)
-    ));
-    if !report.model.name.is_empty() {
-        let step = report
-            .model
-            .step
-            .map_or_else(String::new, |step| format!(", step {step}"));
-        line(format!("model {}{step}", shorten(&report.model.name, 55)));
-    }
+    );
+    heading(&report.dataset, &report.split, counts, &report.model).for_each(&mut line);
     let mark = if report.is_marked() { MARK } else { "" };
     let width = recall_width(mark);
     for direction in [Direction::TextToImage, Direction::ImageToText] {
@@ -255,6 +301,14 @@ pub fn render_table(report: &ScoreReport) -> String {
                 "  answer in shortlist   {:>width$}",
                 marked(percent(side.recall), mark)
             ));
+            if let Some(exhaustive) = &report.exhaustive {
+                let (two, all) = (
+                    reranked.direction(direction),
+                    exhaustive.direction(direction),
+                );
+                line(metrics_row("all re-scored", all, mark));
+                line(difference_row(two, all, mark));
+            }
         }
     }
     line(String::new());
@@ -268,7 +322,9 @@ pub fn render_table(report: &ScoreReport) -> String {
             line(text);
         }
     }
-    let broken = report.reranked.as_ref().unwrap_or(&report.dual).non_finite;
+    let stages = [&report.exhaustive, &report.reranked];
+    let last = stages.into_iter().find_map(Option::as_ref);
+    let broken = last.unwrap_or(&report.dual).non_finite;
     if broken > 0 {
         line(format!(
             "warning: {} scores are not finite and rank last",
@@ -276,6 +332,26 @@ pub fn render_table(report: &ScoreReport) -> String {
         ));
     }
     table
+}
+
+/// The first lines of every table: what was scored, by what.
+fn heading(
+    dataset: &DatasetIdentity,
+    split: &str,
+    counts: String,
+    model: &ModelIdentity,
+) -> impl Iterator<Item = String> {
+    let data = format!(
+        "{}, split {}",
+        shorten(&dataset.name, 55),
+        shorten(split, 15)
+    );
+    let step = model
+        .step
+        .map_or_else(String::new, |step| format!(", step {step}"));
+    let by = format!("model {}{step}", shorten(&model.name, 55));
+    let by = (!model.name.is_empty()).then_some(by);
+    [data, counts].into_iter().chain(by)
 }
 
 fn metrics_row(label: &str, metrics: &DirectionMetrics, mark: &str) -> String {
@@ -291,6 +367,30 @@ fn metrics_row(label: &str, metrics: &DirectionMetrics, mark: &str) -> String {
         Some(metrics.mean_reciprocal_rank),
         mark,
     )
+}
+
+/// What the shortlist costs: its recalls less those of re-scoring all, in points of per cent.
+fn difference_row(two_stage: &DirectionMetrics, all: &DirectionMetrics, mark: &str) -> String {
+    let points = |two: f64, all: f64| {
+        let tenths = ((two - all) * 1000.0).round();
+        // Two more columns for the sign of per cent that stands above.
+        if tenths == 0.0 {
+            "0.0  ".to_owned()
+        } else {
+            format!("{:+.1}  ", tenths / 10.0)
+        }
+    };
+    let cells = [
+        points(two_stage.recall_at_1, all.recall_at_1),
+        points(two_stage.recall_at_5, all.recall_at_5),
+        points(two_stage.recall_at_10, all.recall_at_10),
+    ];
+    let width = recall_width(mark);
+    let cells: String = cells
+        .into_iter()
+        .map(|cell| format!("{:>width$}", marked(cell, mark)))
+        .collect();
+    format!("  {:<22}{cells}", "difference, points")
 }
 
 /// `mark` follows every figure; a blank one keeps columns straight beside marked rows.
@@ -458,6 +558,63 @@ mod tests {
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["training_overlap"]["marked"], true);
         assert_eq!(json["training_overlap"]["counts"]["same_text"], 1);
+    }
+
+    /// Both stages stand side by side, with what the shortlist costs.
+    #[test]
+    fn exhaustive_scores_show_what_a_shortlist_costs() {
+        let side = || Reranked {
+            candidates: vec![vec![0, 1, 2]; 3],
+            // Candidate 1 is the best of all for every query; nothing else is.
+            scores: vec![vec![0.1, 0.9, 0.0]; 3],
+        };
+        let mut predictions = Predictions {
+            info: PredictionsInfo {
+                exhaustive_shortlist: Some(1),
+                ..PredictionsInfo::default()
+            },
+            scores: ScoreMatrix::new(vec![1.0, 0.0, 0.5, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], 3, 3)
+                .unwrap(),
+            image_of_text: vec![0, 1, 2],
+            reranked: Some(RerankedPair {
+                text_to_image: side(),
+                image_to_text: side(),
+            }),
+        };
+        let report = score(&predictions, TieRule::Pessimistic).unwrap();
+        let recall = |metrics: Option<RetrievalMetrics>| metrics.unwrap().text_to_image.recall_at_1;
+        // One candidate a query keeps the first stage's order, which is right throughout.
+        assert_eq!(recall(report.reranked), 1.0);
+        assert_eq!(recall(report.exhaustive), 1.0 / 3.0);
+        assert_eq!(report.shortlist.unwrap().text_to_image.candidates, 1);
+        let table = render_table(&report);
+        let fits = table.lines().all(|line| line.chars().count() <= 80);
+        assert!(fits, "{table}");
+        for part in [
+            "  re-ranked top 1         100.0 %  100.0 %  100.0 %",
+            "  all re-scored            33.3 %  100.0 %  100.0 %",
+            "  difference, points      +66.7      0.0      0.0\n",
+        ] {
+            assert_eq!(table.matches(part).count(), 2, "{part}\n{table}");
+        }
+
+        predictions.info.exhaustive_shortlist = None;
+        let plain = score(&predictions, TieRule::Pessimistic).unwrap();
+        assert_eq!(
+            (plain.reranked, plain.exhaustive),
+            (report.exhaustive, None)
+        );
+        assert!(!render_table(&plain).contains("all re-scored"));
+        // Shortlists alone do not allow the comparison.
+        predictions.info.exhaustive_shortlist = Some(1);
+        let pair = predictions.reranked.as_mut().unwrap();
+        for query in 0..3 {
+            pair.text_to_image.candidates[query].pop();
+            pair.text_to_image.scores[query].pop();
+        }
+        let short = score(&predictions, TieRule::Pessimistic).unwrap();
+        assert_eq!(short.exhaustive, None);
+        assert_eq!(short.shortlist.unwrap().text_to_image.candidates, 2);
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn predictions() -> Predictions {
                     other: "z".into(),
                 }],
             }),
+            exhaustive_shortlist: Some(1),
         },
         scores: ScoreMatrix::new(vec![0.1, -0.2, f32::MAX, 3.0, 4.0, 5.0], 2, 3).unwrap(),
         image_of_text: vec![0, 1, 1],
@@ -212,6 +213,7 @@ fn files_of_version_1_are_read() {
     .unwrap();
     let read = Predictions::read(&path).unwrap();
     assert_eq!(read.info.training_overlap, None);
+    assert_eq!(read.info.exhaustive_shortlist, None);
     read.write(&path).unwrap();
     assert_eq!(Predictions::read(&path).unwrap(), read);
 }

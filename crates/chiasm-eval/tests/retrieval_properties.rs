@@ -9,8 +9,10 @@
 
 use chiasm_eval::metrics::rerank::{evaluate_reranked, shortlist_recall};
 use chiasm_eval::metrics::{
-    Direction, Reranked, ScoreMatrix, TieRule, rerank, retrieval, shortlist,
+    Direction, Reranked, ScoreMatrix, TieRule, rerank, restrict, retrieval, shortlist,
 };
+use chiasm_eval::predictions::{Predictions, PredictionsInfo, RerankedPair};
+use chiasm_eval::score::score;
 use proptest::prelude::*;
 
 const DIRECTIONS: [Direction; 2] = [Direction::TextToImage, Direction::ImageToText];
@@ -182,6 +184,59 @@ proptest! {
                     retrieval::ranks(&second_scores, &first.pairs, direction, ties).unwrap()
                 );
             }
+        }
+    }
+
+    /// A file of exhaustive scores gives the two-stage figures of any shortlist, and V2 once more: with all candidates
+    /// on it they are the exhaustive ones.
+    #[test]
+    fn v2_exhaustive_files_hold_every_shortlist(first in table(true), seed in 0_usize..1000, n in 0_usize..90) {
+        let mut second = first.clone();
+        let count = second.scores.len();
+        second.scores.rotate_left(seed % count);
+        let (first_scores, second_scores) = (first.matrix(), second.matrix());
+        let pair = |n| {
+            let [text_to_image, image_to_text] = DIRECTIONS
+                .map(|direction| two_stage(&first_scores, &second_scores, direction, n));
+            RerankedPair { text_to_image, image_to_text }
+        };
+        let (all, short) = (pair(usize::MAX), pair(n));
+        for (direction, all, short) in [
+            (Direction::TextToImage, &all.text_to_image, &short.text_to_image),
+            (Direction::ImageToText, &all.image_to_text, &short.image_to_text),
+        ] {
+            let restricted = restrict(&first_scores, direction, all, n).unwrap();
+            // As text: a score may be NaN, which equals nothing.
+            prop_assert_eq!(format!("{restricted:?}"), format!("{short:?}"));
+        }
+        let ids = |count: usize| (0..count).map(|id| id.to_string()).collect::<Vec<_>>();
+        let predictions = |reranked, exhaustive_shortlist| Predictions {
+            info: PredictionsInfo {
+                image_ids: ids(first.images),
+                text_ids: ids(first.pairs.len()),
+                texts: ids(first.pairs.len()),
+                exhaustive_shortlist,
+                ..PredictionsInfo::default()
+            },
+            scores: first_scores.clone(),
+            image_of_text: first.pairs.clone(),
+            reranked: Some(reranked),
+        };
+        let whole = first.images.max(first.pairs.len());
+        for ties in RULES {
+            let report = score(&predictions(all.clone(), Some(n)), ties).unwrap();
+            let two_stage = score(&predictions(short.clone(), None), ties).unwrap();
+            prop_assert_eq!(report.reranked, two_stage.reranked);
+            prop_assert_eq!(report.shortlist, two_stage.shortlist);
+            let scored = retrieval::evaluate(&second_scores, &first.pairs, ties).unwrap();
+            let exhaustive = report.exhaustive.unwrap();
+            prop_assert_eq!(exhaustive.text_to_image, scored.text_to_image);
+            prop_assert_eq!(exhaustive.image_to_text, scored.image_to_text);
+            if n >= whole {
+                prop_assert_eq!(report.reranked, report.exhaustive);
+            }
+            let full = score(&predictions(all.clone(), Some(whole)), ties).unwrap();
+            prop_assert_eq!(full.reranked, full.exhaustive);
         }
     }
 

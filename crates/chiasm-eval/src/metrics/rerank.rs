@@ -96,6 +96,51 @@ pub fn evaluate_reranked(
     })
 }
 
+/// Whether every query has new scores of all its candidates. Shortlists name no candidate twice.
+#[must_use]
+pub fn is_exhaustive(scores: &ScoreMatrix, direction: Direction, reranked: &Reranked) -> bool {
+    let all = scores.candidates(direction);
+    reranked.candidates.len() == scores.queries(direction)
+        && reranked.candidates.iter().all(|row| row.len() == all)
+}
+
+/// What re-ranking the first stage's `n` best of every query gives, from new scores of more candidates: those scores,
+/// for the candidates that [`shortlist`] picks. With exhaustive scores this is two-stage retrieval for any `n`.
+///
+/// # Errors
+/// [`RetrievalError`] when the shortlists do not fit the table, or a picked candidate has no new score.
+pub fn restrict(
+    scores: &ScoreMatrix,
+    direction: Direction,
+    reranked: &Reranked,
+    n: usize,
+) -> Result<Reranked, RetrievalError> {
+    check(scores, direction, reranked)?;
+    let candidates = shortlist(scores, direction, n);
+    let given = reranked.candidates.iter().zip(&reranked.scores);
+    let restricted = candidates.iter().zip(given).enumerate();
+    let scores = restricted
+        .map(|(query, (picked, (known, new_scores)))| {
+            let mut score_of = vec![None; scores.candidates(direction)];
+            for (&candidate, &score) in known.iter().zip(new_scores) {
+                if let Some(slot) = score_of.get_mut(candidate as usize) {
+                    *slot = Some(score);
+                }
+            }
+            let score = |&candidate: &u32| {
+                let score = score_of.get(candidate as usize).copied().flatten();
+                score.ok_or_else(|| RetrievalError::Shortlist {
+                    direction,
+                    query,
+                    what: format!("no new score of candidate {candidate}"),
+                })
+            };
+            picked.iter().map(score).collect()
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Reranked { candidates, scores })
+}
+
 /// Fraction of queries with a right answer in their shortlist: the ceiling of every recall after re-ranking, as long as
 /// the recall's k is at most the shortlist's length.
 ///
@@ -324,6 +369,30 @@ mod tests {
         assert_eq!(
             ranks[0], 3,
             "image 0 has two of four texts, both wrong ones count"
+        );
+    }
+
+    #[test]
+    fn restriction_needs_the_scores_of_what_it_picks() {
+        let scores = first_stage();
+        let direction = Direction::ImageToText;
+        let all = Reranked {
+            candidates: vec![vec![3, 2, 1, 0]; 3],
+            scores: vec![vec![0.3, 0.2, 0.1, 0.0]; 3],
+        };
+        assert!(is_exhaustive(&scores, direction, &all));
+        assert!(!is_exhaustive(&scores, Direction::TextToImage, &all));
+        let two = restrict(&scores, direction, &all, 2).unwrap();
+        assert_eq!(two.candidates, shortlist(&scores, direction, 2));
+        assert_eq!(two.candidates[0], [0, 2]);
+        assert_eq!(two.scores[0], [0.0, 0.2]);
+        assert!(!is_exhaustive(&scores, direction, &two));
+        let error = restrict(&scores, direction, &two, 3).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("query 0: no new score of candidate 3"),
+            "{error}"
         );
     }
 

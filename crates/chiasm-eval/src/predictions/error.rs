@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use safetensors::SafeTensorError;
 use thiserror::Error;
 
-use super::FORMAT_VERSION;
 use crate::metrics::RetrievalError;
 
 /// Why a predictions file cannot be written or read.
@@ -30,7 +29,7 @@ pub enum PredictionsError {
         /// What the parser said.
         source: SafeTensorError,
     },
-    /// A safetensors file without readable [`METADATA_KEY`](super::METADATA_KEY).
+    /// A safetensors file, or a first line, without readable [`METADATA_KEY`](super::METADATA_KEY).
     #[error("`{}` is not a predictions file: {what}", path.display())]
     Metadata {
         /// The file.
@@ -39,12 +38,24 @@ pub enum PredictionsError {
         what: String,
     },
     /// Written by a newer version of this program.
-    #[error("`{}` has predictions format {found}, this version reads up to {FORMAT_VERSION}", path.display())]
+    #[error("`{}` has predictions format {found}, this version reads up to {newest}", path.display())]
     Version {
         /// The file.
         path: PathBuf,
         /// Its version.
         found: u32,
+        /// The newest version of this kind of file that is read.
+        newest: u32,
+    },
+    /// A line of a file of lines is malformed, or its values do not fit.
+    #[error("line {line} of `{}`: {what}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What does not fit.
+        what: String,
     },
     /// A tensor is missing, or its type, shape or values do not fit.
     #[error("tensor `{tensor}` of `{}`: {what}", path.display())]
@@ -93,7 +104,7 @@ impl PredictionsError {
             Self::Version { .. } => {
                 Some("read it with the version that wrote it, or write the predictions again")
             }
-            Self::Tensor { .. } | Self::Count { .. } => {
+            Self::Tensor { .. } | Self::Count { .. } | Self::Line { .. } => {
                 Some("write the predictions again from the same model and split")
             }
             Self::Inconsistent { source, .. } => source.hint(),

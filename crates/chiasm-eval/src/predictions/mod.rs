@@ -1,6 +1,6 @@
-//! The predictions file: everything a retrieval metric needs, nothing of the model.
+//! Predictions files: everything a metric needs, nothing of the model.
 //!
-//! One `.safetensors` file:
+//! Classes and alignment are JSON lines ([`classes`], [`alignment`]). Retrieval is one `.safetensors` file:
 //!
 //! | tensor | type and shape |
 //! |---|---|
@@ -12,8 +12,12 @@
 //! The metadata entry [`METADATA_KEY`] holds [`PredictionsInfo`] as JSON, with [`FORMAT_VERSION`].
 //! Version 2 added `training_overlap`; a file of version 1 is read as one that was never audited. A
 //! program that knows version 1 alone refuses version 2, rather than print its figures unmarked.
+//! `exhaustive_shortlist` came later within version 2: who does not know it shows the second stage over all candidates.
 
+pub mod alignment;
+pub mod classes;
 mod error;
+mod lines;
 mod tensors;
 
 use std::borrow::Cow;
@@ -27,7 +31,10 @@ use safetensors::tensor::SafeTensorError;
 use safetensors::{SafeTensors, serialize_to_file};
 use serde::{Deserialize, Serialize};
 
+pub use alignment::{AlignmentInfo, AlignmentPredictions, AlignmentRow};
+pub use classes::{ClassInfo, ClassPredictions, ClassRow, Targets};
 pub use error::PredictionsError;
+pub(crate) use lines::kind as kind_of_lines;
 use tensors::{Header, IMAGE_OF_TEXT, Reader, SCORES, Tensor, rerank_names};
 
 use crate::metrics::rerank::check;
@@ -91,6 +98,10 @@ pub struct PredictionsInfo {
     /// What of this was trained on; `None` when nobody looked.
     #[serde(default)]
     pub training_overlap: Option<TrainingOverlap>,
+    /// Where the second stage scored every candidate: the length of the shortlist to compare that with, so that one file
+    /// shows what a shortlist costs. `None` when it scored shortlists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exhaustive_shortlist: Option<usize>,
 }
 
 /// Shortlists of both directions with their new scores.

@@ -128,6 +128,7 @@ impl Reader<'_> {
             return Err(PredictionsError::Version {
                 path: self.path.to_owned(),
                 found,
+                newest: FORMAT_VERSION,
             });
         }
         let header: Header<'static> = serde_json::from_str(json).map_err(broken)?;

@@ -314,6 +314,7 @@ pub fn run(
                 .flat_map(|sample| sample.texts.clone())
                 .collect(),
             training_overlap: job.training_overlap.clone(),
+            exhaustive_shortlist: None,
         },
         scores: compared.scores,
         image_of_text: compared.image_of_text,
