@@ -85,7 +85,10 @@ pub fn write_vqa(predictions: &ClassPredictions, path: &Path) -> Result<(), Subm
     let mut known = std::collections::HashSet::new();
     let answer = |(row, given): (usize, &ClassRow)| -> Result<u64, SubmissionError> {
         let id = || given.id.clone();
-        let question_id = given.id.parse().map_err(|_| SubmissionError::Identifier {
+        // A sign would parse too.
+        let digits = given.id.bytes().all(|byte| byte.is_ascii_digit());
+        let number = given.id.parse().ok().filter(|_| digits);
+        let question_id = number.ok_or_else(|| SubmissionError::Identifier {
             row,
             id: id(),
             wanted: "a whole number",
@@ -216,7 +219,16 @@ mod tests {
                 &path,
             )
         };
-        for id in ["7a", "", "-7", "7.0", " 8", "18446744073709551616", "7#1"] {
+        for id in [
+            "7a",
+            "",
+            "-7",
+            "+7",
+            "7.0",
+            " 8",
+            "18446744073709551616",
+            "7#1",
+        ] {
             let error = vqa(id).unwrap_err();
             assert_eq!(
                 error.to_string(),
