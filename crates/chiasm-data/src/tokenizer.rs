@@ -4,6 +4,7 @@
 //! cap on the work that one text can cause, and training that gives the same file twice
 //! ([`crate::subword`]).
 
+use std::ops::Range;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -67,6 +68,8 @@ pub struct Encoded {
     pub ids: Vec<i64>,
     /// For each token the number of the word it is part of; `None` for special tokens.
     pub word_ids: Vec<Option<u32>>,
+    /// For each token the bytes of the text that it stands for; none for special tokens.
+    pub offsets: Vec<Range<usize>>,
 }
 
 /// Why a tokenizer cannot be used.
@@ -293,6 +296,7 @@ impl TextTokenizer {
         let text = head(text, MIN_CHARS.max(CHARS_PER_TOKEN.saturating_mul(max_len)));
         let mut ids = vec![self.special.cls];
         let mut word_ids = vec![None];
+        let mut offsets = vec![0..0];
         match self.inner.encode(text, false) {
             Ok(encoding) => {
                 ids.extend(
@@ -303,17 +307,25 @@ impl TextTokenizer {
                         .map(|id| i64::from(*id)),
                 );
                 word_ids.extend(encoding.get_word_ids().iter().take(room));
+                let ranges = encoding.get_offsets().iter().take(room);
+                offsets.extend(ranges.map(|(start, end)| *start..*end));
             }
             // Refused when the file was read (see `wrap`), so not reached; unknown text is the
             // honest reading if a model ever fails on one text only.
             Err(_) => {
                 ids.extend(self.special.unk.into_iter().take(room));
                 word_ids.resize(ids.len(), Some(0));
+                offsets.resize(ids.len(), 0..text.len());
             }
         }
         ids.push(self.special.sep);
         word_ids.push(None);
-        Encoded { ids, word_ids }
+        offsets.push(0..0);
+        Encoded {
+            ids,
+            word_ids,
+            offsets,
+        }
     }
 
     /// The text of ids, special tokens left out.

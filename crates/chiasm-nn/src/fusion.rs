@@ -186,6 +186,16 @@ impl FusionEncoder {
             .collect()
     }
 
+    /// How much each token of every text looks at each of its image in the last layer, padded:
+    /// `[batch, heads, text tokens, image tokens]`; `None` without layers.
+    #[must_use]
+    pub fn cross_attention(&self, input: Fused) -> Option<Tensor<4>> {
+        let mut layers: Vec<_> = self.layers().collect();
+        let (last_text, _) = layers.pop()?;
+        let current = layers.into_iter().fold(input, update);
+        Some(last_text.probabilities(current.text, &current.image))
+    }
+
     fn layers(&self) -> impl Iterator<Item = (&FusionLayer, &FusionLayer)> {
         self.text_layers.iter().zip(&self.image_layers)
     }

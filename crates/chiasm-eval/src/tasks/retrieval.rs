@@ -1,200 +1,20 @@
 //! Image–text retrieval: every picture and text goes through its tower once; the fusion encoder
 //! re-ranks shortlists from the cached towers (`specs/scl.md` section 6.3).
 //!
-//! A candidate's new score is the log-odds of the matching head plus the first stage's similarity
-//! over the learned temperature. Both are logarithms of how likely the pair is, so their sum
-//! weighs each stage by how sure it is; the matching head alone would forget what the shortlist
-//! was made from.
+//! A candidate's new score is the log-odds of the matching head, or the ranking head's score where
+//! there is one, plus the first stage's similarity over the learned temperature. Both are logarithms
+//! of how likely the pair is, so their sum weighs each stage by how sure it is; the head alone would
+//! forget what the shortlist was made from.
 
 use std::collections::HashMap;
 
-use burn::tensor::{Device, Tensor, TensorData};
-use chiasm_data::{
-    DataError, Dataset, Preprocess, Sample, TextTokenizer, encode_texts, eval_images,
-};
-use chiasm_nn::layers::normalize;
-use chiasm_nn::published::encoder::{EncodeError, Encoder, Pooling};
-use chiasm_nn::text::TextInput;
-use chiasm_nn::{Tokens, VisionLanguageModel};
+use chiasm_data::{Dataset, Sample};
 
 use crate::metrics::{Direction, Reranked, RetrievalError, ScoreMatrix, shortlist};
 use crate::predictions::{
     DatasetIdentity, ModelIdentity, Predictions, PredictionsInfo, RerankedPair, TrainingOverlap,
 };
-
-/// What stopped a retrieval task.
-#[derive(Debug, thiserror::Error)]
-pub enum RetrievalTaskError {
-    /// A picture or the data set cannot be used.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// There is nothing to score.
-    #[error(transparent)]
-    Scores(#[from] RetrievalError),
-    /// The model has no tower for it.
-    #[error("the model embeds no {0}")]
-    Lacks(&'static str),
-    /// A published encoder cannot embed it.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    /// The device did not return a result.
-    #[error("the device returned no values: {0}")]
-    Device(String),
-}
-
-impl RetrievalTaskError {
-    /// How to go on, where that can be said.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Data(error) => error.hint(),
-            Self::Scores(error) => error.hint().map(str::to_owned),
-            Self::Lacks(_) => {
-                Some("give a model of texts and pictures, for example CLIP or a run".to_owned())
-            }
-            Self::Encode(_) | Self::Device(_) => None,
-        }
-    }
-}
-
-/// The towers that embed.
-#[derive(Clone, Copy)]
-pub enum Towers<'a> {
-    /// A model of our own, without gradients.
-    Own(&'a VisionLanguageModel),
-    /// A published encoder, and how it pools texts.
-    Published(&'a Encoder, Pooling),
-}
-
-/// A model with what it takes to feed it.
-pub struct Embedder<'a> {
-    /// The model.
-    pub towers: Towers<'a>,
-    /// Its tokenizer; a model of pictures has none.
-    pub tokenizer: Option<&'a TextTokenizer>,
-    /// How its pictures are prepared; a model of texts takes none.
-    pub preprocess: Option<&'a Preprocess>,
-    /// Its longest text in tokens.
-    pub max_text_len: usize,
-    /// Frames taken of a clip; 1 for pictures.
-    pub frames: usize,
-    /// Where it runs.
-    pub device: &'a Device,
-    /// Pictures or texts a call.
-    pub batch_size: usize,
-}
-
-/// Rows of one modality after their tower.
-pub struct Encoded {
-    /// Embeddings of length 1, `[rows, projection]`.
-    pub embeds: Tensor<2>,
-    /// Tokens for the fusion encoder; none unless they were asked for.
-    tokens: Option<Tokens>,
-}
-
-impl Encoded {
-    fn new(embeds: Vec<Tensor<2>>, tokens: Vec<Tokens>, keep_tokens: bool) -> Self {
-        let keep_tokens = keep_tokens && !tokens.is_empty();
-        Self {
-            embeds: Tensor::cat(embeds, 0),
-            tokens: keep_tokens.then(|| Tokens::cat(tokens)),
-        }
-    }
-}
-
-impl Embedder<'_> {
-    /// Embeds pictures of a data set in the order of `indices`; `done` hears of every batch.
-    ///
-    /// # Errors
-    /// A picture that cannot be read.
-    pub fn images(
-        &self,
-        dataset: &Dataset,
-        indices: &[usize],
-        keep_tokens: bool,
-        done: &mut dyn FnMut(usize),
-    ) -> Result<Encoded, RetrievalTaskError> {
-        let preprocess = self
-            .preprocess
-            .ok_or(RetrievalTaskError::Lacks("pictures"))?;
-        let (side, frames) = (preprocess.image_size, self.frames);
-        let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
-        for chunk in indices.chunks(self.batch_size.max(1)) {
-            let pixels = eval_images(dataset, chunk, preprocess)?;
-            let pixels = TensorData::new(pixels, [chunk.len(), 3, side, side]);
-            let pixels = Tensor::from_data(pixels, self.device);
-            embeds.push(normalize(match self.towers {
-                Towers::Own(model) => {
-                    let patches = model.vision.embed_patches(pixels);
-                    let encoded = model.encode_clips_where(&patches, frames, |_| keep_tokens);
-                    let embeds = model.project_image(&encoded, frames);
-                    tokens.push(encoded);
-                    embeds
-                }
-                Towers::Published(encoder, _) => encoder.embed_images(pixels)?,
-            }));
-            done(chunk.len());
-        }
-        Ok(Encoded::new(embeds, tokens, keep_tokens))
-    }
-
-    /// Embeds texts.
-    ///
-    /// # Errors
-    /// A model of pictures, or a text that the model cannot take.
-    pub fn texts(
-        &self,
-        texts: &[&str],
-        keep_tokens: bool,
-        done: &mut dyn FnMut(usize),
-    ) -> Result<Encoded, RetrievalTaskError> {
-        let tokenizer = self.tokenizer.ok_or(RetrievalTaskError::Lacks("texts"))?;
-        let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
-        for chunk in texts.chunks(self.batch_size.max(1)) {
-            let (ids, mask, len) = encode_texts(tokenizer, chunk, self.max_text_len);
-            let input = TextInput::from_padded(&ids, &mask, len);
-            embeds.push(normalize(match self.towers {
-                Towers::Own(model) => {
-                    let encoded = model.encode_text_where(&input, |_| keep_tokens);
-                    let embeds = model.project_text(&encoded);
-                    tokens.push(encoded);
-                    embeds
-                }
-                Towers::Published(encoder, pooling) => encoder.embed_texts(&input, pooling)?,
-            }));
-            done(chunk.len());
-        }
-        Ok(Encoded::new(embeds, tokens, keep_tokens))
-    }
-
-    /// Log-odds of a match for (image row, text row) pairs, from cached tower outputs.
-    fn match_log_odds(
-        &self,
-        images: &Encoded,
-        texts: &Encoded,
-        pairs: &[(u32, u32)],
-        done: &mut dyn FnMut(usize),
-    ) -> Result<Vec<f32>, RetrievalTaskError> {
-        let (Towers::Own(model), Some(image_tokens), Some(text_tokens)) =
-            (self.towers, &images.tokens, &texts.tokens)
-        else {
-            return Ok(Vec::new());
-        };
-        let mut scores = Vec::with_capacity(pairs.len());
-        for chunk in pairs.chunks(self.batch_size.max(1)) {
-            let rows = |pick: fn(&(u32, u32)) -> u32| -> Vec<usize> {
-                chunk.iter().map(|pair| pick(pair) as usize).collect()
-            };
-            let texts = text_tokens.select(&rows(|pair| pair.1));
-            let images = image_tokens.select(&rows(|pair| pair.0));
-            let fused = model.fuse_globals(model.typed(&texts, &images, self.frames, 0));
-            let logits = host(model.match_head.forward(model.pooled(&fused)))?;
-            scores.extend(logits.chunks_exact(2).map(|pair| pair[1] - pair[0]));
-            done(chunk.len());
-        }
-        Ok(scores)
-    }
-}
+use crate::tasks::embedder::{Embedder, Encoded, TaskError, Towers, host};
 
 /// What a retrieval run is to do and how it is labelled.
 pub struct RetrievalJob<'a> {
@@ -206,6 +26,8 @@ pub struct RetrievalJob<'a> {
     pub model: ModelIdentity,
     /// Candidates of each query that the fusion encoder scores; 0 = none.
     pub shortlist: usize,
+    /// Whether it scores all candidates, so that both ways can be compared.
+    pub exhaustive: bool,
     /// What of the data set was trained on; `None` when nobody looked.
     pub training_overlap: Option<TrainingOverlap>,
 }
@@ -231,7 +53,7 @@ pub fn compare(
     dataset: &Dataset,
     keep_tokens: bool,
     progress: &mut dyn FnMut(&str, usize, usize),
-) -> Result<Compared, RetrievalTaskError> {
+) -> Result<Compared, TaskError> {
     let samples = &dataset.samples;
     let texts: Vec<&str> = samples
         .iter()
@@ -272,13 +94,17 @@ pub fn run(
     embedder: &Embedder<'_>,
     job: &RetrievalJob<'_>,
     progress: &mut dyn FnMut(&str, usize, usize),
-) -> Result<Predictions, RetrievalTaskError> {
+) -> Result<Predictions, TaskError> {
     // Only a model of our own has a fusion encoder.
     let own = match embedder.towers {
         Towers::Own(model) => Some(model),
         Towers::Published(..) => None,
     };
-    let own = own.filter(|_| job.shortlist > 0);
+    let own = own.filter(|_| job.shortlist > 0 || job.exhaustive);
+    let length = match job.exhaustive {
+        true => usize::MAX,
+        false => job.shortlist,
+    };
     let compared = compare(embedder, job.dataset, own.is_some(), progress)?;
     let reranked = match own {
         Some(model) => {
@@ -286,7 +112,7 @@ pub fn run(
             let sharpness = temperature.first().map_or(1.0, |value| value.recip());
             Some(rerank_both(
                 embedder,
-                job.shortlist,
+                length,
                 sharpness,
                 &compared,
                 progress,
@@ -314,12 +140,48 @@ pub fn run(
                 .flat_map(|sample| sample.texts.clone())
                 .collect(),
             training_overlap: job.training_overlap.clone(),
-            exhaustive_shortlist: None,
+            exhaustive_shortlist: (job.exhaustive && job.shortlist > 0).then_some(job.shortlist),
         },
         scores: compared.scores,
         image_of_text: compared.image_of_text,
         reranked,
     })
+}
+
+impl Embedder<'_> {
+    /// The fusion encoder's score of (image row, text row) pairs, from cached tower outputs.
+    fn fused_scores(
+        &self,
+        images: &Encoded,
+        texts: &Encoded,
+        pairs: &[(u32, u32)],
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Vec<f32>, TaskError> {
+        let (Towers::Own(model), Some(image_tokens), Some(text_tokens)) =
+            (self.towers, &images.tokens, &texts.tokens)
+        else {
+            return Ok(Vec::new());
+        };
+        let mut scores = Vec::with_capacity(pairs.len());
+        for chunk in pairs.chunks(self.batch_size.max(1)) {
+            let rows = |pick: fn(&(u32, u32)) -> u32| -> Vec<usize> {
+                chunk.iter().map(|pair| pick(pair) as usize).collect()
+            };
+            let texts = text_tokens.select(&rows(|pair| pair.1));
+            let images = image_tokens.select(&rows(|pair| pair.0));
+            let fused = model.fuse_globals(model.typed(&texts, &images, self.views.frames, 0));
+            let pooled = model.pooled(&fused);
+            match &model.rank_head {
+                Some(head) => scores.extend(host(head.forward(pooled))?),
+                None => {
+                    let logits = host(model.match_head.forward(pooled))?;
+                    scores.extend(logits.chunks_exact(2).map(|pair| pair[1] - pair[0]));
+                }
+            }
+            done(chunk.len());
+        }
+        Ok(scores)
+    }
 }
 
 /// Scores each distinct pair of both directions' shortlists once.
@@ -329,7 +191,7 @@ fn rerank_both(
     sharpness: f32,
     compared: &Compared,
     progress: &mut dyn FnMut(&str, usize, usize),
-) -> Result<RerankedPair, RetrievalTaskError> {
+) -> Result<RerankedPair, TaskError> {
     let scores = &compared.scores;
     let of_texts = shortlist(scores, Direction::TextToImage, length);
     let of_images = shortlist(scores, Direction::ImageToText, length);
@@ -346,7 +208,7 @@ fn rerank_both(
     pairs.dedup();
     let mut count = 0;
     let values =
-        embedder.match_log_odds(&compared.images, &compared.texts, &pairs, &mut |more| {
+        embedder.fused_scores(&compared.images, &compared.texts, &pairs, &mut |more| {
             count += more;
             progress("pairs", count, pairs.len());
         })?;
@@ -382,10 +244,4 @@ fn rerank_both(
         text_to_image: with_scores(of_texts, false),
         image_to_text: with_scores(of_images, true),
     })
-}
-
-fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, RetrievalTaskError> {
-    tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|error| RetrievalTaskError::Device(error.to_string()))
 }

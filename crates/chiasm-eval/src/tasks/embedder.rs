@@ -1,0 +1,193 @@
+//! A model with what it takes to feed it: what all tasks have in common.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use chiasm_data::{
+    DataError, Dataset, Preprocess, TextTokenizer, Views, encode_texts, eval_images,
+};
+use chiasm_nn::layers::normalize;
+use chiasm_nn::published::encoder::{EncodeError, Encoder, Pooling};
+use chiasm_nn::text::TextInput;
+use chiasm_nn::{Tokens, VisionLanguageModel};
+
+use crate::metrics::RetrievalError;
+
+/// What stopped a task.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// A picture or the data set cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// There is nothing to score.
+    #[error(transparent)]
+    Scores(#[from] RetrievalError),
+    /// The model has no tower for it.
+    #[error("the model embeds no {0}")]
+    Lacks(&'static str),
+    /// A published encoder cannot embed it.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The device did not return a result.
+    #[error("the device returned no values: {0}")]
+    Device(String),
+}
+
+impl TaskError {
+    /// How to go on, where that can be said.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Data(error) => error.hint(),
+            Self::Scores(error) => error.hint().map(str::to_owned),
+            Self::Lacks(_) => {
+                Some("give a model of texts and pictures, for example CLIP or a run".to_owned())
+            }
+            Self::Encode(_) | Self::Device(_) => None,
+        }
+    }
+}
+
+/// The towers that embed.
+#[derive(Clone, Copy)]
+pub enum Towers<'a> {
+    /// A model of our own, without gradients.
+    Own(&'a VisionLanguageModel),
+    /// A published encoder, and how it pools texts.
+    Published(&'a Encoder, Pooling),
+}
+
+/// A model with what it takes to feed it.
+#[derive(Clone, Copy)]
+pub struct Embedder<'a> {
+    /// The model.
+    pub towers: Towers<'a>,
+    /// Its tokenizer; a model of pictures has none.
+    pub tokenizer: Option<&'a TextTokenizer>,
+    /// How its pictures are prepared; a model of texts takes none.
+    pub preprocess: Option<&'a Preprocess>,
+    /// Its longest text in tokens.
+    pub max_text_len: usize,
+    /// What of a sample is looked at.
+    pub views: Views,
+    /// Whether the model sees grey in place of every picture.
+    pub blind: bool,
+    /// Where it runs.
+    pub device: &'a Device,
+    /// Pictures or texts a call.
+    pub batch_size: usize,
+}
+
+/// Rows of one modality after their tower.
+pub struct Encoded {
+    /// Embeddings of length 1, `[rows, projection]`.
+    pub embeds: Tensor<2>,
+    /// Tokens for the fusion encoder; none unless they were asked for.
+    pub(super) tokens: Option<Tokens>,
+}
+
+impl Encoded {
+    fn new(embeds: Vec<Tensor<2>>, tokens: Vec<Tokens>, keep_tokens: bool) -> Self {
+        let keep_tokens = keep_tokens && !tokens.is_empty();
+        Self {
+            embeds: Tensor::cat(embeds, 0),
+            tokens: keep_tokens.then(|| Tokens::cat(tokens)),
+        }
+    }
+}
+
+impl Embedder<'_> {
+    /// Pictures of a data set in the order of `indices`, `[indices * pictures, frames, 3, side, side]`.
+    ///
+    /// # Errors
+    /// A picture that cannot be read.
+    pub fn pixels(
+        &self,
+        dataset: &Dataset,
+        indices: &[usize],
+        views: Views,
+    ) -> Result<Tensor<5>, TaskError> {
+        let preprocess = self.preprocess.ok_or(TaskError::Lacks("pictures"))?;
+        let side = preprocess.image_size;
+        let shape = [indices.len() * views.pictures, views.frames, 3, side, side];
+        if self.blind {
+            return Ok(Tensor::zeros(shape, self.device));
+        }
+        let pixels = eval_images(dataset, indices, preprocess, views)?;
+        Ok(Tensor::from_data(TensorData::new(pixels, shape), self.device))
+    }
+
+    /// Texts as a model takes them.
+    ///
+    /// # Errors
+    /// A model of pictures.
+    pub fn input(&self, texts: &[&str]) -> Result<TextInput, TaskError> {
+        let tokenizer = self.tokenizer.ok_or(TaskError::Lacks("texts"))?;
+        let (ids, mask, len) = encode_texts(tokenizer, texts, self.max_text_len);
+        Ok(TextInput::from_padded(&ids, &mask, len))
+    }
+
+    /// Embeds pictures of a data set in the order of `indices`; `done` hears of every batch.
+    ///
+    /// # Errors
+    /// A picture that cannot be read.
+    pub fn images(
+        &self,
+        dataset: &Dataset,
+        indices: &[usize],
+        keep_tokens: bool,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Encoded, TaskError> {
+        let frames = self.views.frames;
+        let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
+        for chunk in indices.chunks(self.batch_size.max(1)) {
+            let pixels = self.pixels(dataset, chunk, self.views)?;
+            let [count, frames_each, channels, height, width] = pixels.dims();
+            let pixels = pixels.reshape([count * frames_each, channels, height, width]);
+            embeds.push(normalize(match self.towers {
+                Towers::Own(model) => {
+                    let patches = model.vision.embed_patches(pixels);
+                    let encoded = model.encode_clips_where(&patches, frames, |_| keep_tokens);
+                    let embeds = model.project_image(&encoded, frames);
+                    tokens.push(encoded);
+                    embeds
+                }
+                Towers::Published(encoder, _) => encoder.embed_images(pixels)?,
+            }));
+            done(chunk.len());
+        }
+        Ok(Encoded::new(embeds, tokens, keep_tokens))
+    }
+
+    /// Embeds texts.
+    ///
+    /// # Errors
+    /// A model of pictures, or a text that the model cannot take.
+    pub fn texts(
+        &self,
+        texts: &[&str],
+        keep_tokens: bool,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Encoded, TaskError> {
+        let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
+        for chunk in texts.chunks(self.batch_size.max(1)) {
+            let input = self.input(chunk)?;
+            embeds.push(normalize(match self.towers {
+                Towers::Own(model) => {
+                    let encoded = model.encode_text_where(&input, |_| keep_tokens);
+                    let embeds = model.project_text(&encoded);
+                    tokens.push(encoded);
+                    embeds
+                }
+                Towers::Published(encoder, pooling) => encoder.embed_texts(&input, pooling)?,
+            }));
+            done(chunk.len());
+        }
+        Ok(Encoded::new(embeds, tokens, keep_tokens))
+    }
+}
+
+/// Values on the host.
+pub(super) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TaskError> {
+    tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|error| TaskError::Device(error.to_string()))
+}
