@@ -637,6 +637,7 @@ mod tests {
             start: None,
             kind: String::new(),
             boxes: rect.into_iter().collect(),
+            masks: Vec::new(),
         }];
         let summary = check(&set, &Limits::default(), &|_| {}).summary;
         // Sample 0's picture, its copy, its thumbnail, the second of the pair, the clip.

@@ -436,6 +436,19 @@ pub struct Phrase {
     pub kind: String,
     /// Where it is; none when it cannot be seen.
     pub boxes: Vec<Rect>,
+    /// Its pixels, a mask for each box; none where the source knows boxes alone.
+    pub masks: Vec<Mask>,
+}
+
+/// Which pixels of a picture show a thing. Clones share the pixels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// Width of the picture.
+    pub width: usize,
+    /// Height of the picture.
+    pub height: usize,
+    /// `height * width` pixels, row by row; true where the thing is. A byte each.
+    pub bits: Arc<[bool]>,
 }
 
 /// A thing in a picture.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use chiasm_data::answers::{Form, MIN_COUNT, Vocabulary, write_vocabulary};
 use chiasm_data::{
-    AlphaRule, Dataset, Limits, OpenOptions, Opened, Sample, Split, Visual, decode_rgb, frames,
-    open,
+    AlphaRule, Dataset, Limits, OpenOptions, Opened, Sample, Split, Targets, Visual, decode_rgb,
+    frames, open,
 };
 
 /// A path of the shared data, when it is there.
@@ -279,6 +279,14 @@ fn daquar_and_its_answers() {
         assert_eq!(vocabulary.answers().len(), report.kept);
         assert_eq!(vocabulary.answers().first().unwrap(), "2");
         assert_eq!(vocabulary.class("Two."), Some(0));
+        // One person answered each question, and is right.
+        let targets = Targets::Answers(vocabulary);
+        let (answerable, left_out) = set.answerable(&targets);
+        assert_eq!((answerable.len(), left_out), (5266, 6795 - 5266));
+        for sample in &answerable.samples {
+            assert!(matches!(targets.of(sample).as_slice(), [(_, 1.0)]));
+        }
+        assert_eq!(targets.majority(&set.samples).as_deref(), Some("2"));
     }
 }
 

@@ -216,6 +216,7 @@ fn photo(
                 start: Some(mark.start),
                 kind: mark.kind.to_owned(),
                 boxes: scene.boxes.get(mark.chain).cloned().unwrap_or_default(),
+                masks: Vec::new(),
             });
         }
         texts.push(text);

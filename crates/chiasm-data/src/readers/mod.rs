@@ -16,6 +16,7 @@
 //! * A row that cannot be used goes to the quarantine list with its place and reason. The picture
 //!   files themselves are not opened here, see [`crate::check()`].
 
+mod align_bench;
 mod arrow;
 mod clips;
 mod coco;
@@ -124,6 +125,7 @@ pub const FORMATS: &[Format] = &[
     snli_ve::FORMAT,
     phrases::FORMAT,
     entities::FORMAT,
+    align_bench::FORMAT,
     judgements::FORMAT,
     jsonl::ARRAY,
     jsonl::LINES,

@@ -136,6 +136,7 @@ fn join(line: Line, sample: &Sample) -> Result<Joined<'_>, String> {
                 start: None,
                 kind,
                 boxes,
+                masks: Vec::new(),
             }),
             None => refused.push(format!(
                 "phrase {number}: a box is empty or outside the image"

@@ -226,6 +226,7 @@ fn whole(sentence: &str, category: Option<&str>, rect: Rect) -> Vec<Phrase> {
         start: Some(0),
         kind: category.unwrap_or_default().to_owned(),
         boxes: vec![rect],
+        masks: Vec::new(),
     }]
 }
 
@@ -430,6 +431,7 @@ fn marked(image: &Image, things: &[&Thing], instances: &Instances) -> Result<Ann
             start: caption.char_indices().nth(first).map(|(at, _)| at),
             kind: category.unwrap_or_default(),
             boxes: vec![rect],
+            masks: Vec::new(),
         });
     }
     if phrases.is_empty() {
