@@ -73,6 +73,19 @@ impl WeightsConfig {
         model
     }
 
+    /// The first part that is frozen as it was drawn: `text` or `vision`.
+    #[must_use]
+    pub fn frozen_without_weights(&self) -> Option<&'static str> {
+        let parts = [
+            (Part::Text, "text", &self.text),
+            (Part::Vision, "vision", &self.vision),
+        ];
+        let is_drawn = |(part, _, path): &(Part, &str, &Option<PathBuf>)| {
+            self.model.is_none() && path.is_none() && self.freeze.contains(part)
+        };
+        parts.into_iter().find(is_drawn).map(|(_, name, _)| name)
+    }
+
     /// True when everything is drawn.
     #[must_use]
     pub fn is_empty(&self) -> bool {

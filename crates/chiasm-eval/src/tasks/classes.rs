@@ -1,7 +1,8 @@
 //! Classification of pairs: the answer to a question about a picture, whether a statement holds of
 //! two, how a text relates to what is seen (`specs/scl.md` sections 6.1, 6.2, 6.5).
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::path::Path;
 
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::Tensor;
@@ -81,6 +82,13 @@ fn texts<'a>(
     samples.flat_map(|sample| (0..sample.texts.len()).map(move |text| (sample, text)))
 }
 
+/// What tells one picture from another without reading it.
+#[derive(PartialEq, Eq, Hash)]
+enum Seen<'a> {
+    File(&'a Path),
+    Sample(usize),
+}
+
 /// Probability of every class for all texts of a part of a data set.
 fn scores(
     embedder: &Embedder<'_>,
@@ -101,20 +109,27 @@ fn scores(
         },
     };
     let frames = views.frames;
-    let pixels = embedder.pixels(job.dataset, chunk, views)?;
-    let images = model.encode_clips(pixels);
-    // Which picture of the batch each text is about.
-    let place: BTreeMap<&str, usize> = chunk
-        .iter()
-        .filter_map(|index| job.dataset.samples.get(*index))
-        .map(|sample| sample.id.as_str())
-        .zip(0..)
-        .collect();
-    let (mut words, mut of): (Vec<&str>, Vec<usize>) = (Vec::new(), Vec::new());
-    for (sample, text) in texts(job.dataset, chunk) {
-        words.extend(sample.texts.get(text).map(String::as_str));
-        of.extend(place.get(sample.id.as_str()).copied());
+    // Several questions about one picture follow each other: it is encoded once.
+    let mut seen: HashMap<Seen<'_>, usize> = HashMap::new();
+    let (mut pictures, mut words, mut of) = (Vec::new(), Vec::new(), Vec::new());
+    for index in chunk {
+        let Some(sample) = job.dataset.samples.get(*index) else {
+            continue;
+        };
+        let key = match sample.visual.path() {
+            Some(path) => Seen::File(path),
+            None => Seen::Sample(*index),
+        };
+        let place = *seen.entry(key).or_insert_with(|| {
+            pictures.push(*index);
+            pictures.len() - 1
+        });
+        for text in &sample.texts {
+            words.push(text.as_str());
+            of.push(place);
+        }
     }
+    let images = model.encode_clips(embedder.pixels(job.dataset, &pictures, views)?);
     let encoded = model.encode_text(&embedder.input(&words)?);
     let pooled = (0..job.pictures).map(|picture| {
         let rows: Vec<usize> = of.iter().map(|row| row * job.pictures + picture).collect();

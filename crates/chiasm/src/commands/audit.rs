@@ -197,7 +197,8 @@ pub(crate) struct Tested<'a> {
 impl Tested<'_> {
     /// What of these was trained on.
     pub(crate) fn against(&self, data: &DataConfig, training: &[Trace]) -> TrainingOverlap {
-        let seen = with_split(&data.source, Some(Split::Train));
+        // A command names one split a side: the first of several that were trained on.
+        let seen = with_split(&data.source, data.train_splits.first().copied());
         let tested = with_split(&self.config.source, self.split);
         let mut command = format!("chiasm data audit {} {}", quoted(&seen), quoted(&tested));
         // Options apply to both sides: where they differ, people have to say which they mean.

@@ -195,6 +195,14 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
     let started = Instant::now();
     let recipe = &job.recipe;
     recipe.validate(&recipe.name)?;
+    if let Some(part) = recipe.weights.frozen_without_weights() {
+        return Err(CliError::new(
+            format!("`weights.freeze` keeps the {part} tower as it is, and it has no weights yet"),
+            format!(
+                "name some with `--weights-{part}` or `--weights`, or take it out of `weights.freeze`"
+            ),
+        ));
+    }
     let device = device::open(global)?;
     let mut run = RunDir::open(&job.out, job.resume)?;
     let checked = source::load(&recipe.data, &job.out.join("quarantine.jsonl"))?;

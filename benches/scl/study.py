@@ -1,0 +1,250 @@
+"""Regenerates docs/results/scl.md: what completion adds, and what each task reaches, at a size for two cores.
+
+    python3 benches/scl/study.py --data ../shared/data --text MINILM --vision DINOV2S --write docs/results/scl.md
+
+MINILM is a folder with all-MiniLM-L6-v2, DINOV2S a file with DINOv2-S/14 with registers. Runs lie in
+--runs and are not repeated where they are complete, so the command can be stopped and started again. Only
+the standard library is used.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CHIASM = ROOT / "target/release/chiasm"
+STEPS = 200
+
+
+def recipe(name, **without):
+    """The text of a recipe without some of its objectives."""
+    text = (ROOT / "recipes" / f"{name}.toml").read_text()
+    for objective in without.get("drop", []):
+        text = re.sub(rf"\n\[objectives\.{objective}\]\n(?:[^\[\n][^\n]*\n)*", "\n", text)
+    return text
+
+
+class Study:
+    def __init__(self, arguments):
+        self.data, self.runs = Path(arguments.data), Path(arguments.runs)
+        self.seeds = range(arguments.seeds)
+        self.towers = ["--weights-text", arguments.text, "--weights-vision", arguments.vision]
+        self.runs.mkdir(parents=True, exist_ok=True)
+
+    def chiasm(self, *words):
+        command = [str(CHIASM), *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+        return done.stdout
+
+    def train(self, name, text, seed, *words):
+        """One run; what it prints as JSON, from the file beside it where it was done before."""
+        kept = self.runs / f"{name}-{seed}.json"
+        if kept.exists():
+            return json.loads(kept.read_text())
+        file = self.runs / f"{name}.toml"
+        file.write_text(text)
+        out = self.runs / f"{name}-{seed}"
+        resume = ["--resume"] if (out / "checkpoints").is_dir() and any((out / "checkpoints").iterdir()) else []
+        printed = self.chiasm("pretrain", file, *words, "--seed", seed, "--out", out, "--json", *resume)
+        kept.write_text(printed)
+        print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
+        return json.loads(printed)
+
+    def pairs(self):
+        flickr = self.data / "flickr8k/dataset_flickr8k.json"
+        coco = self.data / "coco-captions-wds/*.tar"
+        return ["--data", flickr, "--mix", f"{coco}=0.5", *self.towers]
+
+    # What completion adds.
+
+    VARIANTS = {
+        "baseline": ("MLM + ITM + ITC", "scl-tiny", ["global_completion"]),
+        "global": ("+ global completion (SCL)", "scl-tiny", []),
+        "local": ("+ local completion (GLSCL)", "glscl-tiny", []),
+    }
+
+    def variant(self, name, steps, suffix=""):
+        _, base, drop = self.VARIANTS[name]
+        text = recipe(base, drop=drop)
+        words = [*self.pairs(), "--steps", steps]
+        return [self.train(f"pre-{name}{suffix}", text, seed, *words) for seed in self.seeds]
+
+    def seconds_a_step(self):
+        """Median time of a step of each variant, in turns, so that all see the same machine."""
+        kept = self.runs / "seconds.json"
+        if kept.exists():
+            return json.loads(kept.read_text())
+        found = {name: [] for name in self.VARIANTS}
+        for turn in range(3):
+            for name, (_, base, drop) in self.VARIANTS.items():
+                file = self.runs / f"time-{name}.toml"
+                file.write_text(recipe(base, drop=drop) + "\nval_images = 1\n")
+                out = self.runs / f"time-{name}-{turn}"
+                self.chiasm("pretrain", file, *self.pairs(), "--steps", 8, "--out", out)
+                lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+                rates = [line["values"]["samples_per_second"] for line in lines if line["kind"] == "train"]
+                found[name] += [32 / rate for rate in rates[2:]]
+        seconds = {name: statistics.median(values) for name, values in found.items()}
+        kept.write_text(json.dumps(seconds))
+        return seconds
+
+    def completion(self):
+        seconds = self.seconds_a_step()
+        rows = []
+        results = {name: self.variant(name, STEPS) for name in self.VARIANTS}
+        for name, (label, _, _) in self.VARIANTS.items():
+            rows.append((label, STEPS, seconds[name], results[name], name))
+        for name in ["baseline", "global"]:
+            steps = round(STEPS * seconds["local"] / seconds[name])
+            label = self.VARIANTS[name][0] + ", as long as GLSCL takes"
+            longer = self.variant(name, steps, "-long")
+            rows.append((label, steps, seconds[name], longer, f"{name}-long"))
+        lines = []
+        for stage, what in [("dual", "dual encoder"), ("reranked", "top 16 re-ranked")]:
+            lines += [
+                f"Test split of Flickr8k, 1,000 photos and 5,000 captions, {what}; % (mean, spread of seeds)",
+                "",
+                "| trained on | steps | s a step | t2i R@1 | R@5 | R@10 | i2t R@1 | R@5 | R@10 |",
+                "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            ]
+            for label, steps, time, reports, _ in rows:
+                cells = [
+                    spread([100 * report[stage][direction][f"recall_at_{k}"] for report in reports])
+                    for direction in ["text_to_image", "image_to_text"]
+                    for k in [1, 5, 10]
+                ]
+                lines.append(f"| {label} | {steps} | {time:.2f} | " + " | ".join(cells) + " |")
+            lines.append("")
+        lines += self.alignment([row[4] for row in rows[:3]])
+        return lines
+
+    def alignment(self, names):
+        lines = [
+            "Attention on what words name: `chiasm align` on 300 test photos of `phrases.jsonl`, share of"
+            " attention inside the boxes in %, in brackets times that of uniform attention.",
+            "",
+            "| trained on | whole text | phrases |",
+            "| --- | ---: | ---: |",
+        ]
+        for name in names:
+            figures = {"global_scores": [], "local_scores": []}
+            ratios = {"global_scores": [], "local_scores": []}
+            for seed in self.seeds:
+                kept = self.runs / f"align-{name}-{seed}.json"
+                if not kept.exists():
+                    words = ["--data", self.data / "flickr8k/phrases.jsonl", "--limit", 300, "--json"]
+                    run = self.runs / f"pre-{name}-{seed}"
+                    kept.write_text(self.chiasm("align", run, *words))
+                report = json.loads(kept.read_text())
+                for key in figures:
+                    figures[key].append(100 * report[key]["boxes"]["score"])
+                    ratios[key].append(report[key]["boxes"]["score"] / report[key]["boxes"]["uniform"])
+            cells = [f"{spread(figures[key])} ({statistics.mean(ratios[key]):.2f})" for key in figures]
+            lines.append(f"| {self.VARIANTS[name][0]} | " + " | ".join(cells) + " |")
+        return [*lines, ""]
+
+    # Tasks.
+
+    def classes(self, name, base, data, *words):
+        rows = []
+        for label, blind in [("with pictures", []), ("texts alone", ["--blind"])]:
+            suffix = "-blind" if blind else ""
+            reports = [
+                self.train(f"{name}{suffix}", recipe(base), seed, "--data", data, *self.towers, *words, *blind)
+                for seed in self.seeds
+            ]
+            rows.append((label, reports))
+        first = rows[0][1][0]
+        majority = 100 * first["majority"]["accuracy"]["mean"]
+        cells = [spread([100 * report["accuracy"]["mean"] for report in reports]) for _, reports in rows]
+        return f"{cells[0]} | {cells[1]} | {majority:.1f}"
+
+    def tasks(self):
+        daquar = self.data / "daquar/{train,test}.jsonl"
+        nlvr = self.data / "nlvr/{dev,test}.jsonl"
+        snli = self.data / "snli-ve-flickr8k/{dev,test}.jsonl"
+        photos = self.data / "flickr8k/images"
+        rows = [
+            ("DAQUAR, test answers", self.classes("daquar", "vqa-tiny", daquar)),
+            ("NLVR, test statements (trained on dev)", self.classes("nlvr", "nlvr-tiny", nlvr, "--train-splits", "val")),
+            (
+                "SNLI-VE on Flickr8k, test (trained on dev)",
+                self.classes("snli", "snli-ve-tiny", snli, "--train-splits", "val", "--image-root", photos),
+            ),
+        ]
+        lines = [
+            "Accuracy in % (mean, spread of seeds); majority: always the most frequent class of training.",
+            "",
+            "| task | with pictures | texts alone | majority |",
+            "| --- | ---: | ---: | ---: |",
+        ]
+        lines += [f"| {name} | {cells} |" for name, cells in rows]
+        return [*lines, "", *self.video()]
+
+    def video(self):
+        clips = self.data / "msrvtt-frames/{train-00000,train-00001,test-00000}.tar"
+        flickr = self.data / "flickr8k/dataset_flickr8k.json"
+        words = ["--data", clips, "--mix", flickr, *self.towers]
+        reports = [self.train("video", recipe("scl-video-tiny"), seed, *words) for seed in self.seeds]
+        lines = [
+            "MSR-VTT test clips, 476, after pre-training on its training clips and on Flickr8k's photos; %"
+            " (mean, spread of seeds)",
+            "",
+            "| | t2v R@1 | R@5 | R@10 | v2t R@1 | R@5 | R@10 |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        for label, stage in [("chance", None), ("dual encoder", "dual"), ("top 16 re-ranked", "reranked")]:
+            cells = []
+            for direction in ["text_to_image", "image_to_text"]:
+                for k in [1, 5, 10]:
+                    name = f"recall_at_{k}"
+                    of = lambda report: report[stage][direction] if stage else report["dual"][direction]["chance"]
+                    cells.append(spread([100 * of(report)[name] for report in reports]))
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        return [*lines, ""]
+
+
+def spread(values):
+    """Mean, and smallest to largest."""
+    mean = statistics.mean(values)
+    if max(values) - min(values) < 0.05:
+        return f"{mean:.1f}"
+    return f"{mean:.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--vision", required=True)
+    parser.add_argument("--runs", default="runs/scl-study")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--part", choices=["completion", "tasks", "all"], default="all")
+    parser.add_argument("--write", help="file whose parts between marks are replaced")
+    arguments = parser.parse_args()
+    study = Study(arguments)
+    parts = {}
+    if arguments.part in ("tasks", "all"):
+        parts["tasks"] = study.tasks()
+    if arguments.part in ("completion", "all"):
+        parts["completion"] = study.completion()
+    for name, lines in parts.items():
+        text = "\n".join(lines).rstrip() + "\n"
+        if not arguments.write:
+            print(text)
+            continue
+        file = Path(arguments.write)
+        marks = [f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"]
+        before, rest = file.read_text().split(marks[0])
+        _, after = rest.split(marks[1])
+        file.write_text(before + marks[0] + "\n" + text + "\n" + marks[1] + after)
+
+
+if __name__ == "__main__":
+    main()
