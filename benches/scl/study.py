@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CHIASM = ROOT / "target/release/chiasm"
+CHIASM = Path(__import__("os").environ.get("CHIASM_BIN", ROOT / "target/release/chiasm"))
 STEPS = 200
 
 

@@ -9,6 +9,7 @@ pub mod completion;
 pub mod config;
 pub mod contrast;
 pub mod forward;
+pub mod gather;
 pub mod losses;
 pub mod masking;
 pub mod mlm;
@@ -17,5 +18,6 @@ pub mod ranking;
 
 pub use config::ObjectivesConfig;
 pub use forward::{Features, StepInput};
+pub use gather::{Alone, Gather};
 pub use losses::{LossTerm, Losses};
 pub use plan::{ForwardPlan, Objective};

@@ -278,7 +278,9 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
     let mut val_set = dataset.subset(Split::Val);
     let validates = is_held_out(&Split::Val);
     let val_images = recipe.evaluation.val_images;
-    val_set.samples.truncate(if validates { val_images } else { 0 });
+    val_set
+        .samples
+        .truncate(if validates { val_images } else { 0 });
     let mut watcher = Watcher {
         progress: Progress::new("train", recipe.schedule.steps),
         val_set,
@@ -336,7 +338,8 @@ fn finish(
             targets,
             pictures: trained.config.heads.pictures(),
             independent: trained.recipe.has_independent_classes(),
-            majority: targets.majority(&dataset.of_splits(&trained.recipe.data.train_splits).samples),
+            majority: targets
+                .majority(&dataset.of_splits(&trained.recipe.data.train_splits).samples),
             training_overlap: Some(facts.overlap.clone()),
         };
         let views = views(&trained.recipe.data, subset, &trained.config);
@@ -523,7 +526,11 @@ impl Watcher<'_> {
 fn training_set(dataset: &Dataset, config: &DataConfig) -> Result<Dataset, CliError> {
     let set = dataset.of_splits(&config.train_splits);
     if set.is_empty() {
-        let wanted: Vec<&str> = config.train_splits.iter().map(|split| split.as_str()).collect();
+        let wanted: Vec<&str> = config
+            .train_splits
+            .iter()
+            .map(|split| split.as_str())
+            .collect();
         let present: Vec<String> = dataset.counts().keys().map(ToString::to_string).collect();
         return Err(CliError::new(
             format!("{} has no `{}` samples", dataset.name, wanted.join("`, `")),
@@ -540,11 +547,21 @@ fn training_set(dataset: &Dataset, config: &DataConfig) -> Result<Dataset, CliEr
 /// A source in words.
 fn describe(source: &Source) -> String {
     let what = match source.views {
-        Views { frames: 1, pictures: 1 } => "pictures".to_owned(),
-        Views { frames: 1, pictures } => format!("texts about {pictures} pictures"),
+        Views {
+            frames: 1,
+            pictures: 1,
+        } => "pictures".to_owned(),
+        Views {
+            frames: 1,
+            pictures,
+        } => format!("texts about {pictures} pictures"),
         Views { frames, .. } => format!("clips of {frames} frames"),
     };
-    format!("{} {what} of {}", grouped(source.dataset.len()), source.dataset.name)
+    format!(
+        "{} {what} of {}",
+        grouped(source.dataset.len()),
+        source.dataset.name
+    )
 }
 
 /// A loss name that leaves room on a line of 80 columns.
