@@ -55,9 +55,8 @@ impl ModelConfig {
             classes, ranking, ..
         } = self.heads;
         let inner = 2 * width;
-        let class_head = linear(self.heads.pictures() * inner, inner)
-            + norm(inner)
-            + linear(inner, classes);
+        let class_head =
+            linear(self.heads.pictures() * inner, inner) + norm(inner) + linear(inner, classes);
         let vocab = self.text.vocab_size;
         ParameterCount {
             text: text(&self.text),
@@ -137,7 +136,11 @@ mod tests {
         (text.num_heads, text.intermediate_size, text.max_text_len) = (2, 7, 9);
         let vision = &mut config.vision;
         (vision.image_size, vision.patch_size, vision.layers) = (12, 4, 3);
-        (vision.hidden_size, vision.num_heads, vision.intermediate_size) = (8, 2, 10);
+        (
+            vision.hidden_size,
+            vision.num_heads,
+            vision.intermediate_size,
+        ) = (8, 2, 10);
         let fusion = &mut config.fusion;
         (fusion.hidden_size, fusion.layers) = (4, 2);
         (fusion.num_heads, fusion.intermediate_size) = (2, 13);

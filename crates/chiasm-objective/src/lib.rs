@@ -8,14 +8,18 @@ pub mod classification;
 pub mod completion;
 pub mod config;
 pub mod contrast;
+pub mod cost;
 pub mod forward;
 pub mod losses;
 pub mod masking;
+pub mod memory;
 pub mod mlm;
 pub mod plan;
 pub mod ranking;
 
 pub use config::ObjectivesConfig;
+pub use cost::{Accounting, PlanCost, PlanSizes};
 pub use forward::{Features, StepInput};
 pub use losses::{LossTerm, Losses};
+pub use memory::Memory;
 pub use plan::{ForwardPlan, Objective};
