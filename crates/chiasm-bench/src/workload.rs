@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use chiasm_data::{Dataset, HostBatch, Loader, LoaderConfig, Split, TextTokenizer, builtin, rng};
+use chiasm_data::{HostBatch, Loader, LoaderConfig, Split, TextTokenizer, Views, builtin, rng};
 use chiasm_nn::ModelConfig;
 use chiasm_train::recipe::BUILTIN_EMOJI;
 use chiasm_train::trainer::{model_config, preprocess, tokenizer};
-use chiasm_train::{Recipe, Trainer};
+use chiasm_train::{Recipe, TrainData, Trainer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -92,14 +92,15 @@ pub(crate) fn prepare(path: &Path) -> Result<Prepared> {
     if recipe.model.text.dropout != 0.0 || recipe.model.fusion.dropout != 0.0 {
         return Err("a workload's recipe has no dropout".into());
     }
-    let train = Arc::new(builtin::emoji()?.subset(Split::Train));
-    let tokenizer = tokenizer(&recipe, &train)?;
+    let train = builtin::emoji()?.subset(Split::Train);
+    let data = TrainData::new(&recipe, vec![train])?;
+    let tokenizer = tokenizer(&recipe, &data)?;
     let tokenizer = Arc::new(match &workload.batches {
         Batches::Recipe { .. } => tokenizer,
         Batches::Random { vocab_size, .. } => filled_up(&tokenizer, *vocab_size)?,
     });
     let batches = match &workload.batches {
-        Batches::Recipe { count } => from_recipe(&recipe, &train, &tokenizer, *count)?,
+        Batches::Recipe { count } => from_recipe(&recipe, &data, &tokenizer, *count)?,
         Batches::Random {
             count, text_len, ..
         } => (0..*count)
@@ -107,8 +108,8 @@ pub(crate) fn prepare(path: &Path) -> Result<Prepared> {
             .collect(),
     };
     Ok(Prepared {
-        model_config: model_config(&recipe, &tokenizer)?,
-        trainer: Trainer::new(recipe.clone(), train, tokenizer, &Device::flex())?,
+        model_config: model_config(&recipe, &tokenizer, &data)?,
+        trainer: Trainer::new(recipe.clone(), &data, tokenizer, &Device::flex())?,
         workload,
         recipe,
         batches,
@@ -117,18 +118,22 @@ pub(crate) fn prepare(path: &Path) -> Result<Prepared> {
 
 fn from_recipe(
     recipe: &Recipe,
-    train: &Arc<Dataset>,
+    data: &TrainData,
     tokenizer: &Arc<TextTokenizer>,
     count: u64,
 ) -> Result<Vec<HostBatch>> {
+    let source = data.sources.first().ok_or("a workload has data")?;
     let loader = Loader::new(
-        Arc::clone(train),
+        Arc::clone(&source.dataset),
         Arc::clone(tokenizer),
         LoaderConfig {
             batch_size: recipe.schedule.batch_size,
             seed: recipe.schedule.seed,
             max_text_len: recipe.model.text.max_text_len,
             preprocess: preprocess(recipe),
+            views: source.views,
+            blind: false,
+            targets: None,
             train: true,
             cache_bytes: 0,
             threads: 0,
@@ -179,9 +184,11 @@ fn random(
     HostBatch {
         step,
         epoch: 0,
+        source: 0,
         samples: (0..size).collect(),
         ids: (0..size).map(|row| format!("noise-{row}")).collect(),
         pixel_values,
+        views: Views::default(),
         image_size: side,
         input_ids,
         attention_mask,
@@ -189,6 +196,7 @@ fn random(
         lengths,
         word_ids,
         pad_id: special.pad,
+        targets: Vec::new(),
     }
 }
 

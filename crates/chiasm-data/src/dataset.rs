@@ -575,14 +575,16 @@ impl Dataset {
 
     /// The samples of one split, in the same order.
     pub fn subset(&self, split: Split) -> Self {
+        self.of_splits(&[split])
+    }
+
+    /// The samples of some splits, in the same order.
+    pub fn of_splits(&self, splits: &[Split]) -> Self {
+        let samples = self.samples.iter();
+        let chosen = samples.filter(|sample| splits.contains(&sample.split));
         Self {
             name: self.name.clone(),
-            samples: self
-                .samples
-                .iter()
-                .filter(|sample| sample.split == split)
-                .cloned()
-                .collect(),
+            samples: chosen.cloned().collect(),
         }
     }
 

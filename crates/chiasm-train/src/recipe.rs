@@ -10,6 +10,7 @@ use chiasm_data::check::DEFAULT_MAX_BAD_RATE;
 use chiasm_data::{OpenOptions, Split, TokenizerKind};
 use chiasm_nn::ModelConfig;
 use chiasm_objective::ObjectivesConfig;
+use chiasm_objective::config::ClassLoss;
 use chiasm_objective::masking::kept_patches;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -342,6 +343,13 @@ impl Recipe {
     #[must_use]
     pub fn schema() -> String {
         serde_json::to_string_pretty(&schemars::schema_for!(Self)).unwrap_or_default()
+    }
+
+    /// Whether every class is a question of its own (VQA v2), not one of all of them right.
+    #[must_use]
+    pub fn has_independent_classes(&self) -> bool {
+        let config = self.objectives.classification.as_ref();
+        config.is_some_and(|config| config.loss == ClassLoss::Binary)
     }
 
     /// The validation figure that tells which checkpoint is best.

@@ -5,13 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::module::Module as _;
 use burn::tensor::Device;
 use chiasm_data::TextTokenizer;
 use chiasm_format::{Archive, ByteSource};
 use chiasm_nn::config::{TextConfig, VisionConfig};
 use chiasm_nn::published::{encoder, scl};
 use chiasm_nn::weights::{
-    LoadReport, StateDict, WeightError, from_archive, load_state_dict, shapes_of,
+    LoadReport, StateDict, WeightError, from_archive, load_state_dict, replace_value, shapes_of,
 };
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use schemars::JsonSchema;
@@ -39,13 +40,39 @@ pub struct WeightsConfig {
     /// The image tower: a folder or file with CLIP, ViT or DINOv2. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision: Option<PathBuf>,
+    /// Parts whose weights stay as they are: `text`, `vision`. Their backward pass is not run. Default:
+    /// none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<Part>,
     /// Parameters of `model` that may be missing there and are then drawn; `*` stands for anything.
-    /// Default: none.
+    /// The heads of tasks and what clips and hidden patches add may always be. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_missing: Vec<String>,
 }
 
+/// A part of the model that can be frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The text tower.
+    Text,
+    /// The image tower.
+    Vision,
+}
+
 impl WeightsConfig {
+    /// The model with the frozen parts taken out of training.
+    #[must_use]
+    pub fn frozen(&self, mut model: VisionLanguageModel) -> VisionLanguageModel {
+        for part in &self.freeze {
+            match part {
+                Part::Text => model.text = model.text.no_grad(),
+                Part::Vision => model.vision = model.vision.no_grad(),
+            }
+        }
+        model
+    }
+
     /// True when everything is drawn.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -141,8 +168,12 @@ pub fn apply(
         let wrap = |source| wrong(path, source);
         let (state, _) = read(&model_folder(path)?)?;
         let (filled, report) = whole(state, config, model).map_err(wrap)?;
+        let missing = |name: &str| report.missing.iter().any(|missing| missing == name);
         allow(&report.missing, &weights.allow_missing).map_err(wrap)?;
         model = filled;
+        if missing("rank_head.weight") {
+            model = rank_as_match(model);
+        }
         note("model", path, report);
     }
     if let Some(path) = &weights.text {
@@ -189,6 +220,21 @@ pub fn apply(
         note("vision", path, report);
     }
     Ok((model, loaded))
+}
+
+/// A ranking head that begins as the matching head's score of "matches" (`specs/scl.md` section 1.7).
+fn rank_as_match(mut model: VisionLanguageModel) -> VisionLanguageModel {
+    let Some(mut head) = model.rank_head.take() else {
+        return model;
+    };
+    let classifier = model.match_head.classifier.clone().valid();
+    head.weight = replace_value(head.weight, classifier.weight.val().narrow(1, 1, 1));
+    head.bias = match (head.bias, &classifier.bias) {
+        (Some(own), Some(bias)) => Some(replace_value(own, bias.val().narrow(0, 1, 1))),
+        (own, _) => own,
+    };
+    model.rank_head = Some(head);
+    model
 }
 
 /// Fills a model from a state dict with our names or SCL's; positions of other sizes are fitted.
@@ -268,11 +314,15 @@ pub fn config_beside(path: &Path) -> Result<Option<Value>, TrainError> {
     Ok(None)
 }
 
+/// What a task adds to a pre-trained model: heads, a table of frames, a token for hidden patches.
+const ADDED: [&str; 4] = ["class_head.*", "rank_head.*", "vision.temporal", "vision.mask_token"];
+
 /// Refuses what is missing and in no pattern.
 fn allow(missing: &[String], patterns: &[String]) -> Result<(), WeightError> {
+    let patterns = || patterns.iter().map(String::as_str).chain(ADDED);
     let names: Vec<String> = missing
         .iter()
-        .filter(|name| !patterns.iter().any(|pattern| matches(pattern, name)))
+        .filter(|name| !patterns().any(|pattern| matches(pattern, name)))
         .cloned()
         .collect();
     match names.first() {

@@ -247,9 +247,9 @@ impl Trainer {
         Ok(Self {
             optimizer: Optimizer::new(recipe.optimizer.clone()),
             vocabulary: vocabulary(&tokenizer, &recipe)?,
+            model: Some(recipe.weights.frozen(model)),
             recipe,
             model_config,
-            model: Some(model),
             batches: Mix::new(loaders)?,
             targets: data.targets.clone(),
             tokenizer,
@@ -269,7 +269,7 @@ impl Trainer {
         let model = self.model().clone();
         let (recipe, config) = (&self.recipe, &self.model_config);
         let (model, loaded) = start::apply(&recipe.weights, config, model, &self.device)?;
-        self.model = Some(model);
+        self.model = Some(self.recipe.weights.frozen(model));
         Ok(loaded)
     }
 
@@ -305,7 +305,8 @@ impl Trainer {
                 source,
             })
         };
-        self.model = Some(load_weights(self.model().clone(), checkpoint)?);
+        let model = load_weights(self.model().clone(), checkpoint)?;
+        self.model = Some(self.recipe.weights.frozen(model));
         self.optimizer.restore(
             weights(checkpoint::OPTIMIZER_FILE)?,
             state.optimizer_steps,

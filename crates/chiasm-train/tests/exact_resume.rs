@@ -15,7 +15,7 @@ use burn::tensor::Device;
 use chiasm_data::{Dataset, Split, builtin};
 use chiasm_train::run::{RunDir, read_metrics};
 use chiasm_train::trainer::tokenizer;
-use chiasm_train::{Observer, Outcome, Recipe, StepRecord, Trainer, checkpoint};
+use chiasm_train::{Observer, Outcome, Recipe, StepRecord, TrainData, Trainer, checkpoint};
 
 /// Every objective, dropout and augmentation on: everything random takes part.
 const RECIPE: &str = r#"
@@ -67,14 +67,9 @@ seed = 11
 fn trainer(recipe: &str) -> Trainer {
     let recipe = Recipe::from_toml(recipe, "test").unwrap();
     let train: Dataset = builtin::emoji().unwrap().subset(Split::Train);
-    let tokenizer = tokenizer(&recipe, &train).unwrap();
-    Trainer::new(
-        recipe,
-        Arc::new(train),
-        Arc::new(tokenizer),
-        &Device::flex(),
-    )
-    .unwrap()
+    let data = TrainData::new(&recipe, vec![train]).unwrap();
+    let tokenizer = Arc::new(tokenizer(&recipe, &data).unwrap());
+    Trainer::new(recipe, &data, tokenizer, &Device::flex()).unwrap()
 }
 
 /// Asks for a stop after some steps.

@@ -77,11 +77,14 @@ impl From<KernelsArg> for Kernels {
 pub(crate) enum Command {
     /// Train a small model on the built-in drawings, evaluate it, and search with it
     Quickstart(QuickstartArgs),
-    /// Train a model as a recipe says, then evaluate it
-    Pretrain(PretrainArgs),
-    /// Evaluate a trained model on image-text retrieval
-    Eval(EvalArgs),
-    /// Compute the figures of a predictions file again
+    /// Train a model as a recipe says, from the start or from other weights, then evaluate it
+    #[command(visible_alias = "finetune")]
+    Pretrain(Box<PretrainArgs>),
+    /// Evaluate a model: retrieval, or the classes it was trained for
+    Eval(Box<EvalArgs>),
+    /// Measure how well attention finds what words name
+    Align(Box<AlignArgs>),
+    /// Compute the figures of any predictions file again
     Score(ScoreArgs),
     /// Look at data before using it
     Data(DataArgs),
@@ -154,6 +157,9 @@ pub(crate) struct SourceArgs {
     /// Table with the columns `id` and `split`, whose splits count instead of the data's
     #[arg(long, value_name = "FILE")]
     pub(crate) splits: Option<PathBuf>,
+    /// Frames taken of every clip [default: 4 where the model takes clips]
+    #[arg(long, value_name = "N")]
+    pub(crate) frames: Option<usize>,
     /// Share of unusable samples above which the command stops [default: 0.001]
     #[arg(long, value_name = "SHARE")]
     pub(crate) max_bad_rate: Option<f64>,
@@ -170,6 +176,28 @@ pub(crate) struct PretrainArgs {
     pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+    /// Splits that are trained on, such as `train,val` [default: the recipe's, `train`]
+    #[arg(long, value_name = "SPLITS", value_delimiter = ',')]
+    pub(crate) train_splits: Vec<Split>,
+    /// Further data to learn from, instead of the recipe's; `PATH=WEIGHT` says how often a batch comes
+    /// from it where the first one has 1. May be given several times
+    #[arg(long, value_name = "PATH")]
+    pub(crate) mix: Vec<String>,
+    /// Begin with this model's weights: a run, a model folder, or a published checkpoint
+    #[arg(long, value_name = "PATH")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Begin with this text tower: a folder with BERT, RoBERTa or a sentence encoder
+    #[arg(long, value_name = "PATH")]
+    pub(crate) weights_text: Option<PathBuf>,
+    /// Begin with this image tower: CLIP, ViT or DINOv2
+    #[arg(long, value_name = "PATH")]
+    pub(crate) weights_vision: Option<PathBuf>,
+    /// Show the model grey pictures: a baseline of texts alone
+    #[arg(long)]
+    pub(crate) blind: bool,
+    /// Build the model, check it against its weights, print the plan and stop; needs no data
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) dry_run: bool,
     /// Folder of the run [default: runs/NAME]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -218,6 +246,41 @@ pub(crate) enum CheckpointArg {
     Best,
 }
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EvalTask {
+    /// Classes if the model was trained for classes, else retrieval
+    Auto,
+    /// Find pictures or clips by texts, and texts by pictures
+    Retrieval,
+    /// The class of every pair: answers, truth, relation
+    Classes,
+}
+
+/// `chiasm align`.
+#[derive(Args, Debug)]
+pub(crate) struct AlignArgs {
+    /// Folder of a run, or a model folder
+    pub(crate) run: PathBuf,
+    /// Phrases with boxes or masks, such as ALIGN-BENCH, Flickr30k Entities or phrases.jsonl
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Which checkpoint of a run
+    #[arg(long, value_enum, default_value = "last")]
+    pub(crate) checkpoint: CheckpointArg,
+    /// Which samples
+    #[arg(long, value_enum, default_value = "test")]
+    pub(crate) split: SplitArg,
+    /// Pictures at most
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Predictions file [default: RUN/alignment-SPLIT.jsonl]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) predictions: Option<PathBuf>,
+}
+
 /// `chiasm eval`.
 #[derive(Args, Debug)]
 pub(crate) struct EvalArgs {
@@ -234,11 +297,24 @@ pub(crate) struct EvalArgs {
     pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+    /// What is measured
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) task: EvalTask,
     /// Candidates of each query that the fusion encoder re-ranks; 0 = none [default: the recipe's]
     #[arg(long, value_name = "N")]
     pub(crate) shortlist: Option<usize>,
-    /// Predictions file [default: RUN/predictions-SPLIT.safetensors, with the data's name where
-    /// `--data` is given]
+    /// Let the fusion encoder score all pairs, and compare that with re-ranking the shortlist
+    #[arg(long)]
+    pub(crate) exhaustive: bool,
+    /// Show the model grey pictures: a baseline of texts alone
+    #[arg(long)]
+    pub(crate) blind: bool,
+    /// Also write the predicted classes for a leaderboard: answers as VQA v2's JSON, true and false as
+    /// NLVR2's lines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) submission: Option<PathBuf>,
+    /// Predictions file [default: RUN/predictions-SPLIT.safetensors, .jsonl for classes, with the
+    /// data's name where `--data` is given]
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,
 }

@@ -4,7 +4,8 @@ use chiasm_data::DataError;
 use chiasm_eval::metrics::RetrievalError;
 use chiasm_eval::predictions::PredictionsError;
 use chiasm_eval::report::ReportError;
-use chiasm_eval::tasks::retrieval::RetrievalTaskError;
+use chiasm_eval::submission::SubmissionError;
+use chiasm_eval::tasks::embedder::TaskError;
 use chiasm_format::FormatError;
 use chiasm_train::TrainError;
 
@@ -57,8 +58,14 @@ impl From<TrainError> for CliError {
     }
 }
 
-impl From<RetrievalTaskError> for CliError {
-    fn from(error: RetrievalTaskError) -> Self {
+impl From<SubmissionError> for CliError {
+    fn from(error: SubmissionError) -> Self {
+        Self::new(error.to_string(), error.hint().map(str::to_owned))
+    }
+}
+
+impl From<TaskError> for CliError {
+    fn from(error: TaskError) -> Self {
         Self::new(error.to_string(), error.hint())
     }
 }

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use chiasm_data::{Preprocess, TextTokenizer};
+use chiasm_data::{Dataset, Preprocess, TextTokenizer, Views};
 use chiasm_eval::predictions::ModelIdentity;
-use chiasm_eval::tasks::retrieval::{Embedder, Towers};
+use chiasm_eval::tasks::embedder::{Embedder, Towers};
 use chiasm_nn::published::encoder::{self, Opened, Pooling, Sizes};
 use chiasm_nn::published::scl;
 use chiasm_train::TrainedModel;
 use chiasm_train::checkpoint::Checkpoint;
 use chiasm_train::recipe::DataConfig;
-use chiasm_train::start;
+use chiasm_train::{data, start};
 
 use crate::cli::{CheckpointArg, SourceArgs};
 use crate::commands::eval::{self, BATCH_SIZE};
@@ -67,10 +67,18 @@ impl Model {
         Ok(Self::Published(Box::new(published)))
     }
 
-    /// The towers with what it takes to feed them.
-    pub(crate) fn embedder<'a>(&'a self, device: &'a Device) -> Embedder<'a> {
+    /// What of a data set's samples it looks at.
+    pub(crate) fn views(&self, config: &DataConfig, dataset: &Dataset) -> Views {
         match self {
-            Self::Own(trained) => eval::embedder(trained, &trained.model, device),
+            Self::Own(trained) => data::views(config, dataset, &trained.config),
+            Self::Published(_) => Views::default(),
+        }
+    }
+
+    /// The towers with what it takes to feed them.
+    pub(crate) fn embedder<'a>(&'a self, device: &'a Device, views: Views) -> Embedder<'a> {
+        match self {
+            Self::Own(trained) => eval::embedder(trained, &trained.model, device, views),
             Self::Published(published) => {
                 let encoder = &published.opened.encoder;
                 Embedder {
@@ -78,7 +86,8 @@ impl Model {
                     tokenizer: published.tokenizer.as_ref(),
                     preprocess: published.preprocess.as_ref(),
                     max_text_len: encoder.max_text_len().unwrap_or(0),
-                    frames: 1,
+                    views,
+                    blind: false,
                     device,
                     batch_size: BATCH_SIZE,
                 }

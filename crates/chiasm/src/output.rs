@@ -7,6 +7,7 @@ use chiasm_eval::score::shorten;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::cli::Global;
 use crate::error::CliError;
 
 /// Between two lines of progress where there is no terminal.
@@ -28,6 +29,19 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| CliError::new(format!("cannot write JSON: {error}"), None))?;
     result(&text);
+    Ok(())
+}
+
+/// Figures as JSON where that is asked for, else as the table they make.
+pub(crate) fn report<T: Serialize>(
+    global: &Global,
+    report: &T,
+    table: &str,
+) -> Result<(), CliError> {
+    if global.json {
+        return json(report);
+    }
+    result(table);
     Ok(())
 }
 

@@ -19,6 +19,10 @@ impl SourceArgs {
                 source: data.to_owned(),
                 max_bad_rate: config.max_bad_rate,
                 cache_mb: config.cache_mb,
+                train_splits: config.train_splits.clone(),
+                weight: config.weight,
+                frames: config.frames,
+                blind: config.blind,
                 ..DataConfig::default()
             };
         }
@@ -44,6 +48,9 @@ impl SourceArgs {
         }
         if self.splits.is_some() {
             config.splits.clone_from(&self.splits);
+        }
+        if let Some(frames) = self.frames {
+            config.frames = frames;
         }
         if let Some(rate) = self.max_bad_rate {
             config.max_bad_rate = rate;

@@ -46,6 +46,7 @@ mod vgqa;
 mod vqa;
 mod webdataset;
 
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -224,7 +225,12 @@ impl Source {
 /// for a role, or holds no usable row.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     let source = Source::look(path)?;
-    let mut opened = (recognise(&source, options)?.open)(&source, options)?;
+    let format = recognise(&source, options)?;
+    let mut opened = if source.files.len() > 1 && !(format.recognises)(&source) {
+        open_several(&source, options)?
+    } else {
+        (format.open)(&source, options)?
+    };
     if let Some(splits) = &options.splits {
         splits::apply(splits, &mut opened.dataset)?;
     }
@@ -234,7 +240,41 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     }
 }
 
-/// The format that the options name, or the first that recognises the source.
+/// Reads files that are each a data set of its own, such as `{train,test}.jsonl`, as one. A sample
+/// whose id an earlier file has as well gets the name of its file before it.
+///
+/// # Errors
+/// The first file that cannot be used.
+fn open_several(source: &Source, options: &OpenOptions) -> Result<Opened, DataError> {
+    let folder = source.path.parent().unwrap_or(Path::new(""));
+    let mut all = Opened {
+        dataset: Dataset {
+            name: name_of(folder),
+            samples: Vec::new(),
+        },
+        quarantine: Quarantine::default(),
+    };
+    let mut known = HashSet::new();
+    for file in &source.files {
+        let source = Source::look(file)?;
+        let Opened {
+            dataset,
+            quarantine,
+        } = (recognise(&source, options)?.open)(&source, options)?;
+        for mut sample in dataset.samples {
+            if !known.insert(sample.id.clone()) {
+                sample.id = format!("{}/{}", dataset.name, sample.id);
+                known.insert(sample.id.clone());
+            }
+            all.dataset.samples.push(sample);
+        }
+        all.quarantine.entries.extend(quarantine.entries);
+    }
+    Ok(all)
+}
+
+/// The format that the options name, or the first that recognises the source; of several files that
+/// are no format together, that of the first.
 ///
 /// # Errors
 /// If there is none.
@@ -243,14 +283,13 @@ pub fn recognise(source: &Source, options: &OpenOptions) -> Result<&'static Form
         Some(name) => FORMATS.iter().find(|format| format.name == name),
         None => FORMATS.iter().find(|format| (format.recognises)(source)),
     };
+    if let (None, None, [first, _, ..]) = (format, &options.format, source.files.as_slice()) {
+        return recognise(&Source::look(first)?, options);
+    }
     format.ok_or_else(|| DataError::UnknownFormat {
         path: source.path.clone(),
         detail: match (&options.format, source.extension.as_str()) {
             (Some(name), _) => format!(": there is no format `{name}`"),
-            (None, "") if source.files.len() > 1 => format!(
-                ": of the {} files, not all are shards (.tar); tables are read one by one",
-                source.files.len()
-            ),
             (None, "") => String::new(),
             (None, extension) => format!(": `.{extension}`"),
         },

@@ -180,7 +180,7 @@ fn regions(phrase: &Phrase) -> Vec<Region> {
         .map(|(rect, mask)| Region {
             rect: *rect,
             pixels: mask.and_then(|mask| {
-                PixelMask::new(mask.width(), mask.height(), mask.bits().to_vec())
+                PixelMask::new(mask.width, mask.height, mask.bits.to_vec())
             }),
         })
         .collect()

@@ -110,10 +110,10 @@ fn scores(
         .map(|sample| sample.id.as_str())
         .zip(0..)
         .collect();
-    let (mut words, mut of) = (Vec::new(), Vec::new());
+    let (mut words, mut of): (Vec<&str>, Vec<usize>) = (Vec::new(), Vec::new());
     for (sample, text) in texts(job.dataset, chunk) {
         words.extend(sample.texts.get(text).map(String::as_str));
-        of.extend(place.get(sample.id.as_str()));
+        of.extend(place.get(sample.id.as_str()).copied());
     }
     let encoded = model.encode_text(&embedder.input(&words)?);
     let pooled = (0..job.pictures).map(|picture| {

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &AuditArgs, global: &Global) -> Result<(), CliError> {
         Ok::<Checked, CliError>(checked)
     };
     let traces_of = |checked: &Checked, source: &str, split: Option<Split>| {
-        let found = traces(checked, split);
+        let found = traces(checked, split.as_slice());
         match split {
             Some(split) if found.is_empty() => Err(CliError::new(
                 format!("{source} has no `{split}` samples"),
@@ -177,10 +177,10 @@ fn table(report: &Report) -> String {
     lines.join("\n")
 }
 
-/// Traces of one split, or of all samples.
-pub(crate) fn traces(checked: &Checked, split: Option<Split>) -> Vec<Trace> {
+/// What the samples of some splits, or of all where none is named, are recognised by.
+pub(crate) fn traces(checked: &Checked, splits: &[Split]) -> Vec<Trace> {
     Trace::of(&checked.dataset, &checked.prints, |sample| {
-        split.is_none_or(|split| sample.split == split)
+        splits.is_empty() || splits.contains(&sample.split)
     })
 }
 

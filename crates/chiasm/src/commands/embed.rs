@@ -34,7 +34,7 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
     let quarantine = args.out.with_extension("quarantine.jsonl");
     let checked = source::load(&config, &quarantine)?;
     let (subset, _) = source::select(&checked.dataset, args.split)?;
-    let embedder = model.embedder(&device);
+    let embedder = model.embedder(&device, model.views(&config, &subset));
     let samples = &subset.samples;
     let texts: Vec<&str> = samples
         .iter()

@@ -3,21 +3,30 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use chiasm_data::Dataset;
+use chiasm_data::{Dataset, Split, Views};
 use chiasm_eval::metrics::retrieval::evaluate;
 use chiasm_eval::metrics::{RetrievalMetrics, TieRule};
-use chiasm_eval::predictions::{ModelIdentity, Predictions, TrainingOverlap};
-use chiasm_eval::score::{ScoreReport, render_table, score};
-use chiasm_eval::tasks::retrieval::{self, Embedder, RetrievalJob, Towers};
+use chiasm_eval::predictions::{
+    ClassPredictions, ModelIdentity, Predictions, Targets, TrainingOverlap,
+};
+use chiasm_eval::score::{
+    ClassReport, ScoreReport, render_class_table, render_table, score, score_classes,
+};
+use chiasm_eval::submission::{write_nlvr2, write_vqa};
+use chiasm_eval::tasks::classes::{self, ClassJob};
+use chiasm_eval::tasks::embedder::{Embedder, Towers};
+use chiasm_eval::tasks::retrieval::{self, RetrievalJob};
 use chiasm_nn::VisionLanguageModel;
-use chiasm_train::TrainedModel;
 use chiasm_train::checkpoint::{self, Checkpoint};
+use chiasm_train::recipe::DataConfig;
+use chiasm_train::TrainedModel;
 
-use crate::cli::{CheckpointArg, EvalArgs, Global};
+use crate::cli::{CheckpointArg, EvalArgs, EvalTask, Global};
 use crate::commands::audit;
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress, note};
+use crate::source::Checked;
 use crate::{device, source};
 
 /// Pictures, texts or pairs in one call of the model.
@@ -53,13 +62,15 @@ pub(crate) fn embedder<'a>(
     trained: &'a TrainedModel,
     model: &'a VisionLanguageModel,
     device: &'a Device,
+    views: Views,
 ) -> Embedder<'a> {
     Embedder {
         towers: Towers::Own(model),
         tokenizer: Some(&trained.tokenizer),
         preprocess: Some(&trained.preprocess),
         max_text_len: trained.config.text.max_text_len,
-        frames: 1,
+        views,
+        blind: trained.recipe.data.blind,
         device,
         batch_size: BATCH_SIZE,
     }
@@ -68,19 +79,8 @@ pub(crate) fn embedder<'a>(
 /// Runs the retrieval task with a progress bar.
 pub(crate) fn predict(
     embedder: &Embedder<'_>,
-    dataset: &Dataset,
-    split: &str,
-    model: ModelIdentity,
-    shortlist: usize,
-    training_overlap: Option<TrainingOverlap>,
+    job: RetrievalJob<'_>,
 ) -> Result<Predictions, CliError> {
-    let job = RetrievalJob {
-        dataset,
-        split: split.to_owned(),
-        model,
-        shortlist,
-        training_overlap,
-    };
     let mut bar = Bar::default();
     Ok(retrieval::run(embedder, &job, &mut |what, done, total| {
         bar.show(what, done, total);
@@ -106,10 +106,10 @@ pub(crate) fn measure(
 
 /// One progress bar after another, each for one thing being done.
 #[derive(Default)]
-struct Bar(Option<(String, Progress)>);
+pub(crate) struct Bar(Option<(String, Progress)>);
 
 impl Bar {
-    fn show(&mut self, what: &str, done: usize, total: usize) {
+    pub(crate) fn show(&mut self, what: &str, done: usize, total: usize) {
         if self.0.as_ref().is_none_or(|(current, _)| current != what) {
             self.finish();
             self.0 = Some((what.to_owned(), Progress::new("evaluate", total as u64)));
@@ -144,6 +144,31 @@ pub(crate) fn identity(trained: &TrainedModel, run: &Path) -> ModelIdentity {
     }
 }
 
+/// What of the samples that are scored the model was trained on; `None`, and a warning, where that is
+/// not known.
+pub(crate) fn overlap(
+    model: &Model,
+    run: &Path,
+    config: &DataConfig,
+    split: Option<Split>,
+    checked: &Checked,
+) -> Result<Option<TrainingOverlap>, CliError> {
+    let tested = audit::Tested {
+        config,
+        split,
+        traces: audit::traces(checked, split.as_slice()),
+    };
+    match (model, audit::training_of(run)?) {
+        (Model::Own(trained), Some(training)) => {
+            Ok(Some(tested.against(&trained.recipe.data, &training)))
+        }
+        _ => {
+            note("warning: it is not known what the model was trained on; figures are not audited");
+            Ok(None)
+        }
+    }
+}
+
 pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
     let model = Model::open(&args.run, args.checkpoint, &device)?;
@@ -151,51 +176,106 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     let folder = model.output_folder(&args.run);
     let checked = source::load(&config, &folder.join("quarantine-eval.jsonl"))?;
     let (subset, split) = source::select(&checked.dataset, args.split)?;
-    let tested = audit::Tested {
-        config: &config,
-        split: args.split.one(),
-        traces: audit::traces(&checked, args.split.one()),
+    let overlap = overlap(&model, &args.run, &config, args.split.one(), &checked)?;
+    let embedder = Embedder {
+        blind: args.blind || config.blind,
+        ..model.embedder(&device, model.views(&config, &subset))
     };
-    let overlap = match (&model, audit::training_of(&args.run)?) {
-        (Model::Own(trained), Some(training)) => {
-            Some(tested.against(&trained.recipe.data, &training))
+    let of_classes = match &model {
+        Model::Own(trained) if args.task != EvalTask::Retrieval => {
+            trained.targets.as_ref().map(|targets| (trained, targets))
         }
-        _ => {
-            note("warning: it is not known what the model was trained on; figures are not audited");
-            None
-        }
+        _ => None,
     };
-    let predictions = predict(
-        &model.embedder(&device),
-        &subset,
-        &split,
-        model.identity(&args.run),
-        args.shortlist.unwrap_or(model.shortlist()),
-        overlap,
-    )?;
-    let path = args.predictions.clone().unwrap_or_else(|| match args.data {
-        // Figures on other data do not replace those on the run's own.
-        Some(_) => predictions_path(&folder, &format!("{split}-{}", subset.name)),
-        None => predictions_path(&folder, &split),
-    });
-    let report = write_and_score(&predictions, &path)?;
-    if global.json {
-        output::json(&report)
-    } else {
-        output::result(&render_table(&report));
+    // Figures on other data do not replace those on the run's own.
+    let name = match args.data {
+        Some(_) => format!("{split}-{}", subset.name),
+        None => split.clone(),
+    };
+    let path = |extension: &str| {
+        let default = || predictions_path(&folder, &name, extension);
+        args.predictions.clone().unwrap_or_else(default)
+    };
+    if let Some((trained, targets)) = of_classes {
+        let training = checked.dataset.of_splits(&config.train_splits);
+        let job = ClassJob {
+            dataset: &subset,
+            split,
+            model: model.identity(&args.run),
+            targets,
+            pictures: trained.config.heads.pictures(),
+            independent: trained.recipe.has_independent_classes(),
+            majority: targets.majority(&training.samples),
+            training_overlap: overlap,
+        };
+        let (report, path) = (predict_classes(&embedder, &job)?, path("jsonl"));
+        let report = write_classes(&report, &path, args.submission.as_deref())?;
+        output::report(global, &report, &render_class_table(&report))?;
         note(&format!("predictions: {}", path.display()));
-        Ok(())
+        return Ok(());
     }
+    if args.task == EvalTask::Classes || args.submission.is_some() {
+        return Err(CliError::new(
+            "the model was not trained for classes",
+            "fine-tune it with `[objectives.classification]`, for example the recipe `scl-vqa`"
+                .to_owned(),
+        ));
+    }
+    let predictions = predict(
+        &embedder,
+        RetrievalJob {
+            dataset: &subset,
+            split,
+            model: model.identity(&args.run),
+            shortlist: args.shortlist.unwrap_or(model.shortlist()),
+            exhaustive: args.exhaustive,
+            training_overlap: overlap,
+        },
+    )?;
+    let path = path("safetensors");
+    let report = write_and_score(&predictions, &path)?;
+    output::report(global, &report, &render_table(&report))?;
+    note(&format!("predictions: {}", path.display()));
+    Ok(())
+}
+
+/// Runs the classification task with a progress bar.
+pub(crate) fn predict_classes(
+    embedder: &Embedder<'_>,
+    job: &ClassJob<'_>,
+) -> Result<ClassPredictions, CliError> {
+    let mut bar = Bar::default();
+    Ok(classes::run(embedder, job, &mut |what, done, total| {
+        bar.show(what, done, total);
+    })?)
+}
+
+/// Writes predicted classes and scores what was written.
+pub(crate) fn write_classes(
+    predictions: &ClassPredictions,
+    path: &Path,
+    submission: Option<&Path>,
+) -> Result<ClassReport, CliError> {
+    predictions.write(path)?;
+    let predictions = ClassPredictions::read(path)?;
+    if let Some(file) = submission {
+        match predictions.info.targets {
+            Targets::Answers => write_vqa(&predictions, file)?,
+            Targets::Labels => write_nlvr2(&predictions, file)?,
+        }
+        note(&format!("for the leaderboard: {}", file.display()));
+    }
+    Ok(score_classes(&predictions))
 }
 
 /// Where a run's predictions go; characters that no file name should hold become dashes.
-pub(crate) fn predictions_path(run: &Path, what: &str) -> PathBuf {
+pub(crate) fn predictions_path(run: &Path, what: &str, extension: &str) -> PathBuf {
     let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let what: String = what
         .chars()
         .map(|c| if plain(c) { c } else { '-' })
         .collect();
-    run.join(format!("predictions-{what}.safetensors"))
+    run.join(format!("predictions-{what}.{extension}"))
 }
 
 /// Writes predictions and scores what was written: the figures are those of the file.

@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod align;
 mod answers;
 mod audit;
 mod convert;
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Quickstart(args) => quickstart::run(args, global),
         Command::Pretrain(args) => pretrain::run(args, global),
         Command::Eval(args) => eval::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Align(args) => align::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),

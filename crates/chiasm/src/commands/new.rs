@@ -199,8 +199,8 @@ fn divide(checked: &mut Checked, file: &Path, resplit: bool) -> Result<Divided, 
     let is_own = |sample: &chiasm_data::Sample| sample.split != Split::by_hash(sample.group());
     let several = checked.dataset.counts().len() > 1;
     if !resplit && several && samples.iter().any(is_own) {
-        let training = traces(checked, Some(Split::Train));
-        let mut held_out = traces(checked, None);
+        let training = traces(checked, &[Split::Train]);
+        let mut held_out = traces(checked, &[]);
         let is_training: Vec<bool> = samples
             .iter()
             .map(|sample| sample.split == Split::Train)

@@ -7,14 +7,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use burn::module::Module as _;
 use burn::tensor::Device;
-use chiasm_data::{Dataset, Split, TextTokenizer};
-use chiasm_eval::score::{MARK, OverlapReport, marked};
-use chiasm_eval::tasks::retrieval::{Embedder, Towers};
-use chiasm_nn::{VisionLanguageModel, compute};
+use chiasm_data::{Dataset, Split, Targets, TextTokenizer, Views};
+use chiasm_eval::predictions::ModelIdentity;
+use chiasm_eval::score::{
+    MARK, OverlapReport, grouped, marked, percent, render_class_table, score_classes,
+};
+use chiasm_eval::tasks::classes::{self, ClassJob};
+use chiasm_eval::tasks::embedder::{Embedder, Towers};
+use chiasm_nn::config::ConfigError;
+use chiasm_nn::layers::Init;
+use chiasm_nn::{ModelConfig, VisionLanguageModel, compute};
+use chiasm_train::data::{Source, views};
+use chiasm_train::recipe::DataConfig;
 use chiasm_train::run::RunDir;
-use chiasm_train::trainer::{preprocess, tokenizer};
-use chiasm_train::{Observer, Recipe, StepRecord, Trainer, checkpoint};
+use chiasm_train::trainer::{preprocess, sized, tokenizer};
+use chiasm_train::{Observer, Recipe, StepRecord, TrainData, Trainer, checkpoint, start};
 
 use crate::cli::{CheckpointArg, Global, PretrainArgs};
 use crate::commands::report::{self, Facts};
@@ -42,8 +51,10 @@ pub(crate) struct Job {
 
 pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliError> {
     let mut recipe = recipe::find(&args.recipe)?;
-    args.source.apply(args.data.as_deref(), &mut recipe.data);
-    override_schedule(&mut recipe, args.seed, args.steps);
+    apply(args, &mut recipe)?;
+    if args.dry_run {
+        return dry_run(&recipe, global);
+    }
     let out = args.out.clone().unwrap_or_else(|| {
         let name = if recipe.name.is_empty() {
             "run"
@@ -66,6 +77,89 @@ pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliE
         },
         global,
     )
+}
+
+/// Puts what was typed over what the recipe says.
+fn apply(args: &PretrainArgs, recipe: &mut Recipe) -> Result<(), CliError> {
+    args.source.apply(args.data.as_deref(), &mut recipe.data);
+    if !args.train_splits.is_empty() {
+        recipe.data.train_splits.clone_from(&args.train_splits);
+    }
+    if !args.mix.is_empty() {
+        recipe.mix = args
+            .mix
+            .iter()
+            .map(|text| mixed(text))
+            .collect::<Result<_, _>>()?;
+    }
+    let weights = &mut recipe.weights;
+    for (typed, part) in [
+        (&args.weights, &mut weights.model),
+        (&args.weights_text, &mut weights.text),
+        (&args.weights_vision, &mut weights.vision),
+    ] {
+        if typed.is_some() {
+            part.clone_from(typed);
+        }
+    }
+    if args.blind {
+        recipe.data.blind = true;
+        recipe.mix.iter_mut().for_each(|data| data.blind = true);
+    }
+    override_schedule(recipe, args.seed, args.steps);
+    Ok(())
+}
+
+/// A further source as it is typed: a path, with or without a weight.
+fn mixed(text: &str) -> Result<DataConfig, CliError> {
+    let (source, weight) = match text.rsplit_once('=') {
+        None => (text, 1.0),
+        Some((source, weight)) => {
+            let weight = weight.parse().map_err(|_| {
+                CliError::new(
+                    format!("`--mix {text}`: `{weight}` is not a number"),
+                    "write PATH or PATH=WEIGHT, such as `coco-wds=2`".to_owned(),
+                )
+            })?;
+            (source, weight)
+        }
+    };
+    Ok(DataConfig {
+        source: source.to_owned(),
+        weight,
+        ..DataConfig::default()
+    })
+}
+
+/// Builds the model of a recipe, checks it against the weights it begins with, and prints the plan.
+fn dry_run(recipe: &Recipe, global: &Global) -> Result<ExitCode, CliError> {
+    recipe.validate(&recipe.name)?;
+    let device = device::open(global)?;
+    let config = planned(recipe)?;
+    let init = Init::new(recipe.schedule.seed, config.init_std, &device);
+    let model = VisionLanguageModel::new(&init, &config);
+    let (model, loaded) = start::apply(&recipe.weights, &config, model, &device)?;
+    for part in &loaded {
+        note(&part.summary());
+    }
+    output::result(&format!(
+        "{}: {} parameters",
+        recipe.name,
+        grouped(model.num_params())
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The sizes of a recipe's model as far as they are known without data: the vocabulary is the largest
+/// that the recipe allows.
+fn planned(recipe: &Recipe) -> Result<ModelConfig, CliError> {
+    let mut config = sized(recipe, None, recipe.model.heads.pictures());
+    if config.text.vocab_size == 0 {
+        config.text.vocab_size = recipe.tokenizer.vocab_size;
+    }
+    let wrong = |error: ConfigError| CliError::new(error.to_string(), None);
+    config.validate().map_err(wrong)?;
+    Ok(config)
 }
 
 /// What was typed, ready to be typed again.
@@ -105,21 +199,23 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
     let mut run = RunDir::open(&job.out, job.resume)?;
     let checked = source::load(&recipe.data, &job.out.join("quarantine.jsonl"))?;
     let dataset = &checked.dataset;
-    let train_set = dataset.subset(Split::Train);
-    if train_set.is_empty() {
-        return Err(CliError::new(
-            format!("{} has no `train` samples", dataset.name),
-            "name the split column with `--split-column`, or leave splits out".to_owned(),
+    let mut training = audit::traces(&checked, &recipe.data.train_splits);
+    let mut sets = vec![training_set(dataset, &recipe.data)?];
+    for (number, config) in recipe.mix.iter().enumerate() {
+        let file = format!("quarantine-mix-{}.jsonl", number + 1);
+        let checked = source::load(config, &job.out.join(file))?;
+        training.extend(audit::traces(&checked, &config.train_splits));
+        sets.push(training_set(&checked.dataset, config)?);
+    }
+    let data = TrainData::new(recipe, sets)?;
+    if data.without_class > 0 {
+        note(&format!(
+            "{} training samples belong to none of the classes and are left out",
+            data.without_class
         ));
     }
-    let tokenizer = Arc::new(tokenizer(recipe, &train_set)?);
-    let train_pairs = train_set.len();
-    let mut trainer = Trainer::new(
-        recipe.clone(),
-        Arc::new(train_set),
-        Arc::clone(&tokenizer),
-        &device,
-    )?;
+    let tokenizer = Arc::new(tokenizer(recipe, &data)?);
+    let mut trainer = Trainer::new(recipe.clone(), &data, Arc::clone(&tokenizer), &device)?;
     if job.resume {
         let (checkpoint, damaged) = checkpoint::latest(&run.checkpoints())?;
         for message in damaged {
@@ -143,38 +239,43 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
         .map_err(|error| CliError::new(format!("cannot write JSON: {error}"), None))?;
     run.write("recipe.toml", &recipe.to_toml()?)?;
     run.write("environment.json", &environment_json)?;
+    let names: Vec<String> = data.sources.iter().map(describe).collect();
     note(&format!(
-        "training `{}` on {train_pairs} pictures of {}; run folder {}",
+        "training `{}` on {}; run folder {}",
         recipe.name,
-        dataset.name,
+        names.join(" and "),
         job.out.display()
     ));
 
-    let training = audit::traces(&checked, Some(Split::Train));
     audit::record_training(&job.out, &training, job.resume)?;
     let overlap_of = |split| {
         let tested = audit::Tested {
             config: &recipe.data,
             split: Some(split),
-            traces: audit::traces(&checked, Some(split)),
+            traces: audit::traces(&checked, &[split]),
         };
         tested.against(&recipe.data, &training)
     };
     let val_overlap = OverlapReport::new(&overlap_of(Split::Val));
     // The report's figures come from held-out pictures; a set without them says so.
+    let is_held_out = |split: &Split| !recipe.data.train_splits.contains(split);
     let held_out = [Split::Test, Split::Val]
         .into_iter()
+        .filter(is_held_out)
         .map(|split| (split, dataset.subset(split)))
         .find(|(_, subset)| !subset.is_empty());
     let overlap = held_out.as_ref().map(|(split, _)| overlap_of(*split));
     drop(training);
 
     let mut val_set = dataset.subset(Split::Val);
-    val_set.samples.truncate(recipe.evaluation.val_images);
+    let validates = is_held_out(&Split::Val);
+    let val_images = recipe.evaluation.val_images;
+    val_set.samples.truncate(if validates { val_images } else { 0 });
     let mut watcher = Watcher {
         progress: Progress::new("train", recipe.schedule.steps),
         val_set,
         mark: if val_overlap.marked { MARK } else { "" },
+        data: &data,
         recipe,
         tokenizer: &tokenizer,
         device: &device,
@@ -219,6 +320,30 @@ fn finish(
     facts: &Facts<'_>,
 ) -> Result<(), CliError> {
     let trained = eval::load_run(&job.out, CheckpointArg::Last, device)?;
+    if let Some(targets) = &trained.targets {
+        let classes = ClassJob {
+            dataset: subset,
+            split: split.to_string(),
+            model: eval::identity(&trained, &job.out),
+            targets,
+            pictures: trained.config.heads.pictures(),
+            independent: trained.recipe.has_independent_classes(),
+            majority: targets.majority(&dataset.of_splits(&trained.recipe.data.train_splits).samples),
+            training_overlap: Some(facts.overlap.clone()),
+        };
+        let views = views(&trained.recipe.data, subset, &trained.config);
+        let embedder = eval::embedder(&trained, &trained.model, device, views);
+        let predictions = eval::predict_classes(&embedder, &classes)?;
+        let path = eval::predictions_path(&job.out, split.as_str(), "jsonl");
+        let report = eval::write_classes(&predictions, &path, None)?;
+        output::report(global, &report, &render_class_table(&report))?;
+        note(&format!(
+            "\npredictions: {}\ntook {}",
+            path.display(),
+            duration(facts.started.elapsed().as_secs_f64())
+        ));
+        return Ok(());
+    }
     let summary = report::write(
         &job.out,
         &trained,
@@ -292,6 +417,7 @@ struct Watcher<'a> {
     val_set: Dataset,
     /// Follows figures on a validation split with pictures that were trained on.
     mark: &'static str,
+    data: &'a TrainData,
     recipe: &'a Recipe,
     tokenizer: &'a TextTokenizer,
     device: &'a Device,
@@ -327,10 +453,15 @@ impl Observer for Watcher<'_> {
             tokenizer: Some(self.tokenizer),
             preprocess: Some(&preprocess),
             max_text_len: self.recipe.model.text.max_text_len,
-            frames: 1,
+            views: views(&self.recipe.data, &self.val_set, &self.recipe.model),
+            blind: self.recipe.data.blind,
             device: self.device,
             batch_size: eval::BATCH_SIZE,
         };
+        if let Some(targets) = &self.data.targets {
+            let accuracy = self.accuracy(&embedder, targets)?;
+            return Ok(BTreeMap::from([("accuracy".to_owned(), accuracy)]));
+        }
         let metrics =
             eval::measure(&embedder, &self.val_set).map_err(|error| error.message().to_owned())?;
         let figure = |fraction: f64| marked(format!("{:.1} %", 100.0 * fraction), self.mark);
@@ -358,6 +489,56 @@ impl Observer for Watcher<'_> {
     }
 }
 
+impl Watcher<'_> {
+    /// Accuracy of the classifier on the validation samples.
+    fn accuracy(&self, embedder: &Embedder<'_>, targets: &Targets) -> Result<f64, String> {
+        let job = ClassJob {
+            dataset: &self.val_set,
+            split: Split::Val.to_string(),
+            model: ModelIdentity::default(),
+            targets,
+            pictures: self.data.pictures(),
+            independent: self.recipe.has_independent_classes(),
+            majority: None,
+            training_overlap: None,
+        };
+        let predictions = classes::run(embedder, &job, &mut |_, _, _| {});
+        let report = score_classes(&predictions.map_err(|error| error.to_string())?);
+        let accuracy = report.accuracy.map_or(0.0, |accuracy| accuracy.mean);
+        let figure = marked(percent(accuracy), self.mark);
+        self.progress.line(&format!("val: accuracy {figure}"));
+        Ok(accuracy)
+    }
+}
+
+/// The training samples of a source.
+fn training_set(dataset: &Dataset, config: &DataConfig) -> Result<Dataset, CliError> {
+    let set = dataset.of_splits(&config.train_splits);
+    if set.is_empty() {
+        let wanted: Vec<&str> = config.train_splits.iter().map(|split| split.as_str()).collect();
+        let present: Vec<String> = dataset.counts().keys().map(ToString::to_string).collect();
+        return Err(CliError::new(
+            format!("{} has no `{}` samples", dataset.name, wanted.join("`, `")),
+            format!(
+                "it has {}: choose with `--train-splits`, or name the split column with \
+                 `--split-column`",
+                present.join(", ")
+            ),
+        ));
+    }
+    Ok(set)
+}
+
+/// A source in words.
+fn describe(source: &Source) -> String {
+    let what = match source.views {
+        Views { frames: 1, pictures: 1 } => "pictures".to_owned(),
+        Views { frames: 1, pictures } => format!("texts about {pictures} pictures"),
+        Views { frames, .. } => format!("clips of {frames} frames"),
+    };
+    format!("{} {what} of {}", grouped(source.dataset.len()), source.dataset.name)
+}
+
 /// A loss name that leaves room on a line of 80 columns.
 fn short(name: &str) -> &str {
     match name {
@@ -365,6 +546,9 @@ fn short(name: &str) -> &str {
         "matching" => "itm",
         "global_completion_image" => "mvsc",
         "global_completion_text" => "mlsc",
+        "local_completion_image" => "mltc-v",
+        "local_completion_text" => "mltc-t",
+        "classification" => "class",
         other => other,
     }
 }

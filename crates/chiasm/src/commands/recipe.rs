@@ -8,20 +8,37 @@ use crate::cli::{RecipeArgs, RecipeCommand};
 use crate::error::CliError;
 use crate::output;
 
+/// Names of recipes with their files.
+macro_rules! recipes {
+    ($($name:literal),+ $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../../recipes/", $name, ".toml")))),+]
+    };
+}
+
 /// Recipes inside the binary, by name.
-const BUILT_IN: &[(&str, &str)] = &[
-    (
-        "quickstart",
-        include_str!("../../../../recipes/quickstart.toml"),
-    ),
-    (
-        "flickr8k-tiny",
-        include_str!("../../../../recipes/flickr8k-tiny.toml"),
-    ),
-    (
-        "scl-base",
-        include_str!("../../../../recipes/scl-base.toml"),
-    ),
+const BUILT_IN: &[(&str, &str)] = recipes![
+    "quickstart",
+    "flickr8k-tiny",
+    "scl-base",
+    "glscl-base",
+    "glscl-4m",
+    "scl-video",
+    "scl-vqa",
+    "scl-nlvr2",
+    "scl-flickr30k",
+    "scl-coco",
+    "scl-msrvtt",
+    "scl-lsmdc",
+    "scl-video-qa",
+    "scl-snli-ve",
+    "scl-tiny",
+    "glscl-tiny",
+    "scl-video-tiny",
+    "retrieval-tiny",
+    "video-retrieval-tiny",
+    "vqa-tiny",
+    "nlvr-tiny",
+    "snli-ve-tiny",
 ];
 
 /// A recipe by file or built-in name.

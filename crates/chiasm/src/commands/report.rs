@@ -14,6 +14,8 @@ use chiasm_eval::report::{
     write_report,
 };
 use chiasm_eval::score::{OverlapReport, ScoreReport, render_table};
+use chiasm_eval::tasks::retrieval::RetrievalJob;
+use chiasm_train::data::views;
 use chiasm_train::run::{MetricLine, read_metrics};
 use chiasm_train::{Outcome, TrainedModel};
 
@@ -71,14 +73,24 @@ pub(crate) fn write(
     facts: &Facts<'_>,
 ) -> Result<Written, CliError> {
     let untrained = trained.untrained(device)?;
-    let before = eval::measure(&eval::embedder(trained, &untrained, device), subset)?;
+    let views = views(&trained.recipe.data, subset, &trained.config);
+    let before = eval::measure(&eval::embedder(trained, &untrained, device, views), subset)?;
     drop(untrained);
-    let embedder = eval::embedder(trained, &trained.model, device);
+    let embedder = eval::embedder(trained, &trained.model, device, views);
     let identity = eval::identity(trained, out);
     let shortlisted = trained.recipe.evaluation.shortlist;
     let overlap = Some(facts.overlap.clone());
-    let predictions = eval::predict(&embedder, subset, split, identity, shortlisted, overlap)?;
-    let score = eval::write_and_score(&predictions, &eval::predictions_path(out, split))?;
+    let job = RetrievalJob {
+        dataset: subset,
+        split: split.to_owned(),
+        model: identity,
+        shortlist: shortlisted,
+        exhaustive: false,
+        training_overlap: overlap,
+    };
+    let predictions = eval::predict(&embedder, job)?;
+    let path = eval::predictions_path(out, split, "safetensors");
+    let score = eval::write_and_score(&predictions, &path)?;
 
     let queries: Vec<&str> = searches.iter().map(String::as_str).collect();
     let found = if queries.is_empty() {

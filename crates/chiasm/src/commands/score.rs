@@ -1,8 +1,10 @@
 //! `chiasm score`: figures from a predictions file, without a model.
 
 use chiasm_eval::metrics::TieRule;
-use chiasm_eval::predictions::Predictions;
-use chiasm_eval::score::{render_table, score};
+use chiasm_eval::score::{
+    AnyPredictions, read_any, render_alignment_table, render_class_table, render_table, score,
+    score_alignment, score_classes,
+};
 
 use crate::cli::{Global, ScoreArgs, TieArg};
 use crate::error::CliError;
@@ -14,11 +16,18 @@ pub(crate) fn run(args: &ScoreArgs, global: &Global) -> Result<(), CliError> {
         TieArg::Optimistic => TieRule::Optimistic,
         TieArg::Stable => TieRule::StableLowestIndex,
     };
-    let report = score(&Predictions::read(&args.predictions)?, ties)?;
-    if global.json {
-        output::json(&report)
-    } else {
-        output::result(&render_table(&report));
-        Ok(())
+    match read_any(&args.predictions)? {
+        AnyPredictions::Retrieval(predictions) => {
+            let report = score(&predictions, ties)?;
+            output::report(global, &report, &render_table(&report))
+        }
+        AnyPredictions::Classes(predictions) => {
+            let report = score_classes(&predictions);
+            output::report(global, &report, &render_class_table(&report))
+        }
+        AnyPredictions::Alignment(predictions) => {
+            let report = score_alignment(&predictions);
+            output::report(global, &report, &render_alignment_table(&report))
+        }
     }
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use chiasm_data::{Annotations, Dataset, ImageSource, Origin, Sample, Split, atomic};
+use chiasm_data::{Annotations, Dataset, ImageSource, Origin, Sample, Split, Views, atomic};
 use chiasm_eval::report::sheet::{self, SheetHit, SheetRow};
-use chiasm_eval::tasks::retrieval::Embedder;
+use chiasm_eval::tasks::embedder::Embedder;
 use serde::Serialize;
 
 use crate::cli::{Global, SearchArgs};
@@ -132,7 +132,7 @@ pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
         .join("quarantine-search.jsonl");
     let checked = source::load(&config, &quarantine)?;
     let (subset, _) = source::select(&checked.dataset, args.split)?;
-    let embedder = model.embedder(&device);
+    let embedder = model.embedder(&device, model.views(&config, &subset));
     let asked = pictures(&args.like);
     let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
     // The queries first: a picture that cannot be read should not cost the indexing of all others.
@@ -142,7 +142,12 @@ pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     }
     if !asked.is_empty() {
         let indices: Vec<usize> = (0..asked.len()).collect();
-        let pictures = embedder.images(&asked, &indices, false, &mut |_| {})?;
+        // What is asked for are pictures, whatever is searched.
+        let stills = Embedder {
+            views: Views::default(),
+            ..embedder
+        };
+        let pictures = stills.images(&asked, &indices, false, &mut |_| {})?;
         queries.push(pictures.embeds);
     }
     let index = index(&embedder, &subset)?;
