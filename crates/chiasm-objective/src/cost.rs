@@ -17,7 +17,7 @@ use crate::plan::{
 };
 
 /// Forward and backward pass of a linear map cost three times its forward pass.
-const WITH_BACKWARD: f64 = 3.0;
+pub const WITH_BACKWARD: f64 = 3.0;
 
 /// What a micro-batch holds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -227,6 +227,12 @@ impl Layer {
     fn fusion(self, own: Stream, other: f64) -> f64 {
         self.block(own) + self.attention(own.read, other, own.read * other)
     }
+}
+
+/// Multiply-adds of one transformer block on a sequence, forward.
+#[must_use]
+pub fn block(width: usize, intermediate: usize, tokens: usize) -> f64 {
+    Layer::new(width, intermediate).block(all(tokens as f64))
 }
 
 fn all(tokens: f64) -> Stream {
