@@ -131,7 +131,7 @@ impl PlanCost {
             counter.passes()
         };
         let sum = |passes: &[PassCost]| passes.iter().map(|pass| pass.forward).sum::<f64>();
-        let alone = sets(objectives);
+        let alone = objectives.sets();
         let mut passes = costs(objectives);
         for pass in &mut passes {
             pass.objectives = objectives
@@ -158,21 +158,6 @@ impl PlanCost {
     pub fn unshared_step(&self) -> f64 {
         WITH_BACKWARD * self.unshared
     }
-}
-
-/// The objectives that have a set of passes each where nothing is shared.
-fn sets(objectives: &ObjectivesConfig) -> Vec<ObjectivesConfig> {
-    let enabled = objectives.enabled();
-    let together = enabled.contains(&Objective::GlobalCompletion);
-    let own = |objective: &Objective| !(together && *objective == Objective::LocalCompletion);
-    let set = |objective: Objective| {
-        let mut set = objectives.only(objective);
-        if objective == Objective::GlobalCompletion {
-            set.local_completion = objectives.local_completion.clone();
-        }
-        set
-    };
-    enabled.into_iter().filter(own).map(set).collect()
 }
 
 /// Whether an objective needs a pass.
@@ -483,8 +468,9 @@ impl Counter<'_> {
         let has = |other| self.plan.fusions.contains(&other);
         let words = match pass {
             MLM_PASS => self.asked_words(),
-            MASKED_IMAGE_PASS if has(MASKED_TEXT_PASS) => self.masked_words(),
-            MASKED_TEXT_PASS if has(MASKED_IMAGE_PASS) => self.masked_words(),
+            MASKED_IMAGE_PASS | MASKED_TEXT_PASS if self.plan.completes_words => {
+                self.masked_words()
+            }
             _ => 0.0,
         };
         let patches = match pass {

@@ -125,19 +125,17 @@ pub fn shared_with(
     }
 }
 
-/// The same losses with one set of passes an objective, as the published code runs them: the
-/// yardstick for [`shared`].
+/// The same losses with passes of its own for each of [`ObjectivesConfig::sets`], as the published code
+/// runs them: the yardstick for [`shared`].
 #[must_use]
 pub fn unshared(
     model: &VisionLanguageModel,
     config: &ObjectivesConfig,
     input: &StepInput,
 ) -> Losses {
-    let terms = config
-        .enabled()
-        .into_iter()
-        .flat_map(|objective| shared(model, &config.only(objective), input).terms)
-        .collect();
+    let sets = config.sets();
+    let terms = sets.iter().flat_map(|set| shared(model, set, input).terms);
+    let terms = terms.collect();
     Losses { terms }
 }
 
@@ -151,6 +149,20 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// The learned temperature, `[1]`. Every process gets the whole of its gradient, of which it
+    /// counts its share, so that gradients can be added up.
+    fn temperature(&self) -> Tensor<1> {
+        let temperature = self.model.temperature.val();
+        match self.gather.processes() {
+            1 => temperature,
+            processes => {
+                let share = 1.0 / processes as f64;
+                let constant = temperature.clone().detach().mul_scalar(1.0 - share);
+                temperature.mul_scalar(share) + constant
+            }
+        }
+    }
+
     /// Features of the frames of all processes' clips, `[batch, frames, width]`.
     fn frames(&self, own: Tensor<3>) -> Tensor<3> {
         let [batch, frames, width] = own.dims();
@@ -196,7 +208,7 @@ impl Step<'_> {
             .collect();
         let image = image.select(&own);
         let image = self.model.project_image(&image, self.input.frames());
-        let temperature = self.model.temperature.val();
+        let temperature = self.temperature();
         let value = match config.direction {
             ContrastDirection::Both => {
                 let text = self.model.project_text(&text.narrow(0, self.input.pairs));

@@ -120,7 +120,7 @@ pub(crate) fn sizes(
 
 /// The sizes of a recipe's model as far as they are known without data: the largest vocabulary that it
 /// allows, and the answers of VQA v2 where it has a classifier.
-fn model_config(recipe: &Recipe, pictures: usize) -> Result<ModelConfig, CliError> {
+pub(crate) fn model_config(recipe: &Recipe, pictures: usize) -> Result<ModelConfig, CliError> {
     let mut config = sized(recipe, None, pictures);
     if config.text.vocab_size == 0 {
         config.text.vocab_size = recipe.tokenizer.vocab_size;

@@ -16,18 +16,17 @@ use chiasm_eval::score::{
 };
 use chiasm_eval::tasks::classes::{self, ClassJob};
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
-use chiasm_nn::config::ConfigError;
 use chiasm_nn::layers::Init;
-use chiasm_nn::{ModelConfig, VisionLanguageModel, compute};
+use chiasm_nn::{VisionLanguageModel, compute};
 use chiasm_train::data::{Source, views};
 use chiasm_train::recipe::DataConfig;
 use chiasm_train::run::RunDir;
-use chiasm_train::trainer::{preprocess, sized, tokenizer};
+use chiasm_train::trainer::{preprocess, tokenizer};
 use chiasm_train::{Observer, Recipe, StepRecord, TrainData, Trainer, checkpoint, start};
 
 use crate::cli::{CheckpointArg, Global, PretrainArgs};
 use crate::commands::report::{self, Facts};
-use crate::commands::{audit, eval, recipe};
+use crate::commands::{audit, eval, plan, recipe};
 use crate::error::CliError;
 use crate::output::{self, Progress, duration, note};
 use crate::{device, source};
@@ -135,31 +134,21 @@ fn mixed(text: &str) -> Result<DataConfig, CliError> {
 fn dry_run(recipe: &Recipe, global: &Global) -> Result<ExitCode, CliError> {
     recipe.validate(&recipe.name)?;
     let device = device::open(global)?;
-    let config = planned(recipe)?;
+    let sizes = plan::sizes(recipe, None, None)?;
+    let config = plan::model_config(recipe, sizes.pictures)?;
     let init = Init::new(recipe.schedule.seed, config.init_std, &device);
     let model = VisionLanguageModel::new(&init, &config);
     let (model, loaded) = start::apply(&recipe.weights, &config, model, &device)?;
     for part in &loaded {
         note(&part.summary());
     }
-    output::result(&format!(
+    note(&format!(
         "{}: {} parameters",
         recipe.name,
         grouped(model.num_params())
     ));
+    output::result(&plan::render(recipe, sizes)?);
     Ok(ExitCode::SUCCESS)
-}
-
-/// The sizes of a recipe's model as far as they are known without data: the vocabulary is the largest
-/// that the recipe allows.
-fn planned(recipe: &Recipe) -> Result<ModelConfig, CliError> {
-    let mut config = sized(recipe, None, recipe.model.heads.pictures());
-    if config.text.vocab_size == 0 {
-        config.text.vocab_size = recipe.tokenizer.vocab_size;
-    }
-    let wrong = |error: ConfigError| CliError::new(error.to_string(), None);
-    config.validate().map_err(wrong)?;
-    Ok(config)
 }
 
 /// What was typed, ready to be typed again.
