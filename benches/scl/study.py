@@ -161,7 +161,7 @@ class Study:
             ]
             rows.append((label, reports))
         first = rows[0][1][0]
-        majority = 100 * first["majority"]["accuracy"]["mean"]
+        majority = 100 * first["majority"]["accuracy"]
         cells = [spread([100 * report["accuracy"]["mean"] for report in reports]) for _, reports in rows]
         return f"{cells[0]} | {cells[1]} | {majority:.1f}"
 

@@ -332,7 +332,9 @@ impl Trainer {
         self.model().valid()
     }
 
-    fn model(&self) -> &VisionLanguageModel {
+    /// The model as it is, with gradients.
+    #[must_use]
+    pub fn model(&self) -> &VisionLanguageModel {
         match &self.model {
             Some(model) => model,
             None => unreachable!("a step puts the model back before it ends"),
