@@ -133,8 +133,8 @@ class Study:
             "| --- | ---: | ---: |",
         ]
         for name in names:
-            figures = {"global_scores": [], "local_scores": []}
-            ratios = {"global_scores": [], "local_scores": []}
+            figures = {"global": [], "local": []}
+            ratios = {"global": [], "local": []}
             for seed in self.seeds:
                 kept = self.runs / f"align-{name}-{seed}.json"
                 if not kept.exists():

@@ -474,6 +474,10 @@ pub(crate) enum TaskArg {
     Auto,
     /// Find pictures by words, and words by pictures
     Retrieval,
+    /// Answer questions about pictures
+    Answers,
+    /// Tell the label of a text with its picture or pictures
+    Labels,
 }
 
 /// `chiasm new`.
