@@ -47,6 +47,9 @@ enum Command {
         /// Turns of each.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// Train towers too that the recipe freezes.
+        #[arg(long)]
+        train_all: bool,
     },
 }
 
@@ -54,11 +57,12 @@ fn run(cli: &Cli) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(cli.threads)
         .build_global()?;
-    let prepared = workload::prepare(&cli.workload)?;
+    let train_all = matches!(cli.command, Command::Saving { train_all: true, .. });
+    let prepared = workload::prepare(&cli.workload, train_all)?;
     match &cli.command {
         Command::Export { out } => export::write(&prepared, out),
         Command::Serve => serve::answer(prepared),
-        Command::Saving { rounds } => saving::measure(&prepared, *rounds),
+        Command::Saving { rounds, .. } => saving::measure(&prepared, *rounds),
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn measure(prepared: &Prepared, rounds: usize) -> Result<()> {
         frames: batch.views.frames,
         pictures: batch.views.pictures,
         text_len,
+        frozen: recipe.weights.frozen_towers(),
     };
     let cost = PlanCost::new(
         &prepared.model_config,

@@ -75,13 +75,16 @@ pub(crate) struct Prepared {
     pub(crate) batches: Vec<HostBatch>,
 }
 
-/// Reads a workload and builds its run.
-pub(crate) fn prepare(path: &Path) -> Result<Prepared> {
+/// Reads a workload and builds its run; `train_all` trains what its recipe freezes.
+pub(crate) fn prepare(path: &Path, train_all: bool) -> Result<Prepared> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let workload: Workload =
         toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    let recipe = Recipe::from_file(&workload.recipe)?;
+    let mut recipe = Recipe::from_file(&workload.recipe)?;
+    if train_all {
+        recipe.weights.freeze.clear();
+    }
     if recipe.data.source != BUILTIN_EMOJI || recipe.tokenizer.file.is_some() {
         return Err("a workload's recipe uses the built-in data and trains its tokenizer".into());
     }

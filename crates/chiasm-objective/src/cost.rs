@@ -30,6 +30,30 @@ pub struct PlanSizes {
     pub pictures: usize,
     /// Mean tokens of a text, special ones included. All texts are taken to have as many.
     pub text_len: f64,
+    /// Towers that are not trained.
+    pub frozen: Frozen,
+}
+
+/// Towers that are not trained: no gradient is computed in them, and nothing kept for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// The text tower.
+    pub text: bool,
+    /// The image tower.
+    pub vision: bool,
+}
+
+impl Frozen {
+    /// Whether a pass is of a frozen tower. The map behind the tower, a small part, counts as frozen
+    /// too.
+    #[must_use]
+    pub fn covers(self, pass: Pass) -> bool {
+        match pass {
+            Pass::Patches | Pass::Image(_) => self.vision,
+            Pass::Text(_) => self.text,
+            Pass::Fusion(_) | Pass::Head(_) => false,
+        }
+    }
 }
 
 /// What is counted.
@@ -108,6 +132,10 @@ pub struct PlanCost {
     /// The same with one set of passes an objective, as the published code runs them; there the two
     /// completions share one set.
     pub unshared: f64,
+    /// Of the two, what is trained.
+    trained: [f64; 2],
+    /// Towers that are not trained.
+    pub frozen: Frozen,
 }
 
 impl PlanCost {
@@ -131,6 +159,10 @@ impl PlanCost {
             counter.passes()
         };
         let sum = |passes: &[PassCost]| passes.iter().map(|pass| pass.forward).sum::<f64>();
+        let trained = |passes: &[PassCost]| {
+            let trained = passes.iter().filter(|pass| !sizes.frozen.covers(pass.pass));
+            trained.map(|pass| pass.forward).sum::<f64>()
+        };
         let alone = objectives.sets();
         let mut passes = costs(objectives);
         for pass in &mut passes {
@@ -140,9 +172,15 @@ impl PlanCost {
                 .filter(|objective| is_run_for(pass.pass, objectives, *objective, sizes.pictures))
                 .collect();
         }
+        let alone: Vec<Vec<PassCost>> = alone.iter().map(costs).collect();
         Self {
             shared: sum(&passes),
-            unshared: alone.iter().map(|config| sum(&costs(config))).sum(),
+            unshared: alone.iter().map(|passes| sum(passes)).sum(),
+            trained: [
+                trained(&passes),
+                alone.iter().map(|passes| trained(passes)).sum(),
+            ],
+            frozen: sizes.frozen,
             passes,
         }
     }
@@ -150,13 +188,13 @@ impl PlanCost {
     /// Multiply-adds of forward and backward pass.
     #[must_use]
     pub fn shared_step(&self) -> f64 {
-        WITH_BACKWARD * self.shared
+        self.shared + (WITH_BACKWARD - 1.0) * self.trained[0]
     }
 
     /// [`Self::shared_step`] with one set of passes an objective.
     #[must_use]
     pub fn unshared_step(&self) -> f64 {
-        WITH_BACKWARD * self.unshared
+        self.unshared + (WITH_BACKWARD - 1.0) * self.trained[1]
     }
 }
 
@@ -586,6 +624,7 @@ mod tests {
             frames,
             pictures: 1,
             text_len: 50.0,
+            frozen: Frozen::default(),
         }
     }
 
@@ -698,6 +737,7 @@ mod tests {
             frames: 1,
             pictures: 1,
             text_len: 9.0,
+            frozen: Frozen::default(),
         };
         let cost = PlanCost::new(&model, &objectives, sizes, Accounting::Read);
         // 9 patches of 48 numbers.

@@ -19,7 +19,7 @@ pub mod plan;
 pub mod ranking;
 
 pub use config::ObjectivesConfig;
-pub use cost::{Accounting, PlanCost, PlanSizes};
+pub use cost::{Accounting, Frozen, PlanCost, PlanSizes};
 pub use forward::{Features, StepInput};
 pub use gather::{Alone, Gather};
 pub use losses::{LossTerm, Losses};

@@ -33,7 +33,7 @@ use chiasm_nn::parameters::ParameterCount;
 use serde::Serialize;
 
 use crate::config::ObjectivesConfig;
-use crate::cost::{Pass, PassCost, PlanCost, Stream};
+use crate::cost::{Frozen, Pass, PassCost, PlanCost, Stream};
 use crate::plan::{ImageView, Objective};
 
 /// Bytes of a number.
@@ -77,12 +77,14 @@ impl Memory {
         cost: &PlanCost,
         accumulate: u64,
     ) -> Self {
-        let trained = BYTES * trained(&model.parameter_parts(), objectives) as f64;
+        let parts = model.parameter_parts();
+        let trained = BYTES * trained(&parts, objectives, cost.frozen) as f64;
         let parameters = BYTES * model.parameters() as f64;
         let kept = BYTES
             * cost
                 .passes
                 .iter()
+                .filter(|pass| !cost.frozen.covers(pass.pass))
                 .map(|pass| kept(model, pass))
                 .sum::<f64>();
         let temporary = BYTES * temporary(model, &cost.passes);
@@ -103,7 +105,7 @@ impl Memory {
 }
 
 /// Parameters that the losses reach.
-fn trained(parts: &ParameterCount, objectives: &ObjectivesConfig) -> usize {
+fn trained(parts: &ParameterCount, objectives: &ObjectivesConfig, frozen: Frozen) -> usize {
     let enabled = objectives.enabled();
     let has = |objective| enabled.contains(&objective);
     let when = |on: bool, part: usize| if on { part } else { 0 };
@@ -113,8 +115,8 @@ fn trained(parts: &ParameterCount, objectives: &ObjectivesConfig) -> usize {
         Objective::Classification,
         Objective::Ranking,
     ];
-    parts.text
-        + parts.vision
+    when(!frozen.text, parts.text)
+        + when(!frozen.vision, parts.vision)
         + parts.transforms
         + when(fuses, parts.fusion)
         + when(pools.into_iter().any(has), parts.poolers)
@@ -301,6 +303,7 @@ mod tests {
             frames: 1,
             pictures: 1,
             text_len: 50.0,
+            frozen: Frozen::default(),
         };
         let cost = PlanCost::new(&model, objectives, sizes, Accounting::Read);
         Memory::new(&model, objectives, &cost, accumulate)

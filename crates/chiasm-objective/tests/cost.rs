@@ -16,7 +16,7 @@ use chiasm_objective::config::{
 use chiasm_objective::cost::{Pass, Stream};
 use chiasm_objective::forward::{Features, forward};
 use chiasm_objective::masking::{DrawKey, ImageRows, TextRows, Vocabulary, step_input};
-use chiasm_objective::{Accounting, ForwardPlan, ObjectivesConfig, PlanCost, PlanSizes};
+use chiasm_objective::{Accounting, ForwardPlan, Frozen, ObjectivesConfig, PlanCost, PlanSizes};
 
 const BATCH: usize = 6;
 const TEXT_LEN: usize = 8;
@@ -116,6 +116,7 @@ fn check(objectives: &ObjectivesConfig, frames: usize, pictures: usize) {
         frames,
         pictures,
         text_len: TEXT_LEN as f64,
+        frozen: Frozen::default(),
     };
     let config = model(frames, pictures);
     let cost = PlanCost::new(&config, objectives, sizes, Accounting::Read);

@@ -15,6 +15,7 @@ use chiasm_nn::weights::{
     LoadReport, StateDict, WeightError, from_archive, load_state_dict, replace_value, shapes_of,
 };
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
+use chiasm_objective::Frozen;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -71,6 +72,15 @@ impl WeightsConfig {
             }
         }
         model
+    }
+
+    /// The towers that are not trained.
+    #[must_use]
+    pub fn frozen_towers(&self) -> Frozen {
+        Frozen {
+            text: self.freeze.contains(&Part::Text),
+            vision: self.freeze.contains(&Part::Vision),
+        }
     }
 
     /// The first part that is frozen as it was drawn: `text` or `vision`.

@@ -115,6 +115,7 @@ pub(crate) fn sizes(
         frames,
         pictures: recipe.model.heads.pictures(),
         text_len: text_len as f64,
+        frozen: recipe.weights.frozen_towers(),
     })
 }
 
@@ -203,6 +204,7 @@ fn table(recipe: &Recipe, report: &Report<'_>) -> String {
         frames,
         pictures,
         text_len,
+        ..
     } = report.sizes;
     let of = |count: usize, one: &str, many: &str| match count {
         1 => format!("1 {one}"),
