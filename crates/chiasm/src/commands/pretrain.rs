@@ -150,12 +150,13 @@ fn dry_run(recipe: &Recipe, global: &Global) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The sizes of a recipe's model as far as they are known without data: the vocabulary is the largest
-/// that the recipe allows.
+/// The sizes of a recipe's model as far as they are known without data: the vocabulary is that of the
+/// weights it begins with, else the largest that the recipe allows.
 fn planned(recipe: &Recipe) -> Result<ModelConfig, CliError> {
     let mut config = sized(recipe, None, recipe.model.heads.pictures());
     if config.text.vocab_size == 0 {
-        config.text.vocab_size = recipe.tokenizer.vocab_size;
+        let rows = recipe.weights.vocabulary_rows()?;
+        config.text.vocab_size = rows.unwrap_or(recipe.tokenizer.vocab_size);
     }
     let wrong = |error: ConfigError| CliError::new(error.to_string(), None);
     config.validate().map_err(wrong)?;
@@ -345,9 +346,19 @@ fn finish(
         let path = eval::predictions_path(&job.out, split.as_str(), "jsonl");
         let report = eval::write_classes(&predictions, &path, None)?;
         output::report(global, &report, &render_class_table(&report))?;
+        let html = report::write_classes(
+            &job.out,
+            &trained,
+            dataset,
+            subset,
+            &predictions,
+            &report,
+            facts,
+        )?;
         note(&format!(
-            "\npredictions: {}\ntook {}",
+            "\npredictions: {}\nreport: {}\ntook {}",
             path.display(),
+            html.display(),
             duration(facts.started.elapsed().as_secs_f64())
         ));
         return Ok(());
