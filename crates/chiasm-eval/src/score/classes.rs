@@ -254,6 +254,12 @@ pub fn render_class_table(report: &ClassReport) -> String {
         .for_each(&mut line);
     line(String::new());
     notes(report, accuracy).into_iter().for_each(&mut line);
+    if let Some(majority) = &report.majority {
+        let class = shorten(&majority.class, 24);
+        line(format!(
+            "Majority always says `{class}`, the most frequent in training."
+        ));
+    }
     if let Some(overlap) = &report.training_overlap {
         let (pictures, samples) = (grouped(overlap.pictures), grouped(report.samples));
         let found = format!("pictures of {pictures} of {samples} samples");
@@ -329,12 +335,6 @@ pub(crate) fn notes(report: &ClassReport, accuracy: &Accuracy) -> Vec<String> {
             "{} of {} questions have one answer and are scored by exact match.",
             grouped(report.exact_match),
             grouped(scored)
-        ));
-    }
-    if let Some(majority) = &report.majority {
-        let class = shorten(&majority.class, 24);
-        notes.push(format!(
-            "Majority always says `{class}`, the most frequent in training."
         ));
     }
     if scored < report.samples {

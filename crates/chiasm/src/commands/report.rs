@@ -116,7 +116,7 @@ pub(crate) fn write(
     if let Some(overlap) = &score.training_overlap {
         notes.push(overlap.lines(score.images).concat());
     }
-    notes.extend(note_on_curve(dataset, facts));
+    notes.extend(note_on_curve(trained, dataset, facts));
     if let Some(reranked) = &score.reranked {
         let label = format!("trained, top {shortlisted} re-ranked");
         let row = ResultRow::measured(RowKind::Reranked, label, reranked);
@@ -184,7 +184,7 @@ pub(crate) fn write_classes(
         run: run_facts(trained, dataset, facts),
         classes: Some(score.clone()),
         training_overlap: score.training_overlap.clone(),
-        notes: note_on_curve(dataset, facts).into_iter().collect(),
+        notes: note_on_curve(trained, dataset, facts).into_iter().collect(),
         judged: Judged::spread(predictions, JUDGED, |row| {
             samples.get(row).map_or_else(Vec::new, |sample| pictures(subset, *sample))
         }),
@@ -209,13 +209,15 @@ fn pictures(dataset: &Dataset, index: usize) -> Vec<Option<Vec<u8>>> {
     }
 }
 
-/// What of the validation split was trained on, where something was.
-fn note_on_curve(dataset: &Dataset, facts: &Facts<'_>) -> Option<String> {
-    let count = || dataset.subset(Split::Val).len();
-    facts.val_overlap.marked.then(|| {
-        let lines = facts.val_overlap.lines(count()).concat();
-        format!("Split \"val\", on which the curve is measured: {lines}")
-    })
+/// What of the validation split was trained on, where something was and the split is measured.
+fn note_on_curve(trained: &TrainedModel, dataset: &Dataset, facts: &Facts<'_>) -> Option<String> {
+    let is_measured = !trained.recipe.data.train_splits.contains(&Split::Val);
+    let lines = || {
+        let count = dataset.subset(Split::Val).len();
+        facts.val_overlap.lines(count).concat()
+    };
+    (is_measured && facts.val_overlap.marked)
+        .then(|| format!("Split \"val\", on which the curve is measured: {}", lines()))
 }
 
 fn run_facts(trained: &TrainedModel, dataset: &Dataset, facts: &Facts<'_>) -> RunFacts {
