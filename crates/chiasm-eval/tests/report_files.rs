@@ -223,7 +223,14 @@ fn class_page(predictions: &ClassPredictions) -> String {
 fn a_page_of_classes_escapes_everything_and_asks_for_nothing() {
     let html = class_page(&statements());
     for outside in [
-        "http:", "https:", "url(", "@import", "<script", "<link", "srcset", "\" onerror",
+        "http:",
+        "https:",
+        "url(",
+        "@import",
+        "<script",
+        "<link",
+        "srcset",
+        "\" onerror",
     ] {
         assert!(!html.contains(outside), "{outside}");
     }
@@ -250,8 +257,16 @@ fn a_page_of_classes_has_figures_beside_baselines() {
         assert!(html.contains(part), "{part}");
     }
     // Right and wrong in words, and who was taken for whom.
-    assert_eq!(html.matches("<span class=\"verdict right\">✓ right</span>").count(), 2);
-    assert_eq!(html.matches("<span class=\"verdict wrong\">✗ wrong</span>").count(), 1);
+    assert_eq!(
+        html.matches("<span class=\"verdict right\">✓ right</span>")
+            .count(),
+        2
+    );
+    assert_eq!(
+        html.matches("<span class=\"verdict wrong\">✗ wrong</span>")
+            .count(),
+        1
+    );
     assert_eq!(html.matches("<td class=\"diagonal\">1 ✓</td>").count(), 2);
 }
 
@@ -280,10 +295,16 @@ fn figures_of_classes_carry_no_pictures_and_can_be_read_back() {
     let text = fs::read_to_string(json).unwrap();
     assert!(!text.contains("\"images\":[") && !text.contains("iVBOR"));
     let back: Report = serde_json::from_str(&text).unwrap();
-    report.judged.iter_mut().for_each(|judged| judged.images.clear());
+    report
+        .judged
+        .iter_mut()
+        .for_each(|judged| judged.images.clear());
     assert_eq!(back.judged, report.judged);
     let (back, given) = (back.classes.unwrap(), report.classes.unwrap());
-    assert_eq!((back.samples, back.confusion), (given.samples, given.confusion));
+    assert_eq!(
+        (back.samples, back.confusion),
+        (given.samples, given.confusion)
+    );
 }
 
 #[test]

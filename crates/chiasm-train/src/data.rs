@@ -122,7 +122,10 @@ impl TrainData {
 
     /// Every training text.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        let samples = self.sources.iter().flat_map(|source| &source.dataset.samples);
+        let samples = self
+            .sources
+            .iter()
+            .flat_map(|source| &source.dataset.samples);
         samples.flat_map(|sample| sample.texts.iter().map(String::as_str))
     }
 

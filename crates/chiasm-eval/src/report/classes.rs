@@ -84,10 +84,16 @@ pub(super) fn lead(report: &ClassReport) -> String {
     let Some(accuracy) = &report.accuracy else {
         return "No answer or label is known, so there is nothing to compare with.".to_owned();
     };
-    let majority = report.majority.as_ref().map_or_else(String::new, |majority| {
-        let class = shorten(&majority.class, 40);
-        format!("Always saying “{class}” reaches {}, ", percent(majority.accuracy))
-    });
+    let majority = report
+        .majority
+        .as_ref()
+        .map_or_else(String::new, |majority| {
+            let class = shorten(&majority.class, 40);
+            format!(
+                "Always saying “{class}” reaches {}, ",
+                percent(majority.accuracy)
+            )
+        });
     let guessing = match majority.is_empty() {
         true => "Guessing reaches",
         false => "guessing",
@@ -212,7 +218,10 @@ pub(super) fn tables(report: &ClassReport) -> Vec<ClassTable<'_>> {
         more: None,
     };
     let by_class = Some(("By right class", &report.by_class)).filter(|(_, rows)| !rows.is_empty());
-    let by_kind = report.by_kind.iter().map(|(kind, rows)| (kind.as_str(), rows));
+    let by_kind = report
+        .by_kind
+        .iter()
+        .map(|(kind, rows)| (kind.as_str(), rows));
     let parts = by_class.into_iter().chain(by_kind);
     let table = |(name, kinds): (_, &'_ Vec<KindAccuracy>)| ClassTable {
         name,
@@ -289,7 +298,11 @@ impl<'a> JudgedView<'a> {
         };
         Self {
             text: &judged.text,
-            images: judged.images.iter().map(|image| data_uri(image.as_deref())).collect(),
+            images: judged
+                .images
+                .iter()
+                .map(|image| data_uri(image.as_deref()))
+                .collect(),
             right: judged.right.join(", "),
             predicted: &judged.predicted,
             probability: percent(f64::from(judged.probability)),
@@ -309,7 +322,10 @@ mod tests {
             text: format!("question {id}"),
             predicted: "yes".into(),
             probability: 0.5,
-            answers: answers.iter().map(|(text, count)| ((*text).into(), *count)).collect(),
+            answers: answers
+                .iter()
+                .map(|(text, count)| ((*text).into(), *count))
+                .collect(),
             ..ClassRow::default()
         }
     }
@@ -334,7 +350,10 @@ mod tests {
         assert_eq!(asked, [0, 2, 5, 7]);
         assert_eq!(judged[3].text, "question 7");
         for (most, expected) in [(0, 0), (10, 10), (99, 10)] {
-            assert_eq!(Judged::spread(&predictions, most, |_| Vec::new()).len(), expected);
+            assert_eq!(
+                Judged::spread(&predictions, most, |_| Vec::new()).len(),
+                expected
+            );
         }
         assert!(Judged::spread(&answers(Vec::new()), 12, |_| Vec::new()).is_empty());
     }
@@ -352,7 +371,10 @@ mod tests {
         let views: Vec<JudgedView<'_>> = judged.iter().map(JudgedView::new).collect();
         let said = |place: usize| (views[place].verdict, views[place].mark.as_str());
         assert_eq!(said(0), ("right", "✓ right"));
-        assert_eq!((said(1).0, &*views[1].right), ("partly", "maybe (4 of 10), no (3 of 10), yes (2 of 10)"));
+        assert_eq!(
+            (said(1).0, &*views[1].right),
+            ("partly", "maybe (4 of 10), no (3 of 10), yes (2 of 10)")
+        );
         assert_eq!(said(2), ("wrong", "✗ wrong"));
         assert_eq!((said(3).0, &*views[3].right), ("unknown", ""));
     }
@@ -370,7 +392,10 @@ mod tests {
         let two = pairs(2);
         let table = confused(&two).unwrap();
         assert_eq!(table.names, ["0", "1"]);
-        assert_eq!((&*table.rows[1][0].count, table.rows[1][0].is_right), ("2", false));
+        assert_eq!(
+            (&*table.rows[1][0].count, table.rows[1][0].is_right),
+            ("2", false)
+        );
         assert!(table.rows[0][0].is_right);
         assert!(confused(&pairs(MAX_CONFUSED + 1)).is_none() && confused(&[]).is_none());
     }

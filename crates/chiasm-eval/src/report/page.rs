@@ -55,7 +55,10 @@ impl<'a> Page<'a> {
                 None => lead(&report.results),
             },
             directions: directions(&report.results),
-            class_tables: report.classes.as_ref().map_or_else(Vec::new, classes::tables),
+            class_tables: report
+                .classes
+                .as_ref()
+                .map_or_else(Vec::new, classes::tables),
             confusion: report
                 .classes
                 .as_ref()
@@ -305,7 +308,10 @@ fn charts(curves: &[Curve]) -> Vec<ChartView<'_>> {
     [
         (Chart::Loss, "Training losses"),
         (Chart::ValidationRecall, "Recall on the validation split"),
-        (Chart::ValidationAccuracy, "Accuracy on the validation split"),
+        (
+            Chart::ValidationAccuracy,
+            "Accuracy on the validation split",
+        ),
         (Chart::LearningRate, "Learning rate"),
     ]
     .into_iter()

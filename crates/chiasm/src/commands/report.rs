@@ -10,8 +10,8 @@ use chiasm_data::{DataError, Dataset, ImageSource, Split, Visual, frames, thumbn
 use chiasm_eval::metrics::{Direction, TieRule, retrieval, shortlist};
 use chiasm_eval::predictions::{ClassPredictions, Predictions, TrainingOverlap};
 use chiasm_eval::report::{
-    Answer, Chart, Curve, Hit, Judged, QueryResult, Report, ResultRow, RowKind, RunFacts, SplitCount,
-    write_report,
+    Answer, Chart, Curve, Hit, Judged, QueryResult, Report, ResultRow, RowKind, RunFacts,
+    SplitCount, write_report,
 };
 use chiasm_eval::score::{ClassReport, OverlapReport, ScoreReport, render_table};
 use chiasm_eval::tasks::retrieval::RetrievalJob;
@@ -186,7 +186,9 @@ pub(crate) fn write_classes(
         training_overlap: score.training_overlap.clone(),
         notes: note_on_curve(trained, dataset, facts).into_iter().collect(),
         judged: Judged::spread(predictions, JUDGED, |row| {
-            samples.get(row).map_or_else(Vec::new, |sample| pictures(subset, *sample))
+            samples
+                .get(row)
+                .map_or_else(Vec::new, |sample| pictures(subset, *sample))
         }),
         curves: curves(&read_metrics(out)?),
         ..Report::default()
@@ -301,7 +303,9 @@ fn small(id: &str, source: Result<&ImageSource, DataError>, side: usize) -> Opti
     match small {
         Ok(png) => Some(png),
         Err(error) => {
-            note(&format!("warning: {id} is not shown in the report: {error}"));
+            note(&format!(
+                "warning: {id} is not shown in the report: {error}"
+            ));
             None
         }
     }

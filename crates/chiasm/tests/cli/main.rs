@@ -11,4 +11,5 @@ mod bad_input;
 mod common;
 mod new;
 mod own_data;
+mod plan;
 mod surface;
