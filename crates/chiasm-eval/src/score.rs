@@ -122,7 +122,7 @@ impl OverlapReport {
     }
 
     /// As [`OverlapReport::lines`], with the words for what was found.
-    fn lines_about(&self, found: &str) -> Vec<String> {
+    pub(crate) fn lines_about(&self, found: &str) -> Vec<String> {
         if !self.marked {
             return vec!["None of these pictures was trained on.".to_owned()];
         }

@@ -96,6 +96,15 @@ pub(super) fn draw(chart: Chart, lines: &[&[(f64, f64)]]) -> Option<String> {
         };
         let drawn: String = buckets.split(Option::is_none).map(mean).collect();
         let _ = write!(svg, r#"<path class="line s{style}" d="{drawn}"/>"#);
+        // A line of one point has no length.
+        let alone = buckets.split(Option::is_none).filter(|run| run.len() == 1);
+        for bucket in alone.flatten().flatten() {
+            let (step, mean) = (x(bucket.step), y(bucket.mean));
+            let _ = write!(
+                svg,
+                r#"<circle class="dot s{style}" cx="{step:.1}" cy="{mean:.1}" r="3"/>"#
+            );
+        }
     }
     Some(svg)
 }
@@ -182,7 +191,8 @@ impl Range {
 
 /// The vertical axis: whole for recall, from zero where that wastes little room, else around the values.
 fn value_range(chart: Chart, values: Range) -> Range {
-    if chart == Chart::ValidationRecall && values.low >= 0.0 && values.high <= 1.0 {
+    let is_share = matches!(chart, Chart::ValidationRecall | Chart::ValidationAccuracy);
+    if is_share && values.low >= 0.0 && values.high <= 1.0 {
         return Range {
             low: 0.0,
             high: 1.0,

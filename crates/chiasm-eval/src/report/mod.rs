@@ -1,9 +1,10 @@
 //! A run's report: one HTML page that opens anywhere without a network, and the same figures as JSON.
 //!
-//! The page shows the results, then searches with their pictures, then the curves, then what ran. Pictures are embedded;
+//! The page shows the results, then searches or judged samples with their pictures, then the curves, then what ran. Pictures are embedded;
 //! the JSON carries none. Every text that comes from data (captions, names, ids) is escaped: a caption is never markup.
 
 mod chart;
+mod classes;
 mod page;
 pub mod sheet;
 
@@ -16,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::metrics::{ChanceLevel, DirectionMetrics, RetrievalMetrics};
-use crate::score::OverlapReport;
+use crate::score::{ClassReport, OverlapReport};
+
+pub use classes::Judged;
 
 /// Name of the page inside the report's folder.
 pub const HTML_NAME: &str = "report.html";
@@ -65,6 +68,9 @@ pub struct Report {
     pub run: RunFacts,
     /// Rows of the results table, weakest first.
     pub results: Vec<ResultRow>,
+    /// Figures of a classifier; `None` for a run that has none.
+    #[serde(default)]
+    pub classes: Option<ClassReport>,
     /// What of the data was trained on; `None` when nobody looked.
     #[serde(default)]
     pub training_overlap: Option<OverlapReport>,
@@ -73,6 +79,9 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Searches from held-out data, whose right answer is known.
     pub gallery: Vec<QueryResult>,
+    /// Held-out samples and what a classifier said of them.
+    #[serde(default)]
+    pub judged: Vec<Judged>,
     /// Free searches, without a right answer.
     pub examples: Vec<QueryResult>,
     /// What was measured along the way.
@@ -242,6 +251,8 @@ pub enum Chart {
     Loss,
     /// Recall on the validation split, fractions.
     ValidationRecall,
+    /// Accuracy on the validation split, a fraction.
+    ValidationAccuracy,
     /// The learning rate.
     LearningRate,
 }

@@ -7,6 +7,7 @@ use minijinja::{AutoEscape, Environment};
 use serde::Serialize;
 
 use super::chart::{self, tick_label};
+use super::classes::{self, ClassTable, ConfusionTable, JudgedView};
 use super::{Chart, Curve, QueryResult, Report, ResultCells, ResultRow, RowKind, RunFacts};
 use crate::score::{MARK, grouped, marked, percent};
 
@@ -31,8 +32,11 @@ struct Page<'a> {
     title: &'a str,
     lead: Option<String>,
     directions: Vec<DirectionTable<'a>>,
-    notes: &'a [String],
+    class_tables: Vec<ClassTable<'a>>,
+    confusion: Option<ConfusionTable<'a>>,
+    notes: Vec<String>,
     gallery: Vec<Search<'a>>,
+    judged: Vec<JudgedView<'a>>,
     examples: Vec<Search<'a>>,
     charts: Vec<ChartView<'a>>,
     facts: Vec<(&'static str, String)>,
@@ -46,10 +50,27 @@ impl<'a> Page<'a> {
         let run = &report.run;
         Self {
             title: &report.title,
-            lead: lead(&report.results),
+            lead: match &report.classes {
+                Some(classes) => Some(classes::lead(classes)),
+                None => lead(&report.results),
+            },
             directions: directions(&report.results),
-            notes: &report.notes,
+            class_tables: report
+                .classes
+                .as_ref()
+                .map_or_else(Vec::new, classes::tables),
+            confusion: report
+                .classes
+                .as_ref()
+                .and_then(|classes| classes::confused(&classes.confusion)),
+            notes: report
+                .classes
+                .iter()
+                .flat_map(classes::sentences)
+                .chain(report.notes.iter().cloned())
+                .collect(),
             gallery: report.gallery.iter().map(Search::new).collect(),
+            judged: report.judged.iter().map(JudgedView::new).collect(),
             examples: report.examples.iter().map(Search::new).collect(),
             charts: charts(&report.curves),
             facts: facts(run),
@@ -287,6 +308,10 @@ fn charts(curves: &[Curve]) -> Vec<ChartView<'_>> {
     [
         (Chart::Loss, "Training losses"),
         (Chart::ValidationRecall, "Recall on the validation split"),
+        (
+            Chart::ValidationAccuracy,
+            "Accuracy on the validation split",
+        ),
         (Chart::LearningRate, "Learning rate"),
     ]
     .into_iter()

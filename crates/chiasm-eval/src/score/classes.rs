@@ -169,7 +169,7 @@ pub fn score_classes(predictions: &ClassPredictions) -> ClassReport {
 }
 
 /// What a class is worth as the prediction for a sample; `None` when nobody knows.
-fn worth(targets: Targets, class: &str, row: &ClassRow) -> Option<f64> {
+pub(crate) fn worth(targets: Targets, class: &str, row: &ClassRow) -> Option<f64> {
     match targets {
         Targets::Answers => answers::accuracy(class, &row.answers),
         Targets::Labels => {
@@ -254,6 +254,17 @@ pub fn render_class_table(report: &ClassReport) -> String {
         .for_each(&mut line);
     line(String::new());
     notes(report, accuracy).into_iter().for_each(&mut line);
+    if let Some(majority) = &report.majority {
+        let class = shorten(&majority.class, 24);
+        line(format!(
+            "Majority always says `{class}`, the most frequent in training."
+        ));
+    }
+    if let Some(overlap) = &report.training_overlap {
+        let (pictures, samples) = (grouped(overlap.pictures), grouped(report.samples));
+        let found = format!("pictures of {pictures} of {samples} samples");
+        overlap.lines_about(&found).into_iter().for_each(&mut line);
+    }
     table
 }
 
@@ -309,7 +320,8 @@ fn confusion_lines(confusion: &[Confusion]) -> Vec<String> {
     lines
 }
 
-fn notes(report: &ClassReport, accuracy: &Accuracy) -> Vec<String> {
+/// What the figures are, in sentences.
+pub(crate) fn notes(report: &ClassReport, accuracy: &Accuracy) -> Vec<String> {
     let scored = accuracy.samples;
     let mut notes = vec![match report.targets {
         Targets::Labels => "Accuracy is the share of right classes.".to_owned(),
@@ -325,22 +337,12 @@ fn notes(report: &ClassReport, accuracy: &Accuracy) -> Vec<String> {
             grouped(scored)
         ));
     }
-    if let Some(majority) = &report.majority {
-        let class = shorten(&majority.class, 24);
-        notes.push(format!(
-            "Majority always says `{class}`, the most frequent in training."
-        ));
-    }
     if scored < report.samples {
         notes.push(format!(
             "{} of {} samples have no known answer or label and are left out.",
             grouped(report.samples - scored),
             grouped(report.samples)
         ));
-    }
-    if let Some(overlap) = &report.training_overlap {
-        let (pictures, samples) = (grouped(overlap.pictures), grouped(report.samples));
-        notes.extend(overlap.lines_about(&format!("pictures of {pictures} of {samples} samples")));
     }
     notes
 }

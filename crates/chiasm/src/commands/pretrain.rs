@@ -135,7 +135,13 @@ fn dry_run(recipe: &Recipe, global: &Global) -> Result<ExitCode, CliError> {
     recipe.validate(&recipe.name)?;
     let device = device::open(global)?;
     let sizes = plan::sizes(recipe, None, None)?;
-    let config = plan::model_config(recipe, sizes.pictures)?;
+    let mut config = plan::model_config(recipe, sizes.pictures)?;
+    if let (0, Some(rows)) = (
+        recipe.model.text.vocab_size,
+        recipe.weights.vocabulary_rows()?,
+    ) {
+        config.text.vocab_size = rows;
+    }
     let init = Init::new(recipe.schedule.seed, config.init_std, &device);
     let model = VisionLanguageModel::new(&init, &config);
     let (model, loaded) = start::apply(&recipe.weights, &config, model, &device)?;
@@ -337,9 +343,19 @@ fn finish(
         let path = eval::predictions_path(&job.out, split.as_str(), "jsonl");
         let report = eval::write_classes(&predictions, &path, None)?;
         output::report(global, &report, &render_class_table(&report))?;
+        let html = report::write_classes(
+            &job.out,
+            &trained,
+            dataset,
+            subset,
+            &predictions,
+            &report,
+            facts,
+        )?;
         note(&format!(
-            "\npredictions: {}\ntook {}",
+            "\npredictions: {}\nreport: {}\ntook {}",
             path.display(),
+            html.display(),
             duration(facts.started.elapsed().as_secs_f64())
         ));
         return Ok(());

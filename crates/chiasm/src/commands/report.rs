@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use burn::module::Module as _;
 use burn::tensor::Device;
-use chiasm_data::{Dataset, ImageSource, Split, frames, thumbnail};
+use chiasm_data::{DataError, Dataset, ImageSource, Split, Visual, frames, thumbnail};
 use chiasm_eval::metrics::{Direction, TieRule, retrieval, shortlist};
-use chiasm_eval::predictions::{Predictions, TrainingOverlap};
+use chiasm_eval::predictions::{ClassPredictions, Predictions, TrainingOverlap};
 use chiasm_eval::report::{
-    Answer, Chart, Curve, Hit, QueryResult, Report, ResultRow, RowKind, RunFacts, SplitCount,
-    write_report,
+    Answer, Chart, Curve, Hit, Judged, QueryResult, Report, ResultRow, RowKind, RunFacts,
+    SplitCount, write_report,
 };
-use chiasm_eval::score::{OverlapReport, ScoreReport, render_table};
+use chiasm_eval::score::{ClassReport, OverlapReport, ScoreReport, render_table};
 use chiasm_eval::tasks::retrieval::RetrievalJob;
 use chiasm_train::data::views;
 use chiasm_train::run::{MetricLine, read_metrics};
@@ -29,6 +29,10 @@ const GALLERY: usize = 8;
 const HITS: usize = 5;
 /// Longer side of a picture in the report.
 const THUMBNAIL: usize = 144;
+/// Held-out samples of a classifier shown in the report.
+const JUDGED: usize = 12;
+/// Longer side of their pictures, which are shown larger.
+const LARGE: usize = 224;
 
 /// What the report says about the run beside its figures.
 pub(crate) struct Facts<'a> {
@@ -112,13 +116,7 @@ pub(crate) fn write(
     if let Some(overlap) = &score.training_overlap {
         notes.push(overlap.lines(score.images).concat());
     }
-    if facts.val_overlap.marked {
-        let count = dataset.subset(Split::Val).len();
-        let lines = facts.val_overlap.lines(count).concat();
-        notes.push(format!(
-            "Split \"val\", on which the curve is measured: {lines}"
-        ));
-    }
+    notes.extend(note_on_curve(trained, dataset, facts));
     if let Some(reranked) = &score.reranked {
         let label = format!("trained, top {shortlisted} re-ranked");
         let row = ResultRow::measured(RowKind::Reranked, label, reranked);
@@ -131,6 +129,8 @@ pub(crate) fn write(
         title: format!("chiasm: {}", trained.recipe.name),
         run: run_facts(trained, dataset, facts),
         results,
+        classes: None,
+        judged: Vec::new(),
         training_overlap: score.training_overlap.clone(),
         notes,
         gallery: gallery(&predictions, subset),
@@ -165,6 +165,61 @@ pub(crate) fn write(
         text.push_str(&search::render(&found));
     }
     Ok(Written { html, score, text })
+}
+
+/// Writes the report of a classifier from its predictions; the path of the page.
+pub(crate) fn write_classes(
+    out: &Path,
+    trained: &TrainedModel,
+    dataset: &Dataset,
+    subset: &Dataset,
+    predictions: &ClassPredictions,
+    score: &ClassReport,
+    facts: &Facts<'_>,
+) -> Result<PathBuf, CliError> {
+    // A row a text, in the order of samples.
+    let samples: Vec<usize> = subset.pairs().iter().map(|(sample, _)| *sample).collect();
+    let report = Report {
+        title: format!("chiasm: {}", trained.recipe.name),
+        run: run_facts(trained, dataset, facts),
+        classes: Some(score.clone()),
+        training_overlap: score.training_overlap.clone(),
+        notes: note_on_curve(trained, dataset, facts).into_iter().collect(),
+        judged: Judged::spread(predictions, JUDGED, |row| {
+            samples
+                .get(row)
+                .map_or_else(Vec::new, |sample| pictures(subset, *sample))
+        }),
+        curves: curves(&read_metrics(out)?),
+        ..Report::default()
+    };
+    let (html, _) = write_report(&report, out)?;
+    Ok(html)
+}
+
+/// What is to be seen of a sample: every picture that its text speaks of, of a clip the middle frame.
+fn pictures(dataset: &Dataset, index: usize) -> Vec<Option<Vec<u8>>> {
+    let Some(sample) = dataset.samples.get(index) else {
+        return Vec::new();
+    };
+    match &sample.visual {
+        Visual::Images(sources) => {
+            let small = |source| small(&sample.id, Ok(source), LARGE);
+            sources.iter().map(small).collect()
+        }
+        _ => vec![small(&sample.id, frames::still_source(sample), LARGE)],
+    }
+}
+
+/// What of the validation split was trained on, where something was and the split is measured.
+fn note_on_curve(trained: &TrainedModel, dataset: &Dataset, facts: &Facts<'_>) -> Option<String> {
+    let is_measured = !trained.recipe.data.train_splits.contains(&Split::Val);
+    let lines = || {
+        let count = dataset.subset(Split::Val).len();
+        facts.val_overlap.lines(count).concat()
+    };
+    (is_measured && facts.val_overlap.marked)
+        .then(|| format!("Split \"val\", on which the curve is measured: {}", lines()))
 }
 
 fn run_facts(trained: &TrainedModel, dataset: &Dataset, facts: &Facts<'_>) -> RunFacts {
@@ -236,16 +291,20 @@ fn gallery(predictions: &Predictions, subset: &Dataset) -> Vec<QueryResult> {
 /// A small copy of a picture; a report goes on without one that has become unreadable.
 pub(crate) fn picture(dataset: &Dataset, index: usize) -> Option<Vec<u8>> {
     let sample = dataset.samples.get(index)?;
-    let small = frames::still_source(sample)
+    small(&sample.id, frames::still_source(sample), THUMBNAIL)
+}
+
+/// A copy of a picture whose longer side is at most `side`.
+fn small(id: &str, source: Result<&ImageSource, DataError>, side: usize) -> Option<Vec<u8>> {
+    let small = source
         .and_then(ImageSource::read)
         .map_err(|error| error.to_string())
-        .and_then(|bytes| thumbnail(&bytes, THUMBNAIL).map_err(|error| error.to_string()));
+        .and_then(|bytes| thumbnail(&bytes, side).map_err(|error| error.to_string()));
     match small {
         Ok(png) => Some(png),
         Err(error) => {
             note(&format!(
-                "warning: {} is not shown in the report: {error}",
-                sample.id
+                "warning: {id} is not shown in the report: {error}"
             ));
             None
         }
@@ -268,6 +327,7 @@ fn curves(lines: &[MetricLine]) -> Vec<Curve> {
                 ("val", "image_to_text_recall_at_10") => {
                     (3, Chart::ValidationRecall, "image to text R@10")
                 }
+                ("val", "accuracy") => (3, Chart::ValidationAccuracy, "accuracy"),
                 ("train", "learning_rate") => (4, Chart::LearningRate, "learning rate"),
                 _ => continue,
             };
