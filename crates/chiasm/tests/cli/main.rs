@@ -11,4 +11,6 @@ mod bad_input;
 mod common;
 mod new;
 mod own_data;
+mod recipes;
 mod surface;
+mod tasks;
