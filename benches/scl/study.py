@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CHIASM = ROOT / "target/release/chiasm"
+CHIASM = Path(__import__("os").environ.get("CHIASM_BIN", ROOT / "target/release/chiasm"))
 STEPS = 200
 
 
@@ -133,8 +133,8 @@ class Study:
             "| --- | ---: | ---: |",
         ]
         for name in names:
-            figures = {"global_scores": [], "local_scores": []}
-            ratios = {"global_scores": [], "local_scores": []}
+            figures = {"global": [], "local": []}
+            ratios = {"global": [], "local": []}
             for seed in self.seeds:
                 kept = self.runs / f"align-{name}-{seed}.json"
                 if not kept.exists():
@@ -161,7 +161,7 @@ class Study:
             ]
             rows.append((label, reports))
         first = rows[0][1][0]
-        majority = 100 * first["majority"]["accuracy"]["mean"]
+        majority = 100 * first["majority"]["accuracy"]
         cells = [spread([100 * report["accuracy"]["mean"] for report in reports]) for _, reports in rows]
         return f"{cells[0]} | {cells[1]} | {majority:.1f}"
 

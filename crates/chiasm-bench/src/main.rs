@@ -2,6 +2,7 @@
 //! request. `benches/compare.py` drives it; nobody else needs to.
 
 mod export;
+mod saving;
 mod serve;
 mod workload;
 
@@ -41,6 +42,12 @@ enum Command {
     },
     /// Answer requests on stdin, one line of JSON each: `steps N`.
     Serve,
+    /// Time the losses of a step with shared passes and with passes of their own, in turns.
+    Saving {
+        /// Turns of each.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
 }
 
 fn run(cli: &Cli) -> Result<()> {
@@ -51,6 +58,7 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Export { out } => export::write(&prepared, out),
         Command::Serve => serve::answer(prepared),
+        Command::Saving { rounds } => saving::measure(&prepared, *rounds),
     }
 }
 

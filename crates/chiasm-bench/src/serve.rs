@@ -82,7 +82,8 @@ fn look(model: &VisionLanguageModel, batch: &HostBatch) -> Result<BTreeMap<Strin
     Ok(means.into_iter().enumerate().map(name).collect())
 }
 
-fn reply(value: &Value) -> Result<()> {
+/// A line of JSON to stdout.
+pub(crate) fn reply(value: &Value) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{value}")?;
     out.flush()?;

@@ -4,8 +4,8 @@
 //! cap on the work that one text can cause, and training that gives the same file twice
 //! ([`crate::subword`]).
 
-use std::ops::Range;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};

@@ -570,10 +570,16 @@ proptest! {
 fn several_tables_are_one_data_set() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.png"), png(8, 8)).unwrap();
-    let row = |text: &str| format!("{{\"image\": \"a.png\", \"question\": \"{text}\", \"answer\": \"x\"}}\n");
+    let row = |text: &str| {
+        format!("{{\"image\": \"a.png\", \"question\": \"{text}\", \"answer\": \"x\"}}\n")
+    };
     write(folder.path(), "train.jsonl", row("one?") + &row("two?"));
     write(folder.path(), "test.jsonl", row("three?"));
-    let all = open(&folder.path().join("{train,test}.jsonl"), &OpenOptions::default()).unwrap();
+    let all = open(
+        &folder.path().join("{train,test}.jsonl"),
+        &OpenOptions::default(),
+    )
+    .unwrap();
     let splits: Vec<Split> = all.dataset.samples.iter().map(|s| s.split).collect();
     assert_eq!(splits, [Split::Train, Split::Train, Split::Test]);
     let ids: std::collections::HashSet<&str> =

@@ -16,6 +16,7 @@ mod kernels;
 pub mod layers;
 pub mod model;
 pub mod names;
+pub mod parameters;
 pub mod published;
 pub mod spans;
 pub mod text;

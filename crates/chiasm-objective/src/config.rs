@@ -280,6 +280,22 @@ impl ObjectivesConfig {
         Objective::ALL.into_iter().filter(is_on).collect()
     }
 
+    /// The sets of objectives that the published code computes apart, each with passes of its own: one
+    /// an objective, both completions in one.
+    #[must_use]
+    pub fn sets(&self) -> Vec<Self> {
+        let together = self.global_completion.is_some();
+        let own = |objective: &Objective| !(together && *objective == Objective::LocalCompletion);
+        let set = |objective: Objective| {
+            let mut set = self.only(objective);
+            if objective == Objective::GlobalCompletion {
+                set.local_completion.clone_from(&self.local_completion);
+            }
+            set
+        };
+        self.enabled().into_iter().filter(own).map(set).collect()
+    }
+
     /// The same with this objective alone.
     #[must_use]
     pub fn only(&self, objective: Objective) -> Self {

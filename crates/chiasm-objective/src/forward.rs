@@ -284,10 +284,9 @@ fn also_read(
     input: &StepInput,
     features: &Features,
 ) -> [Vec<usize>; 2] {
-    let has = |other| plan.fusions.contains(&other);
-    let masked = || {
-        let masked = input.masked.as_ref();
-        masked.map_or(Vec::new(), |masked| masked.positions.clone())
+    let masked = || match &input.masked {
+        Some(masked) if plan.completes_words => masked.positions.clone(),
+        _ => Vec::new(),
     };
     match pass {
         MLM_PASS => {
@@ -295,19 +294,16 @@ fn also_read(
             let asked = targets.map_or(Vec::new(), |targets| targets.positions.clone());
             [asked, Vec::new()]
         }
-        MASKED_IMAGE_PASS if has(MASKED_TEXT_PASS) => [masked(), Vec::new()],
-        MASKED_TEXT_PASS => [
-            if has(MASKED_IMAGE_PASS) {
-                masked()
-            } else {
-                Vec::new()
-            },
-            if has(HIDDEN_PATCHES_PASS) {
+        MASKED_IMAGE_PASS => [masked(), Vec::new()],
+        MASKED_TEXT_PASS => {
+            let hides = plan.fusions.contains(&HIDDEN_PATCHES_PASS);
+            let hidden = if hides {
                 features.hidden.clone()
             } else {
                 Vec::new()
-            },
-        ],
+            };
+            [masked(), hidden]
+        }
         HIDDEN_PATCHES_PASS => [Vec::new(), features.hidden.clone()],
         _ => [Vec::new(), Vec::new()],
     }

@@ -8,6 +8,7 @@ use crate::completion::{completion_loss, frame_completion_loss};
 use crate::config::{ContrastDirection, ObjectivesConfig};
 use crate::contrast::{contrastive_loss, image_to_text_loss};
 use crate::forward::{Features, FusedPass, StepInput, forward};
+use crate::gather::{Alone, Gather};
 use crate::plan::{
     ForwardPlan, FusionPass, HIDDEN_PATCHES_PASS, ImageView, MASKED_IMAGE_PASS, MASKED_TEXT_PASS,
     MATCHING_PASS, MLM_PASS, Objective, RANKING_PASS, TextView, class_pass,
@@ -23,14 +24,26 @@ pub struct LossTerm {
     pub weight: f64,
     /// Unweighted value, `[1]`.
     pub value: Tensor<1>,
+    /// Whether it is of the samples of all processes, not of the own ones alone.
+    pub gathered: bool,
 }
 
 impl LossTerm {
+    /// A loss of the own samples.
     fn new(name: &'static str, weight: f64, value: Tensor<1>) -> Self {
         Self {
             name,
             weight,
             value,
+            gathered: false,
+        }
+    }
+
+    /// A loss of the samples of all processes.
+    fn gathered(name: &'static str, weight: f64, value: Tensor<1>) -> Self {
+        Self {
+            gathered: true,
+            ..Self::new(name, weight, value)
         }
     }
 }
@@ -46,9 +59,20 @@ impl Losses {
     /// Weighted sum, `[1]`; `None` without any term.
     #[must_use]
     pub fn total(&self) -> Option<Tensor<1>> {
+        self.total_of(1)
+    }
+
+    /// What each of `processes` processes takes the gradient of, `[1]`: these gradients added up are
+    /// that of [`Self::total`] in one process with all samples. `None` without any term.
+    #[must_use]
+    pub fn total_of(&self, processes: usize) -> Option<Tensor<1>> {
+        let share = |term: &LossTerm| match term.gathered {
+            true => term.weight,
+            false => term.weight / processes.max(1) as f64,
+        };
         self.terms
             .iter()
-            .map(|term| term.value.clone().mul_scalar(term.weight))
+            .map(|term| term.value.clone().mul_scalar(share(term)))
             .reduce(|sum, term| sum + term)
     }
 
@@ -65,12 +89,24 @@ impl Losses {
 /// Losses of a step, every encoder pass run once.
 #[must_use]
 pub fn shared(model: &VisionLanguageModel, config: &ObjectivesConfig, input: &StepInput) -> Losses {
+    shared_with(model, config, input, &Alone)
+}
+
+/// As [`shared`], with the negatives of other processes in every contrast.
+#[must_use]
+pub fn shared_with(
+    model: &VisionLanguageModel,
+    config: &ObjectivesConfig,
+    input: &StepInput,
+    gather: &dyn Gather,
+) -> Losses {
     let plan = ForwardPlan::new(config, input.pictures);
     let step = Step {
         model,
         config,
         input,
         features: &forward(model, &plan, input),
+        gather,
     };
     let terms = config.enabled().into_iter().flat_map(|objective| {
         match objective {
@@ -89,19 +125,17 @@ pub fn shared(model: &VisionLanguageModel, config: &ObjectivesConfig, input: &St
     }
 }
 
-/// The same losses with one set of passes an objective, as the published code runs them: the
-/// yardstick for [`shared`].
+/// The same losses with passes of its own for each of [`ObjectivesConfig::sets`], as the published code
+/// runs them: the yardstick for [`shared`].
 #[must_use]
 pub fn unshared(
     model: &VisionLanguageModel,
     config: &ObjectivesConfig,
     input: &StepInput,
 ) -> Losses {
-    let terms = config
-        .enabled()
-        .into_iter()
-        .flat_map(|objective| shared(model, &config.only(objective), input).terms)
-        .collect();
+    let sets = config.sets();
+    let terms = sets.iter().flat_map(|set| shared(model, set, input).terms);
+    let terms = terms.collect();
     Losses { terms }
 }
 
@@ -111,9 +145,38 @@ struct Step<'a> {
     config: &'a ObjectivesConfig,
     input: &'a StepInput,
     features: &'a Features,
+    gather: &'a dyn Gather,
 }
 
 impl Step<'_> {
+    /// The learned temperature, `[1]`. Every process gets the whole of its gradient, of which it
+    /// counts its share, so that gradients can be added up.
+    fn temperature(&self) -> Tensor<1> {
+        let temperature = self.model.temperature.val();
+        match self.gather.processes() {
+            1 => temperature,
+            processes => {
+                let share = 1.0 / processes as f64;
+                let constant = temperature.clone().detach().mul_scalar(1.0 - share);
+                temperature.mul_scalar(share) + constant
+            }
+        }
+    }
+
+    /// Features of the frames of all processes' clips, `[batch, frames, width]`.
+    fn frames(&self, own: Tensor<3>) -> Tensor<3> {
+        let [batch, frames, width] = own.dims();
+        let all = self.gather.all(own.reshape([batch, frames * width]));
+        let [batch, _] = all.dims();
+        all.reshape([batch, frames, width])
+    }
+
+    /// Completion of rows of all processes.
+    fn completion(&self, recovered: Tensor<2>, complete: Tensor<2>, temperature: f64) -> Tensor<1> {
+        let [recovered, complete] = [recovered, complete].map(|rows| self.gather.all(rows));
+        completion_loss(recovered, complete, temperature)
+    }
+
     fn pass(&self, pass: FusionPass) -> Option<&FusedPass> {
         self.features.fused.get(&pass)
     }
@@ -145,17 +208,32 @@ impl Step<'_> {
             .collect();
         let image = image.select(&own);
         let image = self.model.project_image(&image, self.input.frames());
-        let temperature = self.model.temperature.val();
+        let temperature = self.temperature();
         let value = match config.direction {
             ContrastDirection::Both => {
                 let text = self.model.project_text(&text.narrow(0, self.input.pairs));
+                let [text, image] = [text, image].map(|rows| self.gather.all(rows));
                 contrastive_loss(text, image, temperature)
             }
             ContrastDirection::ImageToText => {
-                image_to_text_loss(self.model.project_text(text), image, temperature)
+                let texts = self.model.project_text(text);
+                let own = self.input.pairs;
+                // Texts of all pairs first, those without an image behind them.
+                let paired = self.gather.all(texts.clone().narrow(0, 0, own));
+                let [count, _] = texts.dims();
+                let others = self.gather.all(texts.narrow(0, own, count - own));
+                let texts = match others.dims() {
+                    [0, _] => paired,
+                    _ => Tensor::cat(vec![paired, others], 0),
+                };
+                image_to_text_loss(texts, self.gather.all(image), temperature)
             }
         };
-        Some(vec![LossTerm::new("contrastive", config.weight, value)])
+        Some(vec![LossTerm::gathered(
+            "contrastive",
+            config.weight,
+            value,
+        )])
     }
 
     /// Each target comes from the pass in which the *other* modality is masked.
@@ -163,13 +241,14 @@ impl Step<'_> {
         let config = self.config.global_completion.as_ref()?;
         let masked_image = &self.pass(MASKED_IMAGE_PASS)?.fused;
         let masked_text = &self.pass(MASKED_TEXT_PASS)?.fused;
-        let (recovered, complete) = (masked_image.frame_globals(), masked_text.frame_globals());
+        let globals = [masked_image.frame_globals(), masked_text.frame_globals()];
+        let [recovered, complete] = globals.map(|globals| self.frames(globals));
         let image = frame_completion_loss(recovered, complete, config.temperature);
         let (recovered, complete) = (masked_text.text_global(), masked_image.text_global());
-        let text = completion_loss(recovered, complete, config.temperature);
+        let text = self.completion(recovered, complete, config.temperature);
         Some(vec![
-            LossTerm::new("global_completion_image", config.image_weight, image),
-            LossTerm::new("global_completion_text", config.text_weight, text),
+            LossTerm::gathered("global_completion_image", config.image_weight, image),
+            LossTerm::gathered("global_completion_text", config.text_weight, text),
         ])
     }
 
@@ -182,17 +261,17 @@ impl Step<'_> {
             let rows = &self.features.hidden;
             let recovered = self.pass(HIDDEN_PATCHES_PASS)?.image_at(rows);
             let complete = masked_text.image_at(rows);
-            let value = completion_loss(recovered, complete, config.temperature);
+            let value = self.completion(recovered, complete, config.temperature);
             let name = "local_completion_image";
-            terms.push(LossTerm::new(name, config.image_weight, value));
+            terms.push(LossTerm::gathered(name, config.image_weight, value));
         }
         if self.config.completes_words() {
             let rows = &self.input.masked.as_ref()?.positions;
             let recovered = masked_text.text_at(rows);
             let complete = self.pass(MASKED_IMAGE_PASS)?.text_at(rows);
-            let value = completion_loss(recovered, complete, config.temperature);
+            let value = self.completion(recovered, complete, config.temperature);
             let name = "local_completion_text";
-            terms.push(LossTerm::new(name, config.text_weight, value));
+            terms.push(LossTerm::gathered(name, config.text_weight, value));
         }
         Some(terms)
     }

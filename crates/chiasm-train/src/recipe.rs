@@ -355,7 +355,10 @@ impl Recipe {
     /// The validation figure that tells which checkpoint is best.
     #[must_use]
     pub fn monitor(&self) -> &str {
-        match (self.evaluation.monitor.as_str(), &self.objectives.classification) {
+        match (
+            self.evaluation.monitor.as_str(),
+            &self.objectives.classification,
+        ) {
             ("", Some(_)) => "accuracy",
             ("", None) => "rsum",
             (name, _) => name,

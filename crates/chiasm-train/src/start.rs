@@ -328,7 +328,12 @@ pub fn config_beside(path: &Path) -> Result<Option<Value>, TrainError> {
 }
 
 /// What a task adds to a pre-trained model: heads, a table of frames, a token for hidden patches.
-const ADDED: [&str; 4] = ["class_head.*", "rank_head.*", "vision.temporal", "vision.mask_token"];
+const ADDED: [&str; 4] = [
+    "class_head.*",
+    "rank_head.*",
+    "vision.temporal",
+    "vision.mask_token",
+];
 
 /// Refuses what is missing and in no pattern.
 fn allow(missing: &[String], patterns: &[String]) -> Result<(), WeightError> {

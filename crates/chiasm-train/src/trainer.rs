@@ -13,16 +13,16 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use chiasm_data::{HostBatch, Loader, LoaderConfig, Mix, Preprocess, RandAugment, Resize, Targets, TextTokenizer};
+use chiasm_data::{
+    HostBatch, Loader, LoaderConfig, Mix, Preprocess, RandAugment, Resize, Targets, TextTokenizer,
+};
 use chiasm_nn::dropout;
 use chiasm_nn::layers::Init;
 use chiasm_nn::published::scl;
 use chiasm_nn::weights::{from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::losses;
-use chiasm_objective::masking::{
-    ClassRows, DrawKey, ImageRows, TextRows, Vocabulary, step_input,
-};
+use chiasm_objective::masking::{ClassRows, DrawKey, ImageRows, TextRows, Vocabulary, step_input};
 
 use serde_json::Value;
 
@@ -332,7 +332,9 @@ impl Trainer {
         self.model().valid()
     }
 
-    fn model(&self) -> &VisionLanguageModel {
+    /// The model as it is, with gradients.
+    #[must_use]
+    pub fn model(&self) -> &VisionLanguageModel {
         match &self.model {
             Some(model) => model,
             None => unreachable!("a step puts the model back before it ends"),

@@ -80,6 +80,8 @@ pub(crate) enum Command {
     /// Train a model as a recipe says, from the start or from other weights, then evaluate it
     #[command(visible_alias = "finetune")]
     Pretrain(Box<PretrainArgs>),
+    /// Show what a step of a recipe computes and what it costs, without data
+    Plan(PlanArgs),
     /// Evaluate a model: retrieval, or the classes it was trained for
     Eval(Box<EvalArgs>),
     /// Measure how well attention finds what words name
@@ -210,6 +212,19 @@ pub(crate) struct PretrainArgs {
     /// Optimiser steps, instead of the recipe's
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<u64>,
+}
+
+/// `chiasm plan`.
+#[derive(Args, Debug)]
+pub(crate) struct PlanArgs {
+    /// Recipe file, or the name of a built-in recipe (see `chiasm recipe list`)
+    pub(crate) recipe: String,
+    /// Frames of every clip [default: the recipe's, else 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) frames: Option<usize>,
+    /// Mean tokens of a text, special ones included [default: 16, or the recipe's longest]
+    #[arg(long, value_name = "N")]
+    pub(crate) text_len: Option<usize>,
 }
 
 /// Which samples.
@@ -459,6 +474,10 @@ pub(crate) enum TaskArg {
     Auto,
     /// Find pictures by words, and words by pictures
     Retrieval,
+    /// Answer questions about pictures
+    Answers,
+    /// Tell the label of a text with its picture or pictures
+    Labels,
 }
 
 /// `chiasm new`.

@@ -55,6 +55,8 @@ pub(super) struct Head {
 /// If the table cannot be read. Columns that are not found are left for [`super::open`] to miss.
 pub fn choose_columns(path: &Path, options: &mut OpenOptions) -> Result<Vec<Chosen>, DataError> {
     let source = Source::look(path)?;
+    // Of several tables the first stands for all.
+    let path = source.files.first().map_or(path, PathBuf::as_path);
     let head = match super::recognise(&source, options)?.name {
         "csv" => csv::head(path, ROWS)?,
         "jsonl" => json_lines(path)?,

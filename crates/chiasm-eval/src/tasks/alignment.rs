@@ -13,7 +13,9 @@ use burn::tensor::Tensor;
 use chiasm_data::{Dataset, Phrase, Preprocess, Resize, Sample, Views};
 use chiasm_nn::VisionLanguageModel;
 
-use crate::metrics::alignment::{Grid, PixelMask, Region, global_masks, local_masks, words_of_phrase};
+use crate::metrics::alignment::{
+    Grid, PixelMask, Region, global_masks, local_masks, words_of_phrase,
+};
 use crate::predictions::alignment::{AlignmentInfo, AlignmentRow};
 use crate::predictions::{AlignmentPredictions, DatasetIdentity, ModelIdentity, TrainingOverlap};
 use crate::tasks::embedder::{Embedder, TaskError, Towers, host};
@@ -62,7 +64,11 @@ pub fn run(
     for chunk in indices.chunks(embedder.batch_size.max(1)) {
         let pixels = embedder.pixels(job.dataset, chunk, Views::default())?;
         let images = model.encode_clips(pixels);
-        for (place, sample) in chunk.iter().filter_map(|index| samples.get(*index)).enumerate() {
+        for (place, sample) in chunk
+            .iter()
+            .filter_map(|index| samples.get(*index))
+            .enumerate()
+        {
             let found = of_picture(&embedder, model, sample, &images.narrow(place, 1))?;
             skipped += found.skipped;
             rows.extend(found.rows);
@@ -179,9 +185,8 @@ fn regions(phrase: &Phrase) -> Vec<Region> {
     boxes
         .map(|(rect, mask)| Region {
             rect: *rect,
-            pixels: mask.and_then(|mask| {
-                PixelMask::new(mask.width, mask.height, mask.bits.to_vec())
-            }),
+            pixels: mask
+                .and_then(|mask| PixelMask::new(mask.width, mask.height, mask.bits.to_vec())),
         })
         .collect()
 }
@@ -209,7 +214,12 @@ impl Maps {
         };
         let mut sum = vec![0.0; self.side * self.side];
         let mut found = false;
-        for (map, _) in self.tokens.iter().zip(&self.offsets).filter(|(_, offset)| inside(offset)) {
+        for (map, _) in self
+            .tokens
+            .iter()
+            .zip(&self.offsets)
+            .filter(|(_, offset)| inside(offset))
+        {
             found = true;
             for (sum, value) in sum.iter_mut().zip(map) {
                 *sum += value;

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::Tensor;
+use burn::tensor::activation::{sigmoid, softmax};
 use chiasm_data::{Dataset, Sample, Targets, Views};
 
 use crate::predictions::classes::{ClassInfo, ClassRow, MAX_TOP, Targets as Compared};

@@ -112,7 +112,10 @@ impl Embedder<'_> {
             return Ok(Tensor::zeros(shape, self.device));
         }
         let pixels = eval_images(dataset, indices, preprocess, views)?;
-        Ok(Tensor::from_data(TensorData::new(pixels, shape), self.device))
+        Ok(Tensor::from_data(
+            TensorData::new(pixels, shape),
+            self.device,
+        ))
     }
 
     /// Texts as a model takes them.

@@ -111,11 +111,7 @@ pub fn run(
             let temperature = host(model.temperature.val())?;
             let sharpness = temperature.first().map_or(1.0, |value| value.recip());
             Some(rerank_both(
-                embedder,
-                length,
-                sharpness,
-                &compared,
-                progress,
+                embedder, length, sharpness, &compared, progress,
             )?)
         }
         None => None,
@@ -207,11 +203,10 @@ fn rerank_both(
     pairs.sort_unstable();
     pairs.dedup();
     let mut count = 0;
-    let values =
-        embedder.fused_scores(&compared.images, &compared.texts, &pairs, &mut |more| {
-            count += more;
-            progress("pairs", count, pairs.len());
-        })?;
+    let values = embedder.fused_scores(&compared.images, &compared.texts, &pairs, &mut |more| {
+        count += more;
+        progress("pairs", count, pairs.len());
+    })?;
     let known: HashMap<(u32, u32), f32> = pairs
         .iter()
         .zip(values)

@@ -24,7 +24,10 @@ pub(crate) fn run(args: &AlignArgs, global: &Global) -> Result<(), CliError> {
     subset.samples.truncate(args.limit.unwrap_or(usize::MAX));
     if subset.is_empty() {
         return Err(CliError::new(
-            format!("no `{split}` sample of {} has phrases with boxes", subset.name),
+            format!(
+                "no `{split}` sample of {} has phrases with boxes",
+                subset.name
+            ),
             "give data such as ALIGN-BENCH, Flickr30k Entities or phrases.jsonl".to_owned(),
         ));
     }

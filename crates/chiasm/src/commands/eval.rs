@@ -17,9 +17,9 @@ use chiasm_eval::tasks::classes::{self, ClassJob};
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
 use chiasm_eval::tasks::retrieval::{self, RetrievalJob};
 use chiasm_nn::VisionLanguageModel;
+use chiasm_train::TrainedModel;
 use chiasm_train::checkpoint::{self, Checkpoint};
 use chiasm_train::recipe::DataConfig;
-use chiasm_train::TrainedModel;
 
 use crate::cli::{CheckpointArg, EvalArgs, EvalTask, Global};
 use crate::commands::audit;

@@ -11,6 +11,7 @@ mod frames;
 mod generate;
 mod inspect;
 mod new;
+mod plan;
 mod pretrain;
 mod quickstart;
 mod recipe;
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
     match &cli.command {
         Command::Quickstart(args) => quickstart::run(args, global),
         Command::Pretrain(args) => pretrain::run(args, global),
+        Command::Plan(args) => plan::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Eval(args) => eval::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Align(args) => align::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),

@@ -102,7 +102,8 @@ pub(crate) fn run(args: &NewArgs, global: &Global) -> Result<(), CliError> {
         config.splits = Some(splits_file.clone());
     }
     let sizes = Sizes::choose(&train, &checked)?;
-    let text = recipe_text(&out, &absolute(config.clone())?, &recipe_file, &sizes)?;
+    let task = Task::choose(args.task, &train)?;
+    let text = recipe_text(&out, &absolute(config.clone())?, &recipe_file, &sizes, &task)?;
     // What is written here has to be what `pretrain` reads.
     Recipe::from_toml(&text, &recipe_file.display().to_string())?;
     atomic::write_bytes(&recipe_file, text.as_bytes()).map_err(|error| {
@@ -114,9 +115,7 @@ pub(crate) fn run(args: &NewArgs, global: &Global) -> Result<(), CliError> {
     let report = Report {
         source: args.from.clone(),
         format: checked.format,
-        task: match args.task {
-            TaskArg::Auto | TaskArg::Retrieval => "retrieval",
-        },
+        task: task.describe(),
         columns,
         image_root: config.image_root,
         total: checked.total,
@@ -217,6 +216,93 @@ fn divide(checked: &mut Checked, file: &Path, resplit: bool) -> Result<Divided, 
         sample.split = split;
     }
     Ok(Divided::Made(grouping))
+}
+
+/// Questions below which every answer is a class, and above which rare ones are left out, as is done
+/// with VQA v2's.
+const MANY_QUESTIONS: usize = 100_000;
+
+/// What the model is for.
+enum Task {
+    Retrieval,
+    /// How often an answer must be the most frequent one, and whether several people answered each.
+    Answers { min_count: usize, several: bool },
+    Labels,
+}
+
+impl Task {
+    /// What was asked for, or what nearly all training samples are good for.
+    fn choose(asked: TaskArg, train: &Dataset) -> Result<Self, CliError> {
+        let samples = &train.samples;
+        let share = |has: fn(&chiasm_data::Sample) -> bool| {
+            samples.iter().filter(|sample| has(sample)).count() as f64 / samples.len() as f64
+        };
+        let answers = share(|sample| !sample.annotations.answers.is_empty());
+        let labels = share(|sample| sample.annotations.label.is_some());
+        let several = share(|sample| {
+            let given = sample.annotations.answers.iter();
+            given.map(|answer| answer.count).sum::<u32>() > 1
+        });
+        let task = match asked {
+            TaskArg::Answers => Some(answers),
+            TaskArg::Labels => Some(labels),
+            TaskArg::Auto | TaskArg::Retrieval => None,
+        };
+        if task == Some(0.0) {
+            return Err(CliError::new(
+                "no training sample has what the task needs",
+                "name the column with `--answer-column` or `--label-column`".to_owned(),
+            ));
+        }
+        Ok(match asked {
+            TaskArg::Answers => Self::answers(samples.len(), several),
+            TaskArg::Auto if answers > 0.9 => Self::answers(samples.len(), several),
+            TaskArg::Labels => Self::Labels,
+            TaskArg::Auto if labels > 0.9 => Self::Labels,
+            TaskArg::Auto | TaskArg::Retrieval => Self::Retrieval,
+        })
+    }
+
+    fn answers(questions: usize, several: f64) -> Self {
+        Self::Answers {
+            min_count: if questions < MANY_QUESTIONS { 1 } else { 9 },
+            several: several > 0.5,
+        }
+    }
+
+    fn describe(&self) -> &'static str {
+        match self {
+            Self::Retrieval => "retrieval: find pictures by words, and words by pictures",
+            Self::Answers { .. } => "answers to questions about pictures",
+            Self::Labels => "the label of a text with its picture or pictures",
+        }
+    }
+
+    /// The tables of objectives.
+    fn objectives(&self) -> String {
+        match self {
+            Self::Retrieval => "[objectives.contrastive]
+
+# Take the next line in, and set evaluation.shortlist = 20, to have the best hits re-ranked.
+# [objectives.matching]
+"
+            .to_owned(),
+            Self::Answers { min_count, several } => format!(
+                "[objectives.classification]
+classes = \"answers\"
+# `binary` where several people answered each question, and several answers are right to a degree.
+loss = \"{}\"
+# Questions that an answer must be the most frequent one of to be one that the model can give.
+min_count = {min_count}
+",
+                if *several { "binary" } else { "cross_entropy" }
+            ),
+            Self::Labels => "[objectives.classification]
+classes = \"labels\"
+"
+            .to_owned(),
+        }
+    }
 }
 
 /// Sizes of model and run, from the data.
@@ -364,6 +450,7 @@ fn recipe_text(
     config: &DataConfig,
     file: &Path,
     sizes: &Sizes,
+    task: &Task,
 ) -> Result<String, CliError> {
     let mut source = String::new();
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
@@ -457,11 +544,7 @@ num_heads = {heads}
 intermediate_size = {intermediate}
 dropout = 0.0
 
-[objectives.contrastive]
-
-# Take the next line in, and set evaluation.shortlist = 20, to have the best hits re-ranked.
-# [objectives.matching]
-
+{objectives}
 [optimizer]
 learning_rate = 1e-3
 weight_decay = 0.05
@@ -478,6 +561,7 @@ seed = 0
 [evaluation]
 shortlist = 0
 ",
+        objectives = task.objectives(),
         epochs = (*steps * *batch_size as u64).div_ceil((*pairs).max(1) as u64),
     ))
 }
@@ -509,10 +593,7 @@ fn table(report: &Report, checked: &Checked, divided: &Divided) -> String {
     });
     let sizes = &report.sizes;
     lines.extend([
-        format!(
-            "task        {}: find pictures by words, and words by pictures",
-            report.task
-        ),
+        format!("task        {}", report.task),
         format!(
             "model       {} px pictures, {} tokens a text (99 % have at most {}), width {}",
             sizes.image_size, sizes.max_text_len, sizes.tokens_99, sizes.hidden_size

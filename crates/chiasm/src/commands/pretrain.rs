@@ -16,18 +16,17 @@ use chiasm_eval::score::{
 };
 use chiasm_eval::tasks::classes::{self, ClassJob};
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
-use chiasm_nn::config::ConfigError;
 use chiasm_nn::layers::Init;
-use chiasm_nn::{ModelConfig, VisionLanguageModel, compute};
+use chiasm_nn::{VisionLanguageModel, compute};
 use chiasm_train::data::{Source, views};
 use chiasm_train::recipe::DataConfig;
 use chiasm_train::run::RunDir;
-use chiasm_train::trainer::{preprocess, sized, tokenizer};
+use chiasm_train::trainer::{preprocess, tokenizer};
 use chiasm_train::{Observer, Recipe, StepRecord, TrainData, Trainer, checkpoint, start};
 
 use crate::cli::{CheckpointArg, Global, PretrainArgs};
 use crate::commands::report::{self, Facts};
-use crate::commands::{audit, eval, recipe};
+use crate::commands::{audit, eval, plan, recipe};
 use crate::error::CliError;
 use crate::output::{self, Progress, duration, note};
 use crate::{device, source};
@@ -135,31 +134,21 @@ fn mixed(text: &str) -> Result<DataConfig, CliError> {
 fn dry_run(recipe: &Recipe, global: &Global) -> Result<ExitCode, CliError> {
     recipe.validate(&recipe.name)?;
     let device = device::open(global)?;
-    let config = planned(recipe)?;
+    let sizes = plan::sizes(recipe, None, None)?;
+    let config = plan::model_config(recipe, sizes.pictures)?;
     let init = Init::new(recipe.schedule.seed, config.init_std, &device);
     let model = VisionLanguageModel::new(&init, &config);
     let (model, loaded) = start::apply(&recipe.weights, &config, model, &device)?;
     for part in &loaded {
         note(&part.summary());
     }
-    output::result(&format!(
+    note(&format!(
         "{}: {} parameters",
         recipe.name,
         grouped(model.num_params())
     ));
+    output::result(&plan::render(recipe, sizes)?);
     Ok(ExitCode::SUCCESS)
-}
-
-/// The sizes of a recipe's model as far as they are known without data: the vocabulary is the largest
-/// that the recipe allows.
-fn planned(recipe: &Recipe) -> Result<ModelConfig, CliError> {
-    let mut config = sized(recipe, None, recipe.model.heads.pictures());
-    if config.text.vocab_size == 0 {
-        config.text.vocab_size = recipe.tokenizer.vocab_size;
-    }
-    let wrong = |error: ConfigError| CliError::new(error.to_string(), None);
-    config.validate().map_err(wrong)?;
-    Ok(config)
 }
 
 /// What was typed, ready to be typed again.
@@ -278,7 +267,9 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
     let mut val_set = dataset.subset(Split::Val);
     let validates = is_held_out(&Split::Val);
     let val_images = recipe.evaluation.val_images;
-    val_set.samples.truncate(if validates { val_images } else { 0 });
+    val_set
+        .samples
+        .truncate(if validates { val_images } else { 0 });
     let mut watcher = Watcher {
         progress: Progress::new("train", recipe.schedule.steps),
         val_set,
@@ -336,7 +327,8 @@ fn finish(
             targets,
             pictures: trained.config.heads.pictures(),
             independent: trained.recipe.has_independent_classes(),
-            majority: targets.majority(&dataset.of_splits(&trained.recipe.data.train_splits).samples),
+            majority: targets
+                .majority(&dataset.of_splits(&trained.recipe.data.train_splits).samples),
             training_overlap: Some(facts.overlap.clone()),
         };
         let views = views(&trained.recipe.data, subset, &trained.config);
@@ -523,7 +515,11 @@ impl Watcher<'_> {
 fn training_set(dataset: &Dataset, config: &DataConfig) -> Result<Dataset, CliError> {
     let set = dataset.of_splits(&config.train_splits);
     if set.is_empty() {
-        let wanted: Vec<&str> = config.train_splits.iter().map(|split| split.as_str()).collect();
+        let wanted: Vec<&str> = config
+            .train_splits
+            .iter()
+            .map(|split| split.as_str())
+            .collect();
         let present: Vec<String> = dataset.counts().keys().map(ToString::to_string).collect();
         return Err(CliError::new(
             format!("{} has no `{}` samples", dataset.name, wanted.join("`, `")),
@@ -540,11 +536,21 @@ fn training_set(dataset: &Dataset, config: &DataConfig) -> Result<Dataset, CliEr
 /// A source in words.
 fn describe(source: &Source) -> String {
     let what = match source.views {
-        Views { frames: 1, pictures: 1 } => "pictures".to_owned(),
-        Views { frames: 1, pictures } => format!("texts about {pictures} pictures"),
+        Views {
+            frames: 1,
+            pictures: 1,
+        } => "pictures".to_owned(),
+        Views {
+            frames: 1,
+            pictures,
+        } => format!("texts about {pictures} pictures"),
         Views { frames, .. } => format!("clips of {frames} frames"),
     };
-    format!("{} {what} of {}", grouped(source.dataset.len()), source.dataset.name)
+    format!(
+        "{} {what} of {}",
+        grouped(source.dataset.len()),
+        source.dataset.name
+    )
 }
 
 /// A loss name that leaves room on a line of 80 columns.

@@ -11,6 +11,7 @@ mod bad_input;
 mod common;
 mod new;
 mod own_data;
+mod plan;
 mod recipes;
 mod surface;
 mod tasks;

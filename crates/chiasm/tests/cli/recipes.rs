@@ -5,7 +5,7 @@ use std::path::Path;
 use chiasm_train::Recipe;
 use chiasm_train::trainer::sized;
 
-use crate::common::succeed;
+use crate::common::{run, succeed};
 
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -16,8 +16,14 @@ fn built_in() -> Vec<String> {
     list.lines().map(str::to_owned).collect()
 }
 
+/// What is said about the model, before the plan on stdout.
 fn dry_run(name: &str) -> String {
-    succeed(here(), &["pretrain", name, "--dry-run"])
+    let output = run(here(), &["pretrain", name, "--dry-run"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name}: {said}");
+    let plan = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(plan.contains(&format!("plan of `{name}`")), "{plan}");
+    said
 }
 
 /// The model of each recipe can be built once its data says how many classes there are, and each file is

@@ -9,10 +9,11 @@ fn here() -> &'static std::path::Path {
 /// The words themselves are kept in `docs/reference/cli.md`, which `docs/generate --check` compares.
 #[test]
 fn help_of_every_command_fits_and_explains_every_option() {
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 13] = [
         &[],
         &["quickstart"],
         &["pretrain"],
+        &["plan"],
         &["eval"],
         &["score"],
         &["data", "check"],
@@ -49,6 +50,7 @@ fn completions_and_manual_know_every_command() {
         for command in [
             "quickstart",
             "pretrain",
+            "plan",
             "eval",
             "score",
             "check",

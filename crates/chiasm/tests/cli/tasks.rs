@@ -237,10 +237,11 @@ fn statements_about_another_number_of_pictures() {
     let dir = dir.path();
     let statement = |split: &str, pair: usize, strip: bool| {
         let id = format!("{split}-{pair}-0-0");
+        let label = ["True", "False"][pair % 2];
         let mut line = json!({
             "identifier": id,
             "sentence": format!("There are {pair} things."),
-            "label": ["True", "False"][pair % 2],
+            "label": label,
         });
         if strip {
             write(dir, &format!("{id}.png"), drawing(pair));

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Compares what `chiasm plan` predicts with measured steps: time and peak memory.
+
+    cargo build --release --workspace
+    python3 benches/plan.py [--steps 6]
+
+Run from the root of the repository, on a machine that does nothing else. Prediction and measurement
+take turns three times; the fastest rate and the fastest step count, because anything else that runs
+makes them slower. Memory is that of the process that makes the steps, beside what it held before the
+first one.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import tomllib
+
+TURNS = 3
+
+
+def held(pid, field):
+    """A figure of /proc/PID/status, in MB."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise KeyError(field)
+
+
+def measured(program, workload, steps):
+    """Fastest step in seconds; memory before the first step and at the peak, in MB."""
+    command = [program, "serve", "--workload", str(workload)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        json.loads(run.stdout.readline())
+        before = held(run.pid, "VmRSS")
+        run.stdin.write(f"steps {steps}\n")
+        run.stdin.flush()
+        answer = json.loads(run.stdout.readline())
+        peak = held(run.pid, "VmHWM")
+        run.stdin.close()
+    return min(step["seconds"] for step in answer["steps"]), before, peak
+
+
+def predicted(program, workload):
+    """The plan of a workload's recipe."""
+    settings = tomllib.loads(workload.read_text())
+    length = settings["batches"]["text_len"][0]
+    command = [program, "plan", settings["recipe"], "--text-len", str(length), "--json"]
+    return json.loads(subprocess.check_output(command, text=True))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=6)
+    steps = parser.parse_args().steps
+    release = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release"
+    print("| recipe | G a step | G/s | step predicted, ms | measured, ms | ratio | peak predicted, MB "
+          "| measured, MB | before the steps, MB | ratio |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for workload in sorted(pathlib.Path("benches/plan").glob("*.toml")):
+        plans, runs = [], []
+        for _ in range(TURNS):
+            plans.append(predicted(release / "chiasm", workload))
+            runs.append(measured(release / "chiasm-bench", workload, steps))
+        plan = min(plans, key=lambda plan: plan["seconds"])
+        seconds, before, _ = min(runs)
+        peak = max(peak for _, _, peak in runs)
+        bytes_ = plan["memory"]["peak"] / 1e6
+        print(f"| {workload.stem} | {plan['step']['shared'] / 1e9:.1f} | {plan['rate'] / 1e9:.1f} "
+              f"| {1000 * plan['seconds']:.0f} | {1000 * seconds:.0f} "
+              f"| {plan['seconds'] / seconds:.2f} | {bytes_:.0f} | {peak:.0f} | {before:.0f} "
+              f"| {bytes_ / peak:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

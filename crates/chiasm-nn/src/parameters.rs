@@ -1,0 +1,192 @@
+//! How many parameters a model has, from its sizes alone (`specs/scl.md` section 1.8).
+
+use crate::config::{FusionConfig, HeadsConfig, ModelConfig, TextConfig, VisionConfig};
+
+/// Numbers in the parts of a model; what is trained depends on which of them a loss reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParameterCount {
+    /// Text tower.
+    pub text: usize,
+    /// Image tower.
+    pub vision: usize,
+    /// Maps of both towers to the fusion width.
+    pub transforms: usize,
+    /// Fusion encoder and its token types.
+    pub fusion: usize,
+    /// Summaries of both fused streams.
+    pub poolers: usize,
+    /// Both maps into the contrastive space, and the temperature.
+    pub projections: usize,
+    /// Matching head.
+    pub match_head: usize,
+    /// Masked-word head.
+    pub mlm_head: usize,
+    /// Classifier; 0 where there is none.
+    pub class_head: usize,
+    /// Ranking head; 0 where there is none.
+    pub rank_head: usize,
+}
+
+impl ParameterCount {
+    /// All parts together.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        let towers = self.text + self.vision + self.transforms;
+        let fused = self.fusion + self.poolers;
+        let heads = self.match_head + self.mlm_head + self.class_head + self.rank_head;
+        towers + fused + self.projections + heads
+    }
+}
+
+impl ModelConfig {
+    /// Parameters of a model of these sizes.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        self.parameter_parts().total()
+    }
+
+    /// Parameters of a model of these sizes, part by part.
+    #[must_use]
+    pub fn parameter_parts(&self) -> ParameterCount {
+        let width = self.fusion.hidden_size;
+        let towers = [self.text.hidden_size, self.vision.hidden_size];
+        let projection = linear(width, width) + norm(width) + linear(width, self.projection_size);
+        let HeadsConfig {
+            classes, ranking, ..
+        } = self.heads;
+        let inner = 2 * width;
+        let class_head =
+            linear(self.heads.pictures() * inner, inner) + norm(inner) + linear(inner, classes);
+        let vocab = self.text.vocab_size;
+        ParameterCount {
+            text: text(&self.text),
+            vision: vision(&self.vision),
+            transforms: towers.map(|tower| linear(tower, width)).iter().sum(),
+            fusion: fusion(&self.fusion),
+            poolers: 2 * linear(width, width),
+            projections: 2 * projection + 1,
+            match_head: linear(inner, 2),
+            mlm_head: linear(width, width) + norm(width) + linear(width, vocab),
+            class_head: if classes > 0 { class_head } else { 0 },
+            rank_head: if ranking { linear(inner, 1) } else { 0 },
+        }
+    }
+}
+
+/// Weight and bias.
+fn linear(input: usize, output: usize) -> usize {
+    (input + 1) * output
+}
+
+/// Gain and bias.
+fn norm(width: usize) -> usize {
+    2 * width
+}
+
+/// Queries, keys, values and output map, with their norm.
+fn attention(width: usize) -> usize {
+    4 * linear(width, width) + norm(width)
+}
+
+/// Both position-wise maps, with their norm.
+fn feed_forward(width: usize, intermediate: usize) -> usize {
+    linear(width, intermediate) + linear(intermediate, width) + norm(width)
+}
+
+fn text(config: &TextConfig) -> usize {
+    let width = config.hidden_size;
+    let rows = config.vocab_size + config.position_table() + config.type_rows;
+    let layer = attention(width) + feed_forward(width, config.intermediate_size);
+    rows * width + norm(width) + config.layers * layer
+}
+
+fn vision(config: &VisionConfig) -> usize {
+    let width = config.hidden_size;
+    let patch = 3 * config.patch_size * config.patch_size * width;
+    let class_and_positions = 2 + config.num_patches();
+    let bias_and_mask = usize::from(config.patch_bias) + usize::from(config.mask_token);
+    let rows = class_and_positions + bias_and_mask + config.max_frames + config.registers;
+    let norms = 1 + usize::from(config.pre_norm);
+    let block = attention(width) + feed_forward(width, config.intermediate_size);
+    patch + rows * width + norms * norm(width) + config.layers * block
+}
+
+fn fusion(config: &FusionConfig) -> usize {
+    let width = config.hidden_size;
+    let layer = 2 * attention(width) + feed_forward(width, config.intermediate_size);
+    config.type_rows * width + 2 * config.layers * layer
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::VisionLanguageModel;
+    use crate::layers::Init;
+
+    fn tiny() -> ModelConfig {
+        let mut config = ModelConfig {
+            projection_size: 5,
+            ..ModelConfig::default()
+        };
+        let text = &mut config.text;
+        (text.vocab_size, text.hidden_size, text.layers) = (11, 6, 2);
+        (text.num_heads, text.intermediate_size, text.max_text_len) = (2, 7, 9);
+        let vision = &mut config.vision;
+        (vision.image_size, vision.patch_size, vision.layers) = (12, 4, 3);
+        (
+            vision.hidden_size,
+            vision.num_heads,
+            vision.intermediate_size,
+        ) = (8, 2, 10);
+        let fusion = &mut config.fusion;
+        (fusion.hidden_size, fusion.layers) = (4, 2);
+        (fusion.num_heads, fusion.intermediate_size) = (2, 13);
+        config
+    }
+
+    fn built(config: &ModelConfig) -> usize {
+        let init = Init::new(0, 0.02, &Device::flex());
+        VisionLanguageModel::new(&init, config).num_params()
+    }
+
+    #[test]
+    fn equals_the_count_of_a_built_model() {
+        let plain = tiny();
+        let mut full = tiny();
+        full.text.position_rows = 20;
+        full.text.type_rows = 2;
+        full.vision.patch_bias = true;
+        full.vision.registers = 3;
+        full.vision.max_frames = 4;
+        full.vision.mask_token = true;
+        full.fusion.type_rows = 3;
+        full.heads = HeadsConfig {
+            classes: 17,
+            pictures: 2,
+            ranking: true,
+        };
+        let mut bare = tiny();
+        bare.vision.pre_norm = false;
+        bare.heads.classes = 1;
+        for config in [plain, full, bare] {
+            assert_eq!(config.parameters(), built(&config), "{config:?}");
+        }
+    }
+
+    /// `specs/scl.md` section 1.8, counted from the published checkpoint.
+    #[test]
+    fn the_published_size() {
+        let mut config = ModelConfig::default();
+        config.text.position_rows = 514;
+        config.text.vocab_size = 50_265;
+        config.vision.mask_token = true;
+        let parts = config.parameter_parts();
+        assert_eq!(parts.text, 124_055_040);
+        assert_eq!(parts.vision, 78_809_856 + 768);
+        assert_eq!(parts.mlm_head, 39_245_913);
+        assert_eq!(config.parameters(), 359_871_580);
+    }
+}

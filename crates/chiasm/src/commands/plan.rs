@@ -1,0 +1,388 @@
+//! `chiasm plan`: what a step of a recipe computes, and what it costs, before any of it is run.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Device, Distribution, Tensor};
+use chiasm_nn::config::{ConfigError, VisionConfig};
+use chiasm_nn::layers::Init;
+use chiasm_nn::vision::VisionEncoder;
+use chiasm_nn::{ModelConfig, Tokens};
+use chiasm_objective::cost::{self, PassCost, Stream};
+use chiasm_objective::plan::Objective;
+use chiasm_objective::{Accounting, Memory, PlanCost, PlanSizes};
+use chiasm_train::Recipe;
+use chiasm_train::trainer::sized;
+use serde::Serialize;
+
+use crate::cli::{Global, PlanArgs};
+use crate::commands::recipe;
+use crate::device;
+use crate::error::CliError;
+use crate::output::{self, duration};
+
+/// Tokens of a text unless it is said: captions of COCO and Flickr have 10 to 14 words.
+const TEXT_LEN: usize = 16;
+/// Classes of a classifier whose data is not known yet: the answers of VQA v2.
+const CLASSES: usize = 3129;
+/// Tokens of the measured block, if a batch has as many: enough for all threads.
+const PROBE_TOKENS: usize = 4096;
+/// How long the block is measured after its first run.
+const PROBE_TIME: Duration = Duration::from_millis(700);
+/// What a step takes beside the time that its matrix products take in the measured block: embeddings,
+/// narrow products, losses, the optimiser. Calibrated in `docs/results/plan.md`.
+const REST: f64 = 1.15;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    recipe: &'a str,
+    sizes: PlanSizes,
+    accumulate: u64,
+    parameters: usize,
+    passes: Vec<Row>,
+    /// Multiply-adds of an optimiser step, forward and backward.
+    step: Totals,
+    /// The same where every layer computes all tokens, as published.
+    step_of_whole_passes: Totals,
+    memory: Memory,
+    /// Multiply-adds a second of a transformer block of the recipe's image tower, on this machine.
+    rate: f64,
+    /// Predicted time of an optimiser step.
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    shared: f64,
+    unshared: f64,
+}
+
+#[derive(Serialize)]
+struct Row {
+    pass: String,
+    objectives: Vec<Objective>,
+    sequences: usize,
+    text: Stream,
+    image: Stream,
+    forward: f64,
+}
+
+pub(crate) fn run(args: &PlanArgs, global: &Global) -> Result<(), CliError> {
+    let recipe = recipe::find(&args.recipe)?;
+    recipe.validate(&recipe.name)?;
+    device::open(global)?;
+    let sizes = sizes(&recipe, args.frames, args.text_len)?;
+    if global.json {
+        return output::json(&report(&recipe, sizes)?);
+    }
+    output::result(&render(&recipe, sizes)?);
+    Ok(())
+}
+
+/// The plan of a recipe as a table of at most 80 columns. Measures this machine for a second.
+pub(crate) fn render(recipe: &Recipe, sizes: PlanSizes) -> Result<String, CliError> {
+    Ok(table(recipe, &report(recipe, sizes)?))
+}
+
+/// Sizes of a recipe's micro-batch: as many frames as it says, and texts of 16 tokens, unless others
+/// are given.
+pub(crate) fn sizes(
+    recipe: &Recipe,
+    frames: Option<usize>,
+    text_len: Option<usize>,
+) -> Result<PlanSizes, CliError> {
+    let (max_frames, max_len) = (
+        recipe.model.vision.max_frames.max(1),
+        recipe.model.text.max_text_len,
+    );
+    let frames = frames.unwrap_or(recipe.data.frames.max(1));
+    if !(1..=max_frames).contains(&frames) {
+        return Err(CliError::new(
+            format!("`--frames {frames}`: the recipe's model takes 1 to {max_frames}"),
+            "set `model.vision.max_frames` for clips".to_owned(),
+        ));
+    }
+    let text_len = text_len.unwrap_or(TEXT_LEN.min(max_len));
+    if !(3..=max_len).contains(&text_len) {
+        return Err(CliError::new(
+            format!("`--text-len {text_len}`: the recipe's model takes 3 to {max_len} tokens"),
+            "two of them are special".to_owned(),
+        ));
+    }
+    Ok(PlanSizes {
+        batch: recipe.schedule.batch_size,
+        frames,
+        pictures: recipe.model.heads.pictures(),
+        text_len: text_len as f64,
+    })
+}
+
+/// The sizes of a recipe's model as far as they are known without data: the largest vocabulary that it
+/// allows, and the answers of VQA v2 where it has a classifier.
+pub(crate) fn model_config(recipe: &Recipe, pictures: usize) -> Result<ModelConfig, CliError> {
+    let mut config = sized(recipe, None, pictures);
+    if config.text.vocab_size == 0 {
+        config.text.vocab_size = recipe.tokenizer.vocab_size;
+    }
+    if recipe.objectives.classification.is_some() && config.heads.classes == 0 {
+        config.heads.classes = CLASSES;
+    }
+    let wrong = |error: ConfigError| CliError::new(error.to_string(), None);
+    config.validate().map_err(wrong)?;
+    Ok(config)
+}
+
+fn report(recipe: &Recipe, sizes: PlanSizes) -> Result<Report<'_>, CliError> {
+    let (objectives, accumulate) = (&recipe.objectives, recipe.schedule.accumulate);
+    let model = model_config(recipe, sizes.pictures)?;
+    let count = |accounting| PlanCost::new(&model, objectives, sizes, accounting);
+    let cost = count(Accounting::Read);
+    let of_step = |cost: &PlanCost| Totals {
+        shared: accumulate as f64 * cost.shared_step(),
+        unshared: accumulate as f64 * cost.unshared_step(),
+    };
+    let row = |pass: &PassCost| Row {
+        pass: pass.pass.to_string(),
+        objectives: pass.objectives.clone(),
+        sequences: pass.sequences,
+        text: pass.text,
+        image: pass.image,
+        forward: pass.forward,
+    };
+    let step = of_step(&cost);
+    let rate = rate(&model, sizes);
+    Ok(Report {
+        recipe: &recipe.name,
+        sizes,
+        accumulate,
+        parameters: model.parameters(),
+        passes: cost.passes.iter().map(row).collect(),
+        seconds: REST * step.shared / rate,
+        step,
+        step_of_whole_passes: of_step(&count(Accounting::Whole)),
+        memory: Memory::new(&model, objectives, &cost, accumulate),
+        rate,
+    })
+}
+
+/// Multiply-adds a second of one block of the image tower, forward and backward, on this machine's CPU.
+fn rate(model: &ModelConfig, sizes: PlanSizes) -> f64 {
+    let device = Device::flex().autodiff();
+    let vision = VisionConfig {
+        layers: 1,
+        ..model.vision.clone()
+    };
+    let (patches, width) = (vision.num_patches(), vision.hidden_size);
+    let tokens = 1 + vision.registers + patches;
+    let images = (PROBE_TOKENS / tokens).clamp(1, sizes.batch * sizes.frames * sizes.pictures);
+    let block = VisionEncoder::new(&Init::new(0, model.init_std, &device), &vision);
+    let noise = Tensor::random([images, patches, width], Distribution::Default, &device);
+    let run = || {
+        let patches = Tokens::uniform(noise.clone().require_grad());
+        block.encode(&patches).rows.sum().backward()
+    };
+    run();
+    // The fastest run: whatever else the machine does makes the others slower.
+    let (start, mut fastest) = (Instant::now(), f64::INFINITY);
+    while start.elapsed() < PROBE_TIME || fastest.is_infinite() {
+        let begun = Instant::now();
+        run();
+        fastest = begun.elapsed().as_secs_f64().min(fastest);
+    }
+    let of_block = cost::block(width, vision.intermediate_size, tokens);
+    cost::WITH_BACKWARD * images as f64 * of_block / fastest
+}
+
+/// Columns of [`table`].
+const COLUMNS: usize = 80;
+
+fn table(recipe: &Recipe, report: &Report<'_>) -> String {
+    let PlanSizes {
+        batch,
+        frames,
+        pictures,
+        text_len,
+    } = report.sizes;
+    let of = |count: usize, one: &str, many: &str| match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    };
+    let what = match (frames, pictures) {
+        (1, pictures) => of(pictures, "picture", "pictures"),
+        (frames, _) => of(frames, "frame", "frames"),
+    };
+    let fused = recipe.objectives.fused_size(batch);
+    let mut text = format!(
+        "plan of `{}`: {batch} texts of {text_len} tokens with {what} each\n",
+        report.recipe
+    );
+    if fused < batch {
+        let _ = writeln!(text, "{fused} of them go through the fusion encoder");
+    }
+    let enabled = recipe.objectives.enabled();
+    let legend: Vec<String> = (1..)
+        .zip(&enabled)
+        .map(|(number, objective)| format!("{number} {objective}"))
+        .collect();
+    text.push_str(&wrapped(
+        &format!("objectives: {}", legend.join(", ")),
+        4,
+        4,
+    ));
+    text.push('\n');
+
+    let total: f64 = report.passes.iter().map(|pass| pass.forward).sum();
+    let _ = writeln!(
+        text,
+        "{:>8}  share  sequences    tokens  for      pass",
+        "G"
+    );
+    for pass in &report.passes {
+        let numbers: String = (1..)
+            .zip(&enabled)
+            .filter(|(_, objective)| pass.objectives.contains(objective))
+            .map(|(number, _)| number.to_string())
+            .collect();
+        let tokens = match (pass.text.tokens, pass.image.tokens) {
+            (0.0, 0.0) => "-".to_owned(),
+            (0.0, one) | (one, 0.0) => format!("{one:.0}"),
+            (text, image) => format!("{text:.0} x {image:.0}"),
+        };
+        let figures = format!(
+            "{:>8}  {:>3.0} %  {:>9}  {tokens:>8}  {numbers:<7}  ",
+            giga(pass.forward),
+            100.0 * pass.forward / total,
+            pass.sequences,
+        );
+        let indent = figures.chars().count();
+        text.push_str(&figures);
+        text.push_str(wrapped(&pass.pass, indent, indent).trim_start());
+    }
+    let _ = writeln!(text, "{:>8}  forward, one batch\n", giga(total));
+
+    let Report {
+        step,
+        step_of_whole_passes: whole,
+        memory,
+        ..
+    } = report;
+    let batches = match report.accumulate {
+        1 => String::new(),
+        count => format!(" of {count} batches"),
+    };
+    let mut sentences = vec![format!(
+        "{} G multiply-adds a step{batches}, forward and backward, instead of {} G with one set of \
+         passes an objective: {:.2} times fewer. With every layer computing all tokens, as \
+         published, {} G instead of {} G.",
+        giga(step.shared),
+        giga(step.unshared),
+        step.unshared / step.shared,
+        giga(whole.shared),
+        giga(whole.unshared),
+    )];
+    sentences.push(format!(
+        "{} at the peak of a step on a CPU: parameters {}, both means of Adam {}, gradients {}, \
+         kept for the backward pass {}, for a moment {}, pixels {}; gradients take the place of \
+         what was kept. Up to {} MB of decoded pictures come on top.",
+        bytes(memory.peak),
+        bytes(memory.parameters),
+        bytes(memory.moments),
+        bytes(memory.gradients),
+        bytes(memory.kept),
+        bytes(memory.temporary),
+        bytes(memory.pixels),
+        recipe.data.cache_mb,
+    ));
+    sentences.push(format!(
+        "{} a step at {} G multiply-adds a second, as one block of the image tower runs here on {} \
+         threads; {} for {} steps.",
+        seconds(report.seconds),
+        giga(report.rate),
+        rayon::current_num_threads(),
+        duration(report.seconds * recipe.schedule.steps as f64),
+        recipe.schedule.steps,
+    ));
+    for sentence in sentences {
+        text.push_str(&wrapped(&sentence, 0, 2));
+    }
+    text
+}
+
+/// Words in lines of at most [`COLUMNS`]; the first line starts at column `first`, the others at `rest`.
+fn wrapped(text: &str, first: usize, rest: usize) -> String {
+    let mut lines = String::new();
+    let mut line = " ".repeat(first);
+    let mut empty = true;
+    for word in text.split_whitespace() {
+        if !empty && line.chars().count() + 1 + word.chars().count() > COLUMNS {
+            lines.push_str(line.trim_end());
+            lines.push('\n');
+            line = " ".repeat(rest);
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    lines.push_str(line.trim_end());
+    lines.push('\n');
+    lines
+}
+
+/// Billions with three digits or more.
+fn giga(value: f64) -> String {
+    let value = value / 1e9;
+    match value {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        1.0.. => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+fn bytes(value: f64) -> String {
+    match value {
+        1e9.. => format!("{:.2} GB", value / 1e9),
+        1e7.. => format!("{:.0} MB", value / 1e6),
+        _ => format!("{:.1} MB", value / 1e6),
+    }
+}
+
+fn seconds(value: f64) -> String {
+    match value {
+        100.0.. => duration(value),
+        1.0.. => format!("{value:.1} s"),
+        _ => format!("{:.0} ms", 1000.0 * value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_between_words() {
+        let text = "word ".repeat(40);
+        let lines = wrapped(&text, 60, 2);
+        assert!(lines.lines().all(|line| line.chars().count() <= COLUMNS));
+        assert_eq!(lines.split_whitespace().count(), 40);
+        assert!(
+            lines
+                .lines()
+                .nth(1)
+                .is_some_and(|line| line.starts_with("  word"))
+        );
+    }
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        assert_eq!(giga(1.234e12), "1234");
+        assert_eq!(giga(12.34e9), "12.3");
+        assert_eq!(giga(0.012e9), "0.0120");
+        assert_eq!(bytes(1.5e9), "1.50 GB");
+        assert_eq!(seconds(0.0123), "12 ms");
+    }
+}

@@ -1,0 +1,68 @@
+//! `chiasm plan`: what a step costs, before it is run.
+
+use serde_json::Value;
+
+use crate::common::{TINY, fail, succeed};
+
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tiny.toml"), TINY).unwrap();
+    dir
+}
+
+#[test]
+fn a_plan_is_a_table_that_fits() {
+    let dir = folder();
+    let table = succeed(dir.path(), &["plan", "tiny.toml"]);
+    for line in table.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    for expected in [
+        "plan of `tiny`: 8 texts of 16 tokens",
+        "image tower: complete",
+        "text tower: corrupted words",
+        "head: matching",
+        "times fewer",
+        "at the peak of a step",
+    ] {
+        let words = table.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(expected), "{expected}: {table}");
+    }
+}
+
+#[test]
+fn the_same_as_json() {
+    let dir = folder();
+    let plan = |args: &[&str]| -> Value {
+        let args = [&["plan", "tiny.toml", "--json"], args].concat();
+        serde_json::from_str(&succeed(dir.path(), &args)).unwrap()
+    };
+    let (short, long) = (plan(&["--text-len", "6"]), plan(&["--text-len", "12"]));
+    let number = |plan: &Value, at: &str| plan.pointer(at).and_then(Value::as_f64).unwrap();
+    let passes = short["passes"].as_array().unwrap();
+    let forward: f64 = passes.iter().map(|pass| number(pass, "/forward")).sum();
+    let step = number(&short, "/step/shared");
+    assert!((step / (3.0 * forward) - 1.0).abs() < 1e-9);
+    assert!(number(&short, "/step/unshared") > step);
+    assert!(number(&short, "/step_of_whole_passes/shared") > step);
+    for at in ["/step/shared", "/memory/kept", "/memory/peak"] {
+        assert!(number(&long, at) > number(&short, at), "{at}");
+    }
+    for at in ["/rate", "/seconds", "/parameters"] {
+        assert!(number(&short, at) > 0.0, "{at}");
+    }
+}
+
+#[test]
+fn sizes_that_the_model_does_not_take_are_refused() {
+    let dir = folder();
+    for (args, expected) in [
+        (["--frames", "2"], "takes 1 to 1"),
+        (["--frames", "0"], "takes 1 to 1"),
+        (["--text-len", "17"], "takes 3 to 16 tokens"),
+        (["--text-len", "2"], "takes 3 to 16 tokens"),
+    ] {
+        let error = fail(dir.path(), &[&["plan", "tiny.toml"][..], &args].concat());
+        assert!(error.contains(expected), "{error}");
+    }
+}
