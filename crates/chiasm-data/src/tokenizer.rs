@@ -296,7 +296,7 @@ impl TextTokenizer {
         let text = head(text, MIN_CHARS.max(CHARS_PER_TOKEN.saturating_mul(max_len)));
         let mut ids = vec![self.special.cls];
         let mut word_ids = vec![None];
-        let mut offsets = vec![0..0];
+        let mut offsets: Vec<Range<usize>> = std::iter::once(0..0).collect();
         match self.inner.encode(text, false) {
             Ok(encoding) => {
                 ids.extend(

@@ -29,14 +29,14 @@ pub fn completion_loss(recovered: Tensor<2>, complete: Tensor<2>, temperature: f
 /// - output: `[1]`
 #[must_use]
 pub fn frame_completion_loss(
-    recovered: Tensor<3>,
-    complete: Tensor<3>,
+    recovered: &Tensor<3>,
+    complete: &Tensor<3>,
     temperature: f64,
 ) -> Tensor<1> {
     let [_, frames, _] = recovered.dims();
     let of = |features: &Tensor<3>, frame| features.clone().narrow(1, frame, 1).squeeze_dim::<2>(1);
     let losses = (0..frames)
-        .map(|frame| completion_loss(of(&recovered, frame), of(&complete, frame), temperature));
+        .map(|frame| completion_loss(of(recovered, frame), of(complete, frame), temperature));
     let device = recovered.device();
     let sum = losses.reduce(|sum, loss| sum + loss);
     sum.unwrap_or_else(|| Tensor::zeros([1], &device))

@@ -243,7 +243,7 @@ impl Step<'_> {
         let masked_text = &self.pass(MASKED_TEXT_PASS)?.fused;
         let globals = [masked_image.frame_globals(), masked_text.frame_globals()];
         let [recovered, complete] = globals.map(|globals| self.frames(globals));
-        let image = frame_completion_loss(recovered, complete, config.temperature);
+        let image = frame_completion_loss(&recovered, &complete, config.temperature);
         let (recovered, complete) = (masked_text.text_global(), masked_image.text_global());
         let text = self.completion(recovered, complete, config.temperature);
         Some(vec![

@@ -141,7 +141,7 @@ fn of_picture(
             }
         }
     }
-    rows.extend(mean(globals));
+    rows.extend(mean(&globals));
     Ok(Found { rows, skipped })
 }
 
@@ -162,7 +162,7 @@ fn row(
 }
 
 /// One row with the means of several; none of none.
-fn mean(rows: Vec<AlignmentRow>) -> Option<AlignmentRow> {
+fn mean(rows: &[AlignmentRow]) -> Option<AlignmentRow> {
     let count = rows.len() as f64;
     let of = |value: fn(&AlignmentRow) -> f64| rows.iter().map(value).sum::<f64>() / count;
     let of_some = |value: fn(&AlignmentRow) -> Option<f64>| {

@@ -103,7 +103,13 @@ pub(crate) fn run(args: &NewArgs, global: &Global) -> Result<(), CliError> {
     }
     let sizes = Sizes::choose(&train, &checked)?;
     let task = Task::choose(args.task, &train)?;
-    let text = recipe_text(&out, &absolute(config.clone())?, &recipe_file, &sizes, &task)?;
+    let text = recipe_text(
+        &out,
+        &absolute(config.clone())?,
+        &recipe_file,
+        &sizes,
+        &task,
+    )?;
     // What is written here has to be what `pretrain` reads.
     Recipe::from_toml(&text, &recipe_file.display().to_string())?;
     atomic::write_bytes(&recipe_file, text.as_bytes()).map_err(|error| {
@@ -226,7 +232,10 @@ const MANY_QUESTIONS: usize = 100_000;
 enum Task {
     Retrieval,
     /// How often an answer must be the most frequent one, and whether several people answered each.
-    Answers { min_count: usize, several: bool },
+    Answers {
+        min_count: usize,
+        several: bool,
+    },
     Labels,
 }
 
