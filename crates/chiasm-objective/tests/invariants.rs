@@ -184,7 +184,7 @@ fn binary_loss_of_zero_logits() {
     let mut worth = vec![0.0; 2 * 3129];
     (worth[7], worth[8], worth[3129]) = (1.0, 0.3, 0.6);
     let logits = Tensor::zeros([2, 3129], &device);
-    near(scalar(binary_loss(logits, &worth)), 2168.857_5);
+    near(scalar(binary_loss(logits, &worth)), 2_168.857_5);
 }
 
 /// M5: sixteen candidates that score alike, and the published worked example of the contrast.
@@ -230,7 +230,7 @@ fn clips_of_one_frame_learn_to_be_completed() {
     let of = |rows: &[&[f32]]| matrix(rows, &device).unsqueeze_dim::<3>(1);
     let recovered = of(&[&[2.0, 0.1], &[0.3, 3.0], &[1.0, 1.0]]).require_grad();
     let complete = of(&[&[0.6, 0.8], &[-0.8, 0.6], &[1.0, 0.2]]);
-    let loss = frame_completion_loss(recovered.clone(), complete, 0.03);
+    let loss = frame_completion_loss(&recovered, &complete, 0.03);
     let gradient = recovered.grad(&loss.backward()).unwrap();
     assert!(gradient.abs().sum().into_scalar::<f32>() > 1.0);
 }
@@ -495,7 +495,7 @@ fn completion_of_what_is_not_masked() {
         }
         let order = Tensor::from_data([1i64, 2, 3, 0], &device);
         let moved = recovered.frame_globals().select(0, order);
-        let swapped = frame_completion_loss(moved, complete.frame_globals(), 0.03);
+        let swapped = frame_completion_loss(&moved, &complete.frame_globals(), 0.03);
         assert!(scalar(swapped) > term("global_completion_image") + 1e-3);
         // N samples that are all the same one: 2 ln N a term.
         let same = step(&vec![pairs[0].clone(); 4], frames, &device);
