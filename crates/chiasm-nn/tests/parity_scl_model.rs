@@ -85,7 +85,7 @@ fn both(name: &str, check: impl Fn(&Case, &VisionLanguageModel)) {
     };
     for kernels in [Kernels::Plain, Kernels::Fused] {
         compute::with(kernels, || {
-            check(&case, &load_model(&case, &Device::flex()))
+            check(&case, &load_model(&case, &Device::flex()));
         });
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chiasm_data::answers::Vocabulary;
 use chiasm_data::{Clip, Dataset, Sample, Targets, Views, Visual};
 use chiasm_nn::ModelConfig;
+use chiasm_objective::Objective;
 use chiasm_objective::config::ClassSource;
 
 use crate::error::TrainError;
@@ -32,7 +33,7 @@ pub struct TrainData {
     pub sources: Vec<Source>,
     /// The classes of the run's classifier, where it has one.
     pub targets: Option<Arc<Targets>>,
-    /// Samples of the first source that were left out because they belong to no class.
+    /// Samples that were left out because they belong to no class, of sources in which others do.
     pub without_class: usize,
 }
 
@@ -40,39 +41,45 @@ impl TrainData {
     /// Training samples for a recipe; `sets` are those of `[data]` and of every `[[mix]]`.
     ///
     /// # Errors
-    /// Samples without the classes that the recipe wants, or with different numbers of pictures; an
-    /// answer file that cannot be read.
+    /// Samples without the classes that the recipe wants, or with different numbers of pictures; a
+    /// source with nothing to teach; an answer file that cannot be read.
     pub fn new(recipe: &Recipe, sets: Vec<Dataset>) -> Result<Self, TrainError> {
-        let mut sets = sets;
         let fail = |message: String, hint: &str| TrainError::Recipe {
             path: recipe.name.clone(),
             message,
             hint: Some(hint.to_owned()),
         };
-        let Some(first) = sets.first_mut() else {
+        let Some(first) = sets.first() else {
             return Err(fail("there is no data".to_owned(), "name it in `[data]`"));
         };
         let targets = targets(recipe, first)?.map(Arc::new);
+        let configs = std::iter::once(&recipe.data).chain(&recipe.mix);
+        let only_classes = recipe.objectives.enabled() == [Objective::Classification];
         let mut without_class = 0;
-        if let Some(targets) = &targets {
-            (*first, without_class) = first.answerable(targets);
-            if targets.len() < 2 || first.is_empty() {
-                let (classes, name) = (targets.len(), &first.name);
+        let mut sources = Vec::new();
+        for (config, mut dataset) in configs.zip(sets) {
+            let answerable = targets.as_ref().map(|targets| dataset.answerable(targets));
+            let taught = answerable.filter(|(with_class, _)| !with_class.is_empty());
+            let classes = targets.as_ref().map_or(0, |targets| targets.len());
+            if sources.is_empty() && targets.is_some() && (classes < 2 || taught.is_none()) {
+                let name = &dataset.name;
                 return Err(fail(
                     format!("the training samples of {name} have {classes} classes"),
                     "a classifier needs two: look at `objectives.classification.classes` and \
                      `min_count`, and at the answers and labels with `chiasm data check`",
                 ));
             }
-        }
-        let configs = std::iter::once(&recipe.data).chain(&recipe.mix);
-        let mut sources = Vec::new();
-        for (config, dataset) in configs.zip(sets) {
-            let has_targets = |targets: &&Arc<Targets>| {
-                let mut samples = dataset.samples.iter();
-                samples.all(|sample| !targets.of(sample).is_empty())
-            };
-            let targets = targets.as_ref().filter(has_targets).cloned();
+            let targets = targets.as_ref().filter(|_| taught.is_some()).cloned();
+            if let Some((with_class, left_out)) = taught {
+                dataset = with_class;
+                without_class += left_out;
+            } else if only_classes {
+                let name = &dataset.name;
+                return Err(fail(
+                    format!("the training samples of {name} belong to none of the classes"),
+                    "leave the source out, or turn on an objective that needs no classes",
+                ));
+            }
             let views = match &targets {
                 Some(_) => Views {
                     pictures: pictures(&dataset)?,

@@ -7,6 +7,8 @@
     reason = "a failed unwrap here is the failed test"
 )]
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,39 +17,11 @@ use burn::tensor::Device;
 use chiasm_data::{Dataset, Split, builtin};
 use chiasm_train::run::{RunDir, read_metrics};
 use chiasm_train::trainer::tokenizer;
-use chiasm_train::{Observer, Outcome, Recipe, StepRecord, TrainData, Trainer, checkpoint};
+use chiasm_train::{Observer, Outcome, Recipe, TrainData, Trainer, checkpoint};
+use common::{MODEL, bytes, train};
 
-/// Every objective, dropout and augmentation on: everything random takes part.
-const RECIPE: &str = r#"
-name = "resume"
-[tokenizer]
-vocab_size = 500
-[augment]
-crop = [0.7, 1.0]
-flip = 0.5
-[model]
-projection_size = 16
-init_std = 0.1
-[model.text]
-hidden_size = 16
-layers = 1
-num_heads = 2
-intermediate_size = 32
-max_text_len = 16
-dropout = 0.1
-[model.vision]
-image_size = 24
-patch_size = 6
-hidden_size = 16
-layers = 1
-num_heads = 2
-intermediate_size = 32
-[model.fusion]
-hidden_size = 16
-layers = 1
-num_heads = 2
-intermediate_size = 32
-dropout = 0.1
+/// Every objective, with dropout and augmentation: everything random takes part.
+const OBJECTIVES: &str = r#"
 [objectives]
 fused_share = 0.5
 [objectives.contrastive]
@@ -64,6 +38,10 @@ keep = 9
 seed = 11
 "#;
 
+fn recipe() -> String {
+    format!("name = \"resume\"\n{MODEL}{OBJECTIVES}")
+}
+
 fn trainer(recipe: &str) -> Trainer {
     let recipe = Recipe::from_toml(recipe, "test").unwrap();
     let train: Dataset = builtin::emoji().unwrap().subset(Split::Train);
@@ -72,51 +50,8 @@ fn trainer(recipe: &str) -> Trainer {
     Trainer::new(recipe, &data, tokenizer, &Device::flex()).unwrap()
 }
 
-/// Asks for a stop after some steps.
-struct StopAfter<'a> {
-    step: u64,
-    stop: &'a AtomicBool,
-}
-
-impl Observer for StopAfter<'_> {
-    fn step(&mut self, record: &StepRecord) {
-        if record.step >= self.step {
-            self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
-}
-
 fn run(dir: &Path, recipe: &str, stop_after: u64, resume: bool) -> Outcome {
-    let mut trainer = trainer(recipe);
-    let mut run = RunDir::open(dir, resume).unwrap();
-    if resume {
-        let (checkpoint, damaged) = checkpoint::latest(&run.checkpoints()).unwrap();
-        assert!(damaged.is_empty());
-        trainer.restore(&checkpoint).unwrap();
-    }
-    let stop = AtomicBool::new(false);
-    let mut observer = StopAfter {
-        step: stop_after,
-        stop: &stop,
-    };
-    trainer.run(&mut run, &mut observer, &stop).unwrap()
-}
-
-/// Hash of every file of the newest checkpoint.
-fn bytes(dir: &Path) -> Vec<(String, blake3::Hash)> {
-    let newest = checkpoint::list(&dir.join("checkpoints"))
-        .unwrap()
-        .remove(0);
-    let mut files: Vec<_> = std::fs::read_dir(newest)
-        .unwrap()
-        .map(|entry| {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, blake3::hash(&std::fs::read(path).unwrap()))
-        })
-        .collect();
-    files.sort_by(|a, b| a.0.cmp(&b.0));
-    files
+    train(&mut trainer(recipe), dir, stop_after, resume).0
 }
 
 #[test]
@@ -124,7 +59,7 @@ fn same_seed_same_bytes_and_resumed_equals_uninterrupted() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
 
-    assert!(!run(&at("whole"), RECIPE, u64::MAX, false).interrupted);
+    assert!(!run(&at("whole"), &recipe(), u64::MAX, false).interrupted);
     let whole = bytes(&at("whole"));
     assert!(
         whole
@@ -132,14 +67,14 @@ fn same_seed_same_bytes_and_resumed_equals_uninterrupted() {
             .any(|(name, _)| name == checkpoint::OPTIMIZER_FILE)
     );
 
-    run(&at("again"), RECIPE, u64::MAX, false);
+    run(&at("again"), &recipe(), u64::MAX, false);
     assert_eq!(bytes(&at("again")), whole, "two runs with one seed");
 
     for stop_after in 1..6 {
         let name = format!("stopped-{stop_after}");
-        assert!(run(&at(&name), RECIPE, stop_after, false).interrupted);
+        assert!(run(&at(&name), &recipe(), stop_after, false).interrupted);
         assert_ne!(bytes(&at(&name)), whole);
-        assert!(!run(&at(&name), RECIPE, u64::MAX, true).interrupted);
+        assert!(!run(&at(&name), &recipe(), u64::MAX, true).interrupted);
         assert_eq!(bytes(&at(&name)), whole, "resumed after step {stop_after}");
         let steps: Vec<u64> = read_metrics(&at(&name))
             .unwrap()
@@ -149,7 +84,7 @@ fn same_seed_same_bytes_and_resumed_equals_uninterrupted() {
         assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
     }
 
-    let other = RECIPE.replace("seed = 11", "seed = 12");
+    let other = recipe().replace("seed = 11", "seed = 12");
     run(&at("other"), &other, u64::MAX, false);
     assert_ne!(bytes(&at("other")), whole, "another seed");
 }
@@ -157,19 +92,19 @@ fn same_seed_same_bytes_and_resumed_equals_uninterrupted() {
 #[test]
 fn a_run_is_not_resumed_with_another_recipe_nor_overwritten() {
     let folder = tempfile::tempdir().unwrap();
-    run(folder.path(), RECIPE, 1, false);
+    run(folder.path(), &recipe(), 1, false);
     let error = RunDir::open(folder.path(), false).err().unwrap();
     assert!(error.hint().unwrap().contains("--resume"));
 
     let (checkpoint, _) = checkpoint::latest(&folder.path().join("checkpoints")).unwrap();
-    let mut other = trainer(&RECIPE.replace("seed = 11", "seed = 12"));
+    let mut other = trainer(&recipe().replace("seed = 11", "seed = 12"));
     let error = other.restore(&checkpoint).err().unwrap();
     assert!(error.to_string().contains("the recipe"), "{error}");
 }
 
 #[test]
 fn a_loss_that_is_not_a_number_stops_the_run_and_names_the_samples() {
-    let mut trainer = trainer(&RECIPE.replace("init_std = 0.1", "init_std = 1e30"));
+    let mut trainer = trainer(&recipe().replace("init_std = 0.1", "init_std = 1e30"));
     let folder = tempfile::tempdir().unwrap();
     let mut run = RunDir::open(folder.path(), false).unwrap();
     struct Silent;

@@ -112,6 +112,18 @@ impl Model {
             Self::Published(_) => DataConfig::default(),
         };
         source.apply(data, &mut config);
+        if let Self::Own(trained) = self {
+            let most = trained.config.vision.max_frames.max(1);
+            if config.frames > most {
+                return Err(CliError::new(
+                    format!(
+                        "`--frames {}`: the model takes {most} at most",
+                        config.frames
+                    ),
+                    None,
+                ));
+            }
+        }
         Ok(config)
     }
 

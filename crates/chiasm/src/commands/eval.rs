@@ -79,10 +79,10 @@ pub(crate) fn embedder<'a>(
 /// Runs the retrieval task with a progress bar.
 pub(crate) fn predict(
     embedder: &Embedder<'_>,
-    job: RetrievalJob<'_>,
+    job: &RetrievalJob<'_>,
 ) -> Result<Predictions, CliError> {
     let mut bar = Bar::default();
-    Ok(retrieval::run(embedder, &job, &mut |what, done, total| {
+    Ok(retrieval::run(embedder, job, &mut |what, done, total| {
         bar.show(what, done, total);
     })?)
 }
@@ -223,7 +223,7 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     }
     let predictions = predict(
         &embedder,
-        RetrievalJob {
+        &RetrievalJob {
             dataset: &subset,
             split,
             model: model.identity(&args.run),

@@ -92,7 +92,7 @@ pub(crate) fn write(
         exhaustive: false,
         training_overlap: overlap,
     };
-    let predictions = eval::predict(&embedder, job)?;
+    let predictions = eval::predict(&embedder, &job)?;
     let path = eval::predictions_path(out, split, "safetensors");
     let score = eval::write_and_score(&predictions, &path)?;
 

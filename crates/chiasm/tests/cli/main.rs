@@ -12,4 +12,6 @@ mod common;
 mod new;
 mod own_data;
 mod plan;
+mod recipes;
 mod surface;
+mod tasks;
