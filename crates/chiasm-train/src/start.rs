@@ -12,7 +12,7 @@ use chiasm_format::{Archive, ByteSource};
 use chiasm_nn::config::{TextConfig, VisionConfig};
 use chiasm_nn::published::{encoder, scl};
 use chiasm_nn::weights::{
-    LoadReport, StateDict, WeightError, from_archive, load_state_dict, replace_value, shapes_of,
+    LoadReport, StateDict, WeightError, from_archive, load_state_dict, replace_value, shapes, shapes_of,
 };
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::Frozen;
@@ -189,8 +189,10 @@ pub fn apply(
     };
     if let Some(path) = &weights.model {
         let wrap = |source| wrong(path, source);
-        let (state, _) = read(&model_folder(path)?)?;
-        let (filled, report) = whole(state, config, model).map_err(wrap)?;
+        let (mut state, _) = read(&model_folder(path)?)?;
+        let left_out = drop_other_head(&mut state, &model);
+        let (filled, mut report) = whole(state, config, model).map_err(wrap)?;
+        report.ignored.extend(left_out);
         let missing = |name: &str| report.missing.iter().any(|missing| missing == name);
         allow(&report.missing, &weights.allow_missing).map_err(wrap)?;
         model = filled;
@@ -243,6 +245,23 @@ pub fn apply(
         note("vision", path, report);
     }
     Ok((model, loaded))
+}
+
+/// Takes a classifier of other classes, or for another number of pictures, out of a state dict, so
+/// that the new task's is drawn; the names of what was taken out.
+fn drop_other_head(state: &mut StateDict, model: &VisionLanguageModel) -> Vec<String> {
+    let wanted = shapes(model);
+    let is_head = |name: &&String| name.starts_with("class_head.");
+    let differs = |name: &&String| {
+        let shape = state.get(*name).map(|tensor| &tensor.shape);
+        wanted.get(*name) != shape
+    };
+    let head: Vec<String> = state.keys().filter(is_head).cloned().collect();
+    if !head.iter().any(|name| differs(&name)) {
+        return Vec::new();
+    }
+    state.retain(|name, _| !head.contains(name));
+    head
 }
 
 /// A ranking head that begins as the matching head's score of "matches" (`specs/scl.md` section 1.7).
