@@ -57,7 +57,13 @@ fn run(cli: &Cli) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(cli.threads)
         .build_global()?;
-    let train_all = matches!(cli.command, Command::Saving { train_all: true, .. });
+    let train_all = matches!(
+        cli.command,
+        Command::Saving {
+            train_all: true,
+            ..
+        }
+    );
     let prepared = workload::prepare(&cli.workload, train_all)?;
     match &cli.command {
         Command::Export { out } => export::write(&prepared, out),

@@ -345,9 +345,9 @@ mod tests {
         model.text.vocab_size = 1000;
         let parts = model.parameter_parts();
         let alone = parts.text + parts.vision + parts.transforms + parts.projections;
-        assert_eq!(trained(&parts, &contrast), alone);
+        assert_eq!(trained(&parts, &contrast, Frozen::default()), alone);
         assert_eq!(
-            trained(&parts, &words),
+            trained(&parts, &words, Frozen::default()),
             alone + parts.fusion + parts.mlm_head
         );
     }

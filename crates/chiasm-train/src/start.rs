@@ -12,7 +12,8 @@ use chiasm_format::{Archive, ByteSource};
 use chiasm_nn::config::{TextConfig, VisionConfig};
 use chiasm_nn::published::{encoder, scl};
 use chiasm_nn::weights::{
-    LoadReport, StateDict, WeightError, from_archive, load_state_dict, replace_value, shapes, shapes_of,
+    LoadReport, StateDict, WeightError, from_archive, load_state_dict, replace_value, shapes,
+    shapes_of,
 };
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::Frozen;
@@ -41,8 +42,8 @@ pub struct WeightsConfig {
     /// The image tower: a folder or file with CLIP, ViT or DINOv2. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision: Option<PathBuf>,
-    /// Parts whose weights stay as they are: `text`, `vision`. Their backward pass is not run. Default:
-    /// none.
+    /// Parts whose weights stay as they are: `text`, `vision`. No gradient is computed in them, but for
+    /// the image tower's table of frames and token for hidden patches. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<Part>,
     /// Parameters of `model` that may be missing there and are then drawn; `*` stands for anything.
@@ -62,13 +63,19 @@ pub enum Part {
 }
 
 impl WeightsConfig {
-    /// The model with the frozen parts taken out of training.
+    /// The model with the frozen parts taken out of training. What an image tower has for clips and
+    /// hidden patches is trained all the same: it came without weights.
     #[must_use]
     pub fn frozen(&self, mut model: VisionLanguageModel) -> VisionLanguageModel {
         for part in &self.freeze {
             match part {
                 Part::Text => model.text = model.text.no_grad(),
-                Part::Vision => model.vision = model.vision.no_grad(),
+                Part::Vision => {
+                    let mut vision = model.vision.no_grad();
+                    vision.temporal = vision.temporal.map(|table| table.set_require_grad(true));
+                    vision.mask_token = vision.mask_token.map(|token| token.set_require_grad(true));
+                    model.vision = vision;
+                }
             }
         }
         model

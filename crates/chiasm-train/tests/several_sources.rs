@@ -153,7 +153,10 @@ fn a_frozen_tower_stays_as_it_is_while_the_rest_moves() {
         let mut resumed = fresh();
         train(&mut resumed, folder.path(), u64::MAX, true);
         let names = moved(&before, &resumed.evaluation_model());
-        let stayed = names.iter().all(|name| !name.starts_with(part));
+        // What an image tower has for clips and hidden patches came without weights, and learns.
+        let is_new = |name: &str| ["vision.temporal", "vision.mask_token"].contains(&name);
+        let is_frozen = |name: &str| name.starts_with(part) && !is_new(name);
+        let stayed = names.iter().all(|name| !is_frozen(name));
         assert!(stayed, "{names:?}");
         for other in [
             "vision.blocks",
@@ -171,11 +174,7 @@ fn a_frozen_tower_stays_as_it_is_while_the_rest_moves() {
             "temperature",
         ] {
             let moves = names.iter().any(|name| name.starts_with(other));
-            assert_eq!(
-                moves,
-                !other.starts_with(part),
-                "{other} with {frozen} frozen"
-            );
+            assert_eq!(moves, !is_frozen(other), "{other} with {frozen} frozen");
         }
     }
 }
