@@ -227,7 +227,10 @@ fn ranking_begins_as_matching() {
         [ranked, matches].map(|scores| scores.into_data().try_into_vec::<f32>().unwrap())
     };
     let [ranked, matches] = scores(&model);
-    assert_eq!(ranked, matches);
+    // A product with one column may round otherwise than one with two.
+    for (ranked, matches) in ranked.iter().zip(&matches) {
+        assert!((ranked - matches).abs() <= 1e-6, "{ranked} and {matches}");
+    }
     let [ranked, matches] = scores(&drawn);
     assert_ne!(ranked, matches, "a drawn head is another one");
 }
