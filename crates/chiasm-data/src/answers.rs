@@ -71,12 +71,14 @@ const MAX_PERIODS: usize = 32;
 /// punctuation, numbers as digits, apostrophes where they belong. May be empty: `the` is.
 pub fn normalise(answer: &str) -> String {
     let answer = answer.replace(['\n', '\t'], " ");
-    let words = numbers_and_articles(&punctuation(answer.trim()));
+    let words = numbers_and_articles(&without_punctuation(answer.trim()));
     // Training takes out what commas are left; the evaluation leaves none between words either.
     words.replace(',', "")
 }
 
-fn punctuation(answer: &str) -> String {
+/// An answer without most punctuation: the first half of [`normalise`], and all that the published
+/// evaluation does to answers of people.
+pub fn without_punctuation(answer: &str) -> String {
     let mut characters = answer
         .chars()
         .zip(answer.chars().skip(1).zip(answer.chars().skip(2)));

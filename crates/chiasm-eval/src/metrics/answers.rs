@@ -4,7 +4,7 @@
 //! when they are not all the same: this is how the published evaluation compares, so an answer of people that is
 //! written in another way than its normal form (`none`, `the dog`, a space at its end) cannot be matched.
 
-use chiasm_data::answers::normalise;
+use chiasm_data::answers::{normalise, without_punctuation};
 
 /// Matches that make an answer worth all: min(matches / 3, 1).
 const FULL_MATCHES: f64 = 3.0;
@@ -62,40 +62,6 @@ pub fn is_exact_match(answers: &[(String, u32)]) -> bool {
         .map(|(_, count)| u64::from(*count))
         .sum::<u64>()
         == 1
-}
-
-/// Characters that are taken out, or make two words of one.
-const PUNCTUATION: &[char] = &[
-    ';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',',
-    '?', '!',
-];
-
-/// Periods that are removed at most: the published evaluation passes a flag where the number goes.
-const MAX_PERIODS: usize = 32;
-
-/// The first half of [`normalise`]: what the published evaluation does to answers of people.
-fn without_punctuation(answer: &str) -> String {
-    let mut characters = answer
-        .chars()
-        .zip(answer.chars().skip(1).zip(answer.chars().skip(2)));
-    let number = characters.any(|(a, (comma, b))| a.is_numeric() && comma == ',' && b.is_numeric());
-    let mut plain = answer.to_owned();
-    for mark in PUNCTUATION.iter().filter(|mark| answer.contains(**mark)) {
-        let spaced = answer.contains(&format!("{mark} ")) || answer.contains(&format!(" {mark}"));
-        plain = plain.replace(*mark, if spaced || number { "" } else { " " });
-    }
-    let mut kept = String::with_capacity(plain.len());
-    let mut removed = 0;
-    let mut rest = plain.chars().peekable();
-    while let Some(character) = rest.next() {
-        let before_digit = rest.peek().is_some_and(|next| next.is_numeric());
-        if character == '.' && !before_digit && removed < MAX_PERIODS {
-            removed += 1;
-        } else {
-            kept.push(character);
-        }
-    }
-    kept
 }
 
 #[cfg(test)]
