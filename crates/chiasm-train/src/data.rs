@@ -53,11 +53,10 @@ impl TrainData {
             return Err(fail("there is no data".to_owned(), "name it in `[data]`"));
         };
         let targets = targets(recipe, first)?.map(Arc::new);
-        let configs = std::iter::once(&recipe.data).chain(&recipe.mix);
         let only_classes = recipe.objectives.enabled() == [Objective::Classification];
         let mut without_class = 0;
         let mut sources = Vec::new();
-        for (config, mut dataset) in configs.zip(sets) {
+        for (config, mut dataset) in recipe.sources().zip(sets) {
             let answerable = targets.as_ref().map(|targets| dataset.answerable(targets));
             let taught = answerable.filter(|(with_class, _)| !with_class.is_empty());
             let classes = targets.as_ref().map_or(0, |targets| targets.len());
@@ -80,21 +79,10 @@ impl TrainData {
                     "leave the source out, or turn on an objective that needs no classes",
                 ));
             }
-            let views = match &targets {
-                Some(_) => Views {
-                    pictures: pictures(&dataset)?,
-                    ..views(config, &dataset, &recipe.model)
-                },
-                None => views(config, &dataset, &recipe.model),
-            };
-            // Several pictures are several pictures, not the frames of a clip.
-            let views = match views.pictures {
-                1 => views,
-                pictures => Views {
-                    pictures,
-                    frames: 1,
-                },
-            };
+            let mut views = views(config, &dataset, &recipe.model);
+            if targets.is_some() {
+                views = views.with_pictures(pictures(&dataset)?);
+            }
             sources.push(Source {
                 dataset: Arc::new(dataset),
                 views,
@@ -141,12 +129,6 @@ impl TrainData {
     pub fn fingerprint(&self) -> String {
         let of = |source: &Source| source.dataset.fingerprint();
         self.sources.iter().map(of).collect::<Vec<_>>().join("+")
-    }
-
-    /// Training samples of all sources.
-    #[must_use]
-    pub fn samples(&self) -> usize {
-        self.sources.iter().map(|source| source.dataset.len()).sum()
     }
 }
 

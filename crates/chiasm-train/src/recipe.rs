@@ -352,6 +352,11 @@ impl Recipe {
         config.is_some_and(|config| config.loss == ClassLoss::Binary)
     }
 
+    /// What is learned from, in order: `[data]`, then every `[[mix]]`.
+    pub fn sources(&self) -> impl Iterator<Item = &DataConfig> {
+        std::iter::once(&self.data).chain(&self.mix)
+    }
+
     /// The validation figure that tells which checkpoint is best.
     #[must_use]
     pub fn monitor(&self) -> &str {
@@ -455,7 +460,7 @@ impl Recipe {
             );
         }
         let max_frames = self.model.vision.max_frames.max(1);
-        for (index, data) in std::iter::once(&self.data).chain(&self.mix).enumerate() {
+        for (index, data) in self.sources().enumerate() {
             let table = match index {
                 0 => "data".to_owned(),
                 index => format!("mix[{}]", index - 1),

@@ -223,9 +223,8 @@ impl Trainer {
         let model_config = model_config(&recipe, &tokenizer, data)?;
         let init = Init::new(recipe.schedule.seed, model_config.init_std, &device);
         let model = VisionLanguageModel::new(&init, &model_config);
-        let configs = std::iter::once(&recipe.data).chain(&recipe.mix);
         let mut loaders = Vec::new();
-        for (config, source) in configs.zip(&data.sources) {
+        for (config, source) in recipe.sources().zip(&data.sources) {
             let loader = Loader::new(
                 Arc::clone(&source.dataset),
                 Arc::clone(&tokenizer),

@@ -34,6 +34,15 @@ impl Views {
         self.pictures.saturating_mul(self.frames)
     }
 
+    /// The same of several pictures, which are no frames of a clip; 1 leaves the frames as they are.
+    #[must_use]
+    pub const fn with_pictures(self, pictures: usize) -> Self {
+        Self {
+            pictures,
+            frames: if pictures == 1 { self.frames } else { 1 },
+        }
+    }
+
     /// Checks the numbers.
     ///
     /// # Errors

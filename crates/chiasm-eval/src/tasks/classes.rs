@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, softmax};
-use chiasm_data::{Dataset, Sample, Targets, Views};
+use chiasm_data::{Dataset, Sample, Targets};
 
 use crate::predictions::classes::{ClassInfo, ClassRow, MAX_TOP, Targets as Compared};
 use crate::predictions::{ClassPredictions, DatasetIdentity, ModelIdentity, TrainingOverlap};
@@ -101,13 +101,7 @@ fn scores(
     let Some(head) = &model.class_head else {
         return Err(TaskError::Lacks("classes"));
     };
-    let views = Views {
-        pictures: job.pictures,
-        frames: match job.pictures {
-            1 => embedder.views.frames,
-            _ => 1,
-        },
-    };
+    let views = embedder.views.with_pictures(job.pictures);
     let frames = views.frames;
     // Several questions about one picture follow each other: it is encoded once.
     let mut seen: HashMap<Seen<'_>, usize> = HashMap::new();

@@ -119,12 +119,13 @@ pub(crate) fn sizes(
     })
 }
 
-/// The sizes of a recipe's model as far as they are known without data: the largest vocabulary that it
-/// allows, and the answers of VQA v2 where it has a classifier.
+/// The sizes of a recipe's model as far as they are known without data: the vocabulary of its weights, or
+/// the largest that it allows, and the answers of VQA v2 where it has a classifier.
 pub(crate) fn model_config(recipe: &Recipe, pictures: usize) -> Result<ModelConfig, CliError> {
     let mut config = sized(recipe, None, pictures);
     if config.text.vocab_size == 0 {
-        config.text.vocab_size = recipe.tokenizer.vocab_size;
+        let of_weights = recipe.weights.vocabulary_rows()?;
+        config.text.vocab_size = of_weights.unwrap_or(recipe.tokenizer.vocab_size);
     }
     if recipe.objectives.classification.is_some() && config.heads.classes == 0 {
         config.heads.classes = CLASSES;

@@ -135,13 +135,7 @@ fn dry_run(recipe: &Recipe, global: &Global) -> Result<ExitCode, CliError> {
     recipe.validate(&recipe.name)?;
     let device = device::open(global)?;
     let sizes = plan::sizes(recipe, None, None)?;
-    let mut config = plan::model_config(recipe, sizes.pictures)?;
-    if let (0, Some(rows)) = (
-        recipe.model.text.vocab_size,
-        recipe.weights.vocabulary_rows()?,
-    ) {
-        config.text.vocab_size = rows;
-    }
+    let config = plan::model_config(recipe, sizes.pictures)?;
     let init = Init::new(recipe.schedule.seed, config.init_std, &device);
     let model = VisionLanguageModel::new(&init, &config);
     let (model, loaded) = start::apply(&recipe.weights, &config, model, &device)?;
