@@ -15,6 +15,7 @@ use crate::dropout::{drop_from, next_site};
 pub use crate::kernels::Scope;
 use crate::kernels::{self, AttentionForm, Dropout, Norm};
 use crate::layers::{Init, LayerNorm, Linear, drop_rows};
+use crate::select::{self, Select, Sight};
 use crate::spans::Spans;
 use crate::tokens::{Chosen, Tokens, indices};
 
@@ -30,8 +31,8 @@ struct Attended {
     probabilities: Tensor<4>,
 }
 
-/// Mixes `value` by the agreement of `query` and `key`, sequence by sequence; with
-/// [`Scope::Causal`] of what does not come after the query alone.
+/// Mixes `value` by the agreement of `query` and `key`, sequence by sequence, of what `sight` lets
+/// queries see.
 ///
 /// # Shapes
 /// - query: `[query tokens, width]`, key and value: `[key tokens, width]`
@@ -40,22 +41,11 @@ fn attend(
     [key, value]: [Tensor<2>; 2],
     [queries, keys]: [&Spans; 2],
     num_heads: usize,
-    scope: Scope,
+    sight: &Sight,
     dropout: Option<&Dropout>,
 ) -> Attended {
     let [_, width] = query.dims();
     let device = query.device();
-    let head_size = width / num_heads;
-    let split = |rows: Tensor<2>, spans: &Spans| {
-        let padded = Tokens {
-            rows,
-            spans: spans.clone(),
-        }
-        .padded();
-        padded
-            .reshape([spans.batch(), spans.longest(), num_heads, head_size])
-            .swap_dims(1, 2)
-    };
     if queries.tokens() == 0 || keys.tokens() == 0 {
         let shape = [
             queries.batch(),
@@ -68,16 +58,14 @@ fn attend(
             probabilities: Tensor::zeros(shape, &device),
         };
     }
-    let scale = 1.0 / (head_size as f64).sqrt();
-    let query = split(query.mul_scalar(scale), queries);
-    let mut scores = query.matmul(split(key, keys).swap_dims(2, 3));
-    if keys.common_length().is_none() {
-        scores = scores + key_values(keys, |real| if real { 0.0 } else { MASKED_SCORE }, &device);
-    }
-    if scope == Scope::Causal {
+    let mut scores = scores([query, key], [queries, keys], num_heads);
+    if sight.scope == Scope::Causal {
         scores = scores + later_keys(queries.longest(), &device);
     }
-    let mut probabilities = softmax(scores, 3);
+    let mut probabilities = match &sight.select {
+        None => softmax(scores, 3),
+        Some(select) => select::select(scores, [queries, keys], select),
+    };
     if keys.lengths().any(|len| len == 0) {
         // Who can look nowhere sees nothing.
         probabilities = probabilities * key_values(keys, |real| f32::from(u8::from(real)), &device);
@@ -87,12 +75,41 @@ fn attend(
         probabilities.clone(),
         probability_rows(queries, num_heads),
     );
-    let context = weights.matmul(split(value, keys)).swap_dims(1, 2);
+    let context = weights
+        .matmul(split(value, keys, num_heads))
+        .swap_dims(1, 2);
     let context = context.reshape([queries.batch(), queries.longest(), width]);
     Attended {
         context: Tokens::from_padded(context, queries).rows,
         probabilities,
     }
+}
+
+/// Head by head and padded, `[batch, heads, longest, head size]`.
+fn split(rows: Tensor<2>, spans: &Spans, num_heads: usize) -> Tensor<4> {
+    let [_, width] = rows.dims();
+    let spans = spans.clone();
+    let shape = [spans.batch(), spans.longest(), num_heads, width / num_heads];
+    let padded = Tokens { rows, spans }.padded();
+    padded.reshape(shape).swap_dims(1, 2)
+}
+
+/// Agreement of queries and keys, `[batch, heads, queries, keys]`; [`MASKED_SCORE`] is added for keys
+/// that are padding.
+fn scores(
+    [query, key]: [Tensor<2>; 2],
+    [queries, keys]: [&Spans; 2],
+    num_heads: usize,
+) -> Tensor<4> {
+    let [_, width] = query.dims();
+    let device = query.device();
+    let scale = 1.0 / ((width / num_heads) as f64).sqrt();
+    let query = split(query.mul_scalar(scale), queries, num_heads);
+    let scores = query.matmul(split(key, keys, num_heads).swap_dims(2, 3));
+    if keys.common_length().is_some() {
+        return scores;
+    }
+    scores + key_values(keys, |real| if real { 0.0 } else { MASKED_SCORE }, &device)
 }
 
 /// One number for every place of the padded keys, `[batch, 1, 1, keys]`.
@@ -130,7 +147,10 @@ fn form(
     norm: &LayerNorm,
     place: Norm,
     [dropout, residual_dropout]: [Option<Dropout>; 2],
+    sight: Sight,
 ) -> AttentionForm {
+    let Sight { scope, select } = sight;
+    let (keep, meter) = select.map_or((None, None), |select| (Some(select.keep), select.meter));
     AttentionForm {
         width,
         heads,
@@ -138,8 +158,16 @@ fn form(
         eps: norm.eps(),
         dropout,
         residual_dropout,
-        scope: Scope::Whole,
+        scope,
+        keep,
+        meter,
     }
+}
+
+/// Whether the fused operations can do this: a gate that is learned has none.
+fn is_fused_for(sight: &Sight, device: &Device) -> bool {
+    let gate = |select: &Select| select.gate.is_some();
+    is_fused(device) && !sight.select.as_ref().is_some_and(gate)
 }
 
 /// Attention of a sequence to itself.
@@ -172,7 +200,7 @@ impl SelfAttention {
     pub(crate) fn sub_layer(
         &self,
         input: Tokens,
-        scope: Scope,
+        sight: Sight,
         norm: &LayerNorm,
         place: Norm,
     ) -> Tokens {
@@ -180,14 +208,11 @@ impl SelfAttention {
         let dropouts = [(); 2].map(|()| next_site(self.dropout, &device));
         let [dropout, residual_dropout] = dropouts;
         let Tokens { rows, spans } = input;
-        if is_fused(&device) {
+        if is_fused_for(&sight, &device) {
             let [tokens, width] = rows.dims();
             let operation = kernels::SelfAttention {
                 spans: spans.clone(),
-                form: AttentionForm {
-                    scope,
-                    ..form(width, self.num_heads, norm, place, dropouts)
-                },
+                form: form(width, self.num_heads, norm, place, dropouts, sight),
             };
             let [gain, bias] = norm.operands();
             let [qkv, qkv_bias] = self.qkv.operands();
@@ -198,16 +223,15 @@ impl SelfAttention {
             return Tokens { rows, spans };
         }
         let attended = place.residual(rows, norm, |rows| {
-            let [_, width] = rows.dims();
-            let qkv = self.qkv.forward(rows);
-            let part = |index: usize| qkv.clone().narrow(1, index * width, width);
-            let parts = [part(0), part(1), part(2)];
-            let context = match scope {
-                Scope::Frames(frames) if frames > 1 => self.attend_frames(parts, &spans, frames),
+            let parts = self.parts(rows);
+            let context = match sight.scope {
+                Scope::Frames(frames) if frames > 1 => {
+                    self.attend_frames(parts, &spans, frames, sight.select.as_ref())
+                }
                 _ => {
                     let [query, key, value] = parts;
                     let (heads, spans) = (self.num_heads, [&spans, &spans]);
-                    attend(query, [key, value], spans, heads, scope, dropout.as_ref()).context
+                    attend(query, [key, value], spans, heads, &sight, dropout.as_ref()).context
                 }
             };
             drop_rows(residual_dropout.as_ref(), self.out.forward(context))
@@ -220,23 +244,25 @@ impl SelfAttention {
 
     /// Context of clips, `[tokens, width]`: every token mixes its frame, and the first one of a frame
     /// then the whole clip instead. Without dropout: no tower of clips has any.
-    fn attend_frames(&self, parts: [Tensor<2>; 3], clips: &Spans, frames: usize) -> Tensor<2> {
+    fn attend_frames(
+        &self,
+        parts: [Tensor<2>; 3],
+        clips: &Spans,
+        frames: usize,
+        select: Option<&Select>,
+    ) -> Tensor<2> {
         let [query, key, value] = parts;
+        let sight = Sight {
+            scope: Scope::Whole,
+            select: select.cloned(),
+        };
         let single = clips.frames(frames);
         let first: Vec<usize> = single.iter().map(|frame| frame.start).collect();
         let first = Chosen::new(clips, first);
         let of = |query, [queries, keys]: [&Spans; 2]| {
             let keys_and_values = [key.clone(), value.clone()];
             let heads = self.num_heads;
-            attend(
-                query,
-                keys_and_values,
-                [queries, keys],
-                heads,
-                Scope::Whole,
-                None,
-            )
-            .context
+            attend(query, keys_and_values, [queries, keys], heads, &sight, None).context
         };
         let local = of(query.clone(), [&single, &single]);
         let queries = Tokens {
@@ -252,28 +278,56 @@ impl SelfAttention {
         Tensor::cat(vec![local, global], 0).select(0, indices(order, &device))
     }
 
+    /// Scores before the softmax, padded: `[batch, heads, queries, keys]`; padded keys have got the
+    /// score of a masked one. `input` is what the sub-layer with its norm after the residual reads.
+    #[must_use]
+    pub fn scores(&self, input: &Tokens) -> Tensor<4> {
+        let [query, key, _] = self.parts(input.rows.clone());
+        scores([query, key], [&input.spans; 2], self.num_heads)
+    }
+
+    /// How much each token looks at each, padded: `[batch, heads, queries, keys]`. Rows of real tokens
+    /// sum to 1, unless a selection does not renormalise.
+    #[must_use]
+    pub fn probabilities(&self, input: &Tokens, sight: &Sight) -> Tensor<4> {
+        let [query, key, value] = self.parts(input.rows.clone());
+        let (spans, heads) = ([&input.spans; 2], self.num_heads);
+        attend(query, [key, value], spans, heads, sight, None).probabilities
+    }
+
+    /// Queries, keys and values of normalised rows, `[tokens, width]` each.
+    fn parts(&self, rows: Tensor<2>) -> [Tensor<2>; 3] {
+        let [_, width] = rows.dims();
+        let qkv = self.qkv.forward(rows);
+        [0, 1, 2].map(|index| qkv.clone().narrow(1, index * width, width))
+    }
+
     /// The sub-layer for chosen tokens alone; they look at all tokens that `scope` lets them see.
     #[must_use]
     pub(crate) fn sub_layer_at(
         &self,
         input: &Tokens,
         chosen: &Chosen,
-        scope: Scope,
+        sight: Sight,
         norm: &LayerNorm,
         place: Norm,
     ) -> Tokens {
         if chosen.rows.len() == input.spans.tokens() {
-            return self.sub_layer(input.clone(), scope, norm, place);
+            return self.sub_layer(input.clone(), sight, norm, place);
         }
-        let sees_all = match scope {
-            Scope::Whole => true,
-            // Which keys a chosen token may see depends on its place, which it loses below.
-            Scope::Causal => false,
-            Scope::Frames(frames) => frames <= 1 || chosen.is_first_of(&input.spans.frames(frames)),
-        };
+        // Chosen queries lose their place below.
+        let sees_all = !sight.needs_place()
+            && match sight.scope {
+                Scope::Whole => true,
+                // Which keys a chosen token may see depends on its place, which it loses below.
+                Scope::Causal => false,
+                Scope::Frames(frames) => {
+                    frames <= 1 || chosen.is_first_of(&input.spans.frames(frames))
+                }
+            };
         if !sees_all {
             return self
-                .sub_layer(input.clone(), scope, norm, place)
+                .sub_layer(input.clone(), sight, norm, place)
                 .choose(chosen);
         }
         let looked_at = match place {
@@ -293,7 +347,11 @@ impl SelfAttention {
             num_heads: self.num_heads,
             dropout: self.dropout,
         };
-        crossing.sub_layer(input.choose(chosen), &looked_at, norm, place)
+        let sight = Sight {
+            scope: Scope::Whole,
+            ..sight
+        };
+        crossing.sub_layer(input.choose(chosen), &looked_at, sight, norm, place)
     }
 }
 
@@ -331,18 +389,19 @@ impl CrossAttention {
         &self,
         input: Tokens,
         other: &Tokens,
+        sight: Sight,
         norm: &LayerNorm,
         place: Norm,
     ) -> Tokens {
-        self.crossing().sub_layer(input, other, norm, place)
+        self.crossing().sub_layer(input, other, sight, norm, place)
     }
 
     /// How much each token of `input` looks at each of `other`, padded:
     /// `[batch, heads, queries, keys]`. Rows of real tokens sum to 1.
     #[must_use]
-    pub fn probabilities(&self, input: &Tokens, other: &Tokens) -> Tensor<4> {
+    pub fn probabilities(&self, input: &Tokens, other: &Tokens, sight: &Sight) -> Tensor<4> {
         self.crossing()
-            .attend(input.rows.clone(), &input.spans, other, None)
+            .attend(input.rows.clone(), &input.spans, other, sight, None)
             .probabilities
     }
 
@@ -370,17 +429,24 @@ struct Crossing {
 }
 
 impl Crossing {
-    fn sub_layer(self, input: Tokens, other: &Tokens, norm: &LayerNorm, place: Norm) -> Tokens {
+    fn sub_layer(
+        self,
+        input: Tokens,
+        other: &Tokens,
+        sight: Sight,
+        norm: &LayerNorm,
+        place: Norm,
+    ) -> Tokens {
         let device = input.rows.device();
         let dropouts = [(); 2].map(|()| next_site(self.dropout, &device));
         let [dropout, residual_dropout] = dropouts;
         let Tokens { rows, spans } = input;
-        let rows = if is_fused(&device) {
+        let rows = if is_fused_for(&sight, &device) {
             let [tokens, width] = rows.dims();
             let operation = kernels::CrossAttention {
                 spans: spans.clone(),
                 other_spans: other.spans.clone(),
-                form: form(width, self.num_heads, norm, place, dropouts),
+                form: form(width, self.num_heads, norm, place, dropouts, sight),
             };
             let [gain, bias] = norm.operands();
             let [query, kv, out] = [self.query, self.kv, self.out]
@@ -393,7 +459,7 @@ impl Crossing {
             kernels::apply(operation, inputs, [tokens, width])
         } else {
             place.residual(rows, norm, |rows| {
-                let attended = self.attend(rows, &spans, other, dropout.as_ref());
+                let attended = self.attend(rows, &spans, other, &sight, dropout.as_ref());
                 let (weight, bias) = self.out;
                 let mixed = linear(attended.context, weight, Some(bias));
                 drop_rows(residual_dropout.as_ref(), mixed)
@@ -407,6 +473,7 @@ impl Crossing {
         rows: Tensor<2>,
         spans: &Spans,
         other: &Tokens,
+        sight: &Sight,
         dropout: Option<&Dropout>,
     ) -> Attended {
         let [_, width] = rows.dims();
@@ -418,7 +485,7 @@ impl Crossing {
             [part(0), part(1)],
             [spans, &other.spans],
             self.num_heads,
-            Scope::Whole,
+            sight,
             dropout,
         )
     }

@@ -2,11 +2,13 @@
 //! sub-layer, each with its residual and its LayerNorm. Both towers are stacks of it.
 
 use burn::module::Module;
+use burn::tensor::{Device, Tensor};
 
 use crate::attention::{Scope, SelfAttention};
 use crate::config::Activation;
 use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm};
+use crate::select::{Looks, Selector, Sight};
 use crate::tokens::{Chosen, Tokens};
 
 /// Sizes and switches of a [`Block`].
@@ -70,44 +72,89 @@ impl Block {
         (0..count).map(|_| Self::new(init, config)).collect()
     }
 
-    /// The sequences after one more block, in which a token sees what `scope` says.
+    /// The sequences after one more block, in which a token sees what `sight` says.
     #[must_use]
-    pub fn forward(&self, input: Tokens, scope: Scope) -> Tokens {
+    pub fn forward(&self, input: Tokens, sight: impl Into<Sight>) -> Tokens {
         let norm = &self.attention_norm;
-        let hidden = self.attention.sub_layer(input, scope, norm, self.place);
+        let sight = sight.into();
+        let hidden = self.attention.sub_layer(input, sight, norm, self.place);
         self.mlp.sub_layer(hidden, &self.mlp_norm, self.place)
     }
 
     /// As [`Self::forward`], of chosen tokens alone.
     #[must_use]
-    pub fn forward_at(&self, input: &Tokens, chosen: &Chosen, scope: Scope) -> Tokens {
+    pub fn forward_at(&self, input: &Tokens, chosen: &Chosen, sight: impl Into<Sight>) -> Tokens {
         let (norm, place) = (&self.attention_norm, self.place);
         let hidden = self
             .attention
-            .sub_layer_at(input, chosen, scope, norm, place);
+            .sub_layer_at(input, chosen, sight.into(), norm, place);
         self.mlp.sub_layer(hidden, &self.mlp_norm, self.place)
     }
 }
 
+/// What the tokens of a stack see, layer by layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sights<'a> {
+    /// Which keys are there for a query.
+    pub(crate) scope: Scope,
+    /// Which of them a layer keeps, what looks at what, and the gates of the stack where they are
+    /// learned.
+    pub(crate) select: Option<(&'a Selector, &'a Looks, Option<&'a Tensor<2>>)>,
+}
+
+impl From<Scope> for Sights<'_> {
+    fn from(scope: Scope) -> Self {
+        Self {
+            scope,
+            select: None,
+        }
+    }
+}
+
+impl Sights<'_> {
+    /// Of one layer.
+    pub(crate) fn of(&self, layer: usize, device: &Device) -> Sight {
+        let select = self.select.as_ref();
+        Sight {
+            scope: self.scope,
+            select: select
+                .and_then(|(selector, looks, gates)| selector.at(layer, looks, *gates, device)),
+        }
+    }
+}
+
 /// Chosen tokens after a stack of blocks, without computing what the last one gives for the others.
-pub(crate) fn run(blocks: &[Block], input: Tokens, chosen: &Chosen, scope: Scope) -> Tokens {
+pub(crate) fn run<'a>(
+    blocks: &[Block],
+    input: Tokens,
+    chosen: &Chosen,
+    sights: impl Into<Sights<'a>>,
+) -> Tokens {
+    let (sights, device) = (sights.into(), input.rows.device());
     let Some((last, blocks)) = blocks.split_last() else {
         return input.choose(chosen);
     };
-    let hidden = blocks
-        .iter()
-        .fold(input, |hidden, block| block.forward(hidden, scope));
-    last.forward_at(&hidden, chosen, scope)
+    let mut hidden = input;
+    for (layer, block) in blocks.iter().enumerate() {
+        hidden = block.forward(hidden, sights.of(layer, &device));
+    }
+    last.forward_at(&hidden, chosen, sights.of(blocks.len(), &device))
 }
 
 /// All tokens before the first block and after each one: one more than there are blocks.
-pub(crate) fn run_all(blocks: &[Block], input: Tokens, scope: Scope) -> Vec<Tokens> {
+pub(crate) fn run_all<'a>(
+    blocks: &[Block],
+    input: Tokens,
+    sights: impl Into<Sights<'a>>,
+) -> Vec<Tokens> {
+    let (sights, device) = (sights.into(), input.rows.device());
     let mut all = vec![input];
-    for block in blocks {
+    for (layer, block) in blocks.iter().enumerate() {
+        let sight = sights.of(layer, &device);
         all.extend(
             all.last()
                 .cloned()
-                .map(|hidden| block.forward(hidden, scope)),
+                .map(|hidden| block.forward(hidden, sight)),
         );
     }
     all

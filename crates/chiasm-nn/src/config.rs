@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::select::SelectConfig;
+
 /// Element-wise activation of a feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "snake_case")]
@@ -172,10 +174,24 @@ impl VisionConfig {
     }
 }
 
-/// The fusion encoder: one stack a modality, joined by co-attention.
+/// How the fusion encoder is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FusionKind {
+    /// A stack of layers for the text and one for the image, joined by co-attention (METER, SCL).
+    #[default]
+    TwoStreams,
+    /// One stack over words and image in one sequence (BERT with regions: ROSITA, TBKIN). The towers
+    /// have its width, and the summary of a pair is that of its text.
+    OneStream,
+}
+
+/// The fusion encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FusionConfig {
+    /// How it is built. Default: `two_streams`.
+    pub kind: FusionKind,
     /// Width of the fused tokens of both modalities. Default: 768.
     pub hidden_size: usize,
     /// Layers of each stack. Default: 6.
@@ -196,6 +212,7 @@ pub struct FusionConfig {
 impl Default for FusionConfig {
     fn default() -> Self {
         Self {
+            kind: FusionKind::default(),
             hidden_size: 768,
             layers: 6,
             num_heads: 12,
@@ -243,6 +260,9 @@ pub struct ModelConfig {
     pub projection_size: usize,
     /// Contrastive temperature at the start; learned from there. Default: 0.07.
     pub temperature: f64,
+    /// Attention that keeps only what passes a threshold. Without: all of it is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub select: Option<SelectConfig>,
     /// Standard deviation of initial weights. 0.02 is BERT's and suits widths near 768; narrow
     /// models start faster near `1 / sqrt(width)`. Default: 0.02.
     pub init_std: f64,
@@ -257,6 +277,7 @@ impl Default for ModelConfig {
             heads: HeadsConfig::default(),
             projection_size: 512,
             temperature: 0.07,
+            select: None,
             init_std: 0.02,
         }
     }

@@ -1,16 +1,21 @@
-//! The fusion encoder: text and image layers side by side, each attending to itself and then to
-//! the other (`specs/scl.md` section 1.6).
+//! The fusion encoder, of one of two kinds.
 //!
-//! Both streams are updated **in parallel**: layer `l` of either stream reads the outputs of
-//! layer `l - 1` of both.
+//! **Two streams**: text and image layers side by side, each attending to itself and then to the other
+//! (`specs/scl.md` section 1.6). Both are updated in parallel: layer `l` of either stream reads the
+//! outputs of layer `l - 1` of both. **One stream**: words and what is to be seen are one sequence, words
+//! first, that attends to itself (`specs/tbkin.md` section 1).
 
-use burn::module::Module;
-use burn::tensor::Tensor;
+use std::sync::Arc;
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
 
 use crate::attention::{CrossAttention, Scope, SelfAttention};
-use crate::config::{Activation, FusionConfig};
+use crate::block::{self, Block, BlockConfig, Sights};
+use crate::config::{Activation, FusionConfig, FusionKind};
 use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm};
+use crate::select::{Looks, SelectConfig, Selector, Sight, StackName};
 use crate::tokens::{Chosen, Tokens};
 
 /// Self-attention, cross-attention, feed-forward; each with residual and LayerNorm after it.
@@ -49,39 +54,57 @@ impl FusionLayer {
         }
     }
 
-    /// The new stream: `input` after attending to itself and to `other`.
+    /// The new stream: `input` after attending to itself and to `other`, of which it sees what
+    /// `sights` say, in this order.
     #[must_use]
-    pub fn forward(&self, input: Tokens, other: &Tokens) -> Tokens {
-        let hidden = self.attend(input);
+    pub fn forward(&self, input: Tokens, other: &Tokens, sights: [Sight; 2]) -> Tokens {
+        let [own, cross] = sights;
+        let hidden = self.attend(input, own);
+        let norm = &self.cross_norm;
         let hidden = self
             .cross
-            .sub_layer(hidden, other, &self.cross_norm, Norm::After);
+            .sub_layer(hidden, other, cross, norm, Norm::After);
         self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::After)
     }
 
     /// As [`Self::forward`], of chosen tokens of the stream alone.
     #[must_use]
-    pub fn forward_at(&self, input: &Tokens, other: &Tokens, chosen: &Chosen) -> Tokens {
+    pub(crate) fn forward_at(
+        &self,
+        input: &Tokens,
+        other: &Tokens,
+        chosen: &Chosen,
+        sights: [Sight; 2],
+    ) -> Tokens {
+        let [own, cross] = sights;
+        if cross.needs_place() && chosen.rows.len() < input.spans.tokens() {
+            return self
+                .forward(input.clone(), other, [own, cross])
+                .choose(chosen);
+        }
         let norm = &self.attention_norm;
         let hidden = self
             .attention
-            .sub_layer_at(input, chosen, Scope::Whole, norm, Norm::After);
+            .sub_layer_at(input, chosen, own, norm, Norm::After);
+        let norm = &self.cross_norm;
         let hidden = self
             .cross
-            .sub_layer(hidden, other, &self.cross_norm, Norm::After);
+            .sub_layer(hidden, other, cross, norm, Norm::After);
         self.mlp.sub_layer(hidden, &self.mlp_norm, Norm::After)
     }
 
     /// How much each token of the stream looks at each of the other one in [`Self::forward`],
     /// padded: `[batch, heads, own, other]`.
     #[must_use]
-    pub fn probabilities(&self, input: Tokens, other: &Tokens) -> Tensor<4> {
-        self.cross.probabilities(&self.attend(input), other)
+    pub fn probabilities(&self, input: Tokens, other: &Tokens, sights: [Sight; 2]) -> Tensor<4> {
+        let [own, cross] = sights;
+        self.cross
+            .probabilities(&self.attend(input, own), other, &cross)
     }
 
-    fn attend(&self, input: Tokens) -> Tokens {
+    fn attend(&self, input: Tokens, sight: Sight) -> Tokens {
         self.attention
-            .sub_layer(input, Scope::Whole, &self.attention_norm, Norm::After)
+            .sub_layer(input, sight, &self.attention_norm, Norm::After)
     }
 }
 
@@ -90,9 +113,9 @@ impl FusionLayer {
 pub struct Fused {
     /// Words.
     pub text: Tokens,
-    /// Class tokens of all frames, then patches.
+    /// Class tokens of all frames, then patches; or regions, which have no class token.
     pub image: Tokens,
-    /// Frames of a clip; 1 for pictures.
+    /// Class tokens in front of an image: frames of a clip, 1 for pictures, 0 for regions.
     pub frames: usize,
 }
 
@@ -103,62 +126,111 @@ impl Fused {
         self.text.first()
     }
 
-    /// Global meaning of each frame: its class token, `[batch, frames, width]`.
+    /// Global meaning of each frame: its class token, `[batch, frames, width]`; of regions, their mean.
     #[must_use]
     pub fn frame_globals(&self) -> Tensor<3> {
-        self.image.leading(self.frames)
+        match self.frames {
+            0 => self.image_global().unsqueeze_dim(1),
+            frames => self.image.leading(frames),
+        }
     }
 
-    /// Global meaning of the image: its class token, the mean over all frames of a clip,
-    /// `[batch, width]`.
+    /// Global meaning of the image: its class token, the mean over all frames of a clip or over all
+    /// regions, `[batch, width]`.
     #[must_use]
     pub fn image_global(&self) -> Tensor<2> {
         summary(&self.image, self.frames)
     }
 }
 
-/// Mean over the class tokens of all frames, which come first in each sequence, `[batch, width]`.
+/// Mean over the class tokens of all frames, which come first in each sequence, `[batch, width]`; over
+/// all tokens of an image without class tokens.
 pub(crate) fn summary(images: &Tokens, frames: usize) -> Tensor<2> {
     match frames {
+        0 => images.mean(),
         1 => images.first(),
         frames => images.leading(frames).mean_dim(1).squeeze_dim::<2>(1),
     }
 }
 
-/// The two stacks.
+/// The layers of either kind; those of the other kind are not there.
 #[derive(Module, Debug)]
 pub struct FusionEncoder {
     /// Layers of the text stream.
     pub text_layers: Vec<FusionLayer>,
     /// Layers of the image stream; weights are not shared with the text's.
     pub image_layers: Vec<FusionLayer>,
+    /// Layers of the one stream of both.
+    pub joint_layers: Vec<Block>,
+    /// Thresholds of learned selection, as logarithms of multiples of the mean, `[layers, heads]`.
+    pub gates: Option<Param<Tensor<2>>>,
+    #[module(skip)]
+    selector: Selector,
 }
 
 impl FusionEncoder {
-    /// Builds both stacks with fresh weights.
+    /// Builds the encoder with fresh weights; `select` says what attention keeps.
     #[must_use]
-    pub fn new(init: &Init, config: &FusionConfig) -> Self {
-        let stack = || {
-            (0..config.layers)
+    pub fn new(init: &Init, config: &FusionConfig, select: Option<&SelectConfig>) -> Self {
+        let sizes = [config.layers, config.num_heads];
+        let selector = Selector::new(select, StackName::Fusion, sizes);
+        let stack = |kind| {
+            let layers = if config.kind == kind {
+                config.layers
+            } else {
+                0
+            };
+            (0..layers)
                 .map(|_| FusionLayer::new(init, config))
                 .collect()
         };
+        let joint = match config.kind {
+            FusionKind::TwoStreams => 0,
+            FusionKind::OneStream => config.layers,
+        };
+        let block = BlockConfig {
+            width: config.hidden_size,
+            heads: config.num_heads,
+            intermediate: config.intermediate_size,
+            activation: Activation::Gelu,
+            eps: config.layer_norm_eps,
+            dropout: config.dropout,
+            place: Norm::After,
+        };
+        let gates = select.filter(|_| selector.learns()).map(|config| {
+            let threshold = config.value.max(1e-6).ln() as f32;
+            init.constant(sizes, threshold)
+        });
         Self {
-            text_layers: stack(),
-            image_layers: stack(),
+            text_layers: stack(FusionKind::TwoStreams),
+            image_layers: stack(FusionKind::TwoStreams),
+            joint_layers: Block::stack(init, joint, &block),
+            gates,
+            selector,
         }
     }
 
-    /// Runs both stacks on texts and images of the same batch.
+    /// Runs the encoder on texts and images of the same batch.
     #[must_use]
     pub fn forward(&self, input: Fused) -> Fused {
-        self.layers().fold(input, update)
+        let all = |tokens: &Tokens| Chosen::whole(&tokens.spans, |_| true);
+        let (text, image) = (all(&input.text), all(&input.image));
+        self.forward_at(input, &text, &image)
     }
 
     /// Some tokens of both streams as [`Self::forward`] gives them, without computing what the last
     /// layers give for the others.
     #[must_use]
     pub fn forward_at(&self, input: Fused, text: &Chosen, image: &Chosen) -> Fused {
+        let gates = self.gates();
+        if !self.joint_layers.is_empty() {
+            let joint = Joint::of(&input);
+            let chosen = joint.chosen(text, image);
+            let looks = joint.looks();
+            let sights = self.sights(&looks, gates.as_ref());
+            let hidden = block::run(&self.joint_layers, joint.tokens.clone(), &chosen, sights);
+            return joint.apart(&hidden, text, image, input.frames);
+        }
         let mut layers: Vec<_> = self.layers().collect();
         let Some((last_text, last_image)) = layers.pop() else {
             return Fused {
@@ -167,10 +239,15 @@ impl FusionEncoder {
                 ..input
             };
         };
-        let current = layers.into_iter().fold(input, update);
+        let device = input.text.rows.device();
+        let mut current = input;
+        for (layer, pair) in layers.iter().enumerate() {
+            current = self.update(current, *pair, layer, gates.as_ref());
+        }
+        let [text_sights, image_sights] = self.pair_sights(layers.len(), gates.as_ref(), &device);
         Fused {
-            text: last_text.forward_at(&current.text, &current.image, text),
-            image: last_image.forward_at(&current.image, &current.text, image),
+            text: last_text.forward_at(&current.text, &current.image, text, text_sights),
+            image: last_image.forward_at(&current.image, &current.text, image, image_sights),
             frames: current.frames,
         }
     }
@@ -178,35 +255,184 @@ impl FusionEncoder {
     /// As [`Self::forward`], returning what every layer gave, the last one last.
     #[must_use]
     pub fn forward_all(&self, input: Fused) -> Vec<Fused> {
-        self.layers()
-            .scan(input, |current, pair| {
-                *current = update(current.clone(), pair);
-                Some(current.clone())
-            })
-            .collect()
+        let gates = self.gates();
+        if !self.joint_layers.is_empty() {
+            let joint = Joint::of(&input);
+            let all = |tokens: &Tokens| Chosen::whole(&tokens.spans, |_| true);
+            let (text, image) = (all(&input.text), all(&input.image));
+            let looks = joint.looks();
+            let sights = self.sights(&looks, gates.as_ref());
+            let hidden = block::run_all(&self.joint_layers, joint.tokens.clone(), sights);
+            let after = hidden.iter().skip(1);
+            return after
+                .map(|hidden| joint.apart(hidden, &text, &image, input.frames))
+                .collect();
+        }
+        let mut all = Vec::new();
+        let mut current = input;
+        for (layer, pair) in self.layers().enumerate() {
+            current = self.update(current, pair, layer, gates.as_ref());
+            all.push(current.clone());
+        }
+        all
     }
 
     /// How much each token of every text looks at each of its image in the last layer, padded:
-    /// `[batch, heads, text tokens, image tokens]`; `None` without layers.
+    /// `[batch, heads, text tokens, image tokens]`; `None` without layers. In one stream, rows are what
+    /// is left of their words' attention to the image: they sum to less than 1.
     #[must_use]
     pub fn cross_attention(&self, input: Fused) -> Option<Tensor<4>> {
+        let gates = self.gates();
+        let device = input.text.rows.device();
+        if let Some((last, layers)) = self.joint_layers.split_last() {
+            let joint = Joint::of(&input);
+            let looks = joint.looks();
+            let sights = self.sights(&looks, gates.as_ref());
+            let hidden = block::run_all(layers, joint.tokens.clone(), sights);
+            let sight = sights.of(layers.len(), &device);
+            let all = last.attention.probabilities(hidden.last()?, &sight);
+            return Some(joint.words_to_image(&all));
+        }
         let mut layers: Vec<_> = self.layers().collect();
         let (last_text, _) = layers.pop()?;
-        let current = layers.into_iter().fold(input, update);
-        Some(last_text.probabilities(current.text, &current.image))
+        let mut current = input;
+        for (layer, pair) in layers.iter().enumerate() {
+            current = self.update(current, *pair, layer, gates.as_ref());
+        }
+        let [sights, _] = self.pair_sights(layers.len(), gates.as_ref(), &device);
+        Some(last_text.probabilities(current.text, &current.image, sights))
     }
 
     fn layers(&self) -> impl Iterator<Item = (&FusionLayer, &FusionLayer)> {
         self.text_layers.iter().zip(&self.image_layers)
     }
+
+    fn gates(&self) -> Option<Tensor<2>> {
+        self.gates.as_ref().map(Param::val)
+    }
+
+    /// What the layers of the one stream see.
+    fn sights<'a>(&'a self, looks: &'a Looks, gates: Option<&'a Tensor<2>>) -> Sights<'a> {
+        Sights {
+            scope: Scope::Whole,
+            select: Some((&self.selector, looks, gates)),
+        }
+    }
+
+    /// What a pair of layers sees: the text's of itself and of the image, the image's likewise.
+    fn pair_sights(
+        &self,
+        layer: usize,
+        gates: Option<&Tensor<2>>,
+        device: &Device,
+    ) -> [[Sight; 2]; 2] {
+        let of = |looks| Sight {
+            scope: Scope::Whole,
+            select: self.selector.at(layer, &looks, gates, device),
+        };
+        [
+            [of(Looks::Text), of(Looks::TextToImage)],
+            [of(Looks::Image), of(Looks::ImageToText)],
+        ]
+    }
+
+    /// One (text, image) pair of layers, both reading the same `current`.
+    fn update(
+        &self,
+        current: Fused,
+        (text, image): (&FusionLayer, &FusionLayer),
+        layer: usize,
+        gates: Option<&Tensor<2>>,
+    ) -> Fused {
+        let device = current.text.rows.device();
+        let [text_sights, image_sights] = self.pair_sights(layer, gates, &device);
+        let new_text = text.forward(current.text.clone(), &current.image, text_sights);
+        Fused {
+            image: image.forward(current.image, &current.text, image_sights),
+            text: new_text,
+            frames: current.frames,
+        }
+    }
 }
 
-/// One (text, image) pair of layers, both reading the same `current`.
-fn update(current: Fused, (text, image): (&FusionLayer, &FusionLayer)) -> Fused {
-    let new_text = text.forward(current.text.clone(), &current.image);
-    Fused {
-        image: image.forward(current.image, &current.text),
-        text: new_text,
-        frames: current.frames,
+/// Words and image of every pair as one sequence, words first.
+struct Joint {
+    tokens: Tokens,
+    /// Words of each sequence.
+    words: Arc<[usize]>,
+}
+
+impl Joint {
+    fn of(input: &Fused) -> Self {
+        Self {
+            tokens: input.text.followed_by(&input.image),
+            words: input.text.spans.lengths().collect(),
+        }
+    }
+
+    fn looks(&self) -> Looks {
+        Looks::Joint(Arc::clone(&self.words))
+    }
+
+    /// Chosen tokens of both as tokens of the sequences, each sequence's in its order.
+    fn chosen(&self, text: &Chosen, image: &Chosen) -> Chosen {
+        let mut rows = Vec::with_capacity(text.rows.len() + image.rows.len());
+        let (mut texts, mut images) = (text.rows.as_slice(), image.rows.as_slice());
+        // Where the sequence, its words and its image begin.
+        let [mut start, mut word, mut patch] = [0; 3];
+        for (words, len) in self.words.iter().zip(self.tokens.spans.lengths()) {
+            let mut take = |rows_of: &mut &[usize], first: &mut usize, count: usize, at: usize| {
+                let end = *first + count;
+                let here = rows_of.partition_point(|row| *row < end);
+                let (own, rest) = rows_of.split_at(here);
+                rows.extend(own.iter().map(|row| row - *first + at));
+                (*rows_of, *first) = (rest, end);
+            };
+            take(&mut texts, &mut word, *words, start);
+            take(&mut images, &mut patch, len - words, start + words);
+            start += len;
+        }
+        Chosen::new(&self.tokens.spans, rows)
+    }
+
+    /// The chosen tokens of the sequences as those of both.
+    fn apart(&self, hidden: &Tokens, text: &Chosen, image: &Chosen, frames: usize) -> Fused {
+        let mut rows = [Vec::new(), Vec::new()];
+        let mut start = 0;
+        for (words, patches) in text.spans.lengths().zip(image.spans.lengths()) {
+            rows[0].extend(start..start + words);
+            rows[1].extend(start + words..start + words + patches);
+            start += words + patches;
+        }
+        let part = |rows: &[usize], chosen: &Chosen| Tokens {
+            rows: hidden.token_rows(rows),
+            spans: chosen.spans.clone(),
+        };
+        Fused {
+            text: part(&rows[0], text),
+            image: part(&rows[1], image),
+            frames,
+        }
+    }
+
+    /// Of padded attention within the sequences that of words to the image, padded anew.
+    fn words_to_image(&self, all: &Tensor<4>) -> Tensor<4> {
+        let [batch, heads, longest, _] = all.dims();
+        let images: Vec<usize> = (self.words.iter().zip(self.tokens.spans.lengths()))
+            .map(|(words, len)| len - words)
+            .collect();
+        let most_words = self.words.iter().copied().max().unwrap_or(0);
+        let most = images.iter().copied().max().unwrap_or(0);
+        let device = all.device();
+        let parts = (0..batch).map(|pair| {
+            let (words, len) = (self.words[pair], images[pair]);
+            let part = all
+                .clone()
+                .slice([pair..pair + 1, 0..heads, 0..words, words..words + len]);
+            let whole = Tensor::zeros([1, heads, most_words, most], &device);
+            whole.slice_assign([0..1, 0..heads, 0..words, 0..len], part)
+        });
+        debug_assert!(longest >= most_words);
+        Tensor::cat(parts.collect(), 0)
     }
 }

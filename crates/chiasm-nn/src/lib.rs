@@ -18,6 +18,7 @@ pub mod model;
 pub mod names;
 pub mod parameters;
 pub mod published;
+pub mod select;
 pub mod spans;
 pub mod text;
 pub mod tokens;
@@ -25,7 +26,9 @@ pub mod vision;
 pub mod weights;
 
 pub use attention::Scope;
-pub use config::{Activation, FusionConfig, HeadsConfig, ModelConfig, TextConfig, VisionConfig};
+pub use config::{
+    Activation, FusionConfig, FusionKind, HeadsConfig, ModelConfig, TextConfig, VisionConfig,
+};
 pub use fusion::Fused;
 pub use model::VisionLanguageModel;
 pub use spans::Spans;

@@ -63,7 +63,7 @@ impl VisionLanguageModel {
             text_transform: Linear::new(init, config.text.hidden_size, width),
             image_transform: Linear::new(init, config.vision.hidden_size, width),
             token_types: Embedding::new(init, config.fusion.type_rows, width),
-            fusion: FusionEncoder::new(init, &config.fusion),
+            fusion: FusionEncoder::new(init, &config.fusion, config.select.as_ref()),
             text_pooler: Pooler::new(init, width),
             image_pooler: Pooler::new(init, width),
             text_projection: Projection::new(init, width, config.projection_size),

@@ -14,12 +14,13 @@ use chiasm_nn::criterion::contrast;
 use chiasm_nn::fusion::FusionEncoder;
 use chiasm_nn::heads::{MlmHead, Projection};
 use chiasm_nn::layers::Init;
+use chiasm_nn::select::{BlockName, FallbackName, RowsName, RuleName, SelectConfig};
 use chiasm_nn::text::{TextEncoder, TextInput};
 use chiasm_nn::tokens::Chosen;
 use chiasm_nn::vision::VisionEncoder;
 use chiasm_nn::weights::take_gradients;
 use chiasm_nn::{
-    Activation, Fused, FusionConfig, Spans, TextConfig, Tokens, VisionConfig, dropout,
+    Activation, Fused, FusionConfig, FusionKind, Spans, TextConfig, Tokens, VisionConfig, dropout,
 };
 use proptest::prelude::*;
 
@@ -238,7 +239,18 @@ fn check_vision(sizes: &Sizes, activation: Activation, lengths: &[usize]) {
 }
 
 fn check_fusion(sizes: &Sizes, text: &[usize], image: &[usize]) {
+    check_fusion_of(FusionKind::TwoStreams, sizes, text, image, None);
+}
+
+fn check_fusion_of(
+    kind: FusionKind,
+    sizes: &Sizes,
+    text: &[usize],
+    image: &[usize],
+    select: Option<&SelectConfig>,
+) {
     let config = FusionConfig {
+        kind,
         hidden_size: sizes.width(),
         layers: 2,
         num_heads: sizes.heads,
@@ -246,7 +258,7 @@ fn check_fusion(sizes: &Sizes, text: &[usize], image: &[usize]) {
         dropout: sizes.dropout,
         ..FusionConfig::default()
     };
-    let encoder = FusionEncoder::new(&Init::new(3, 0.2, &device()), &config);
+    let encoder = FusionEncoder::new(&Init::new(3, 0.2, &device()), &config, select);
     let text = tokens(text, sizes.width(), 4);
     let image = tokens(image, sizes.width(), 5);
     let inputs = [text.rows.clone(), image.rows.clone()];
@@ -316,6 +328,40 @@ proptest! {
     ) {
         let (text, image): (Vec<_>, Vec<_>) = lengths.into_iter().unzip();
         check_fusion(&sizes, &text, &image);
+    }
+
+    #[test]
+    fn random_selections(
+        sizes in sizes(),
+        one_stream: bool,
+        rule in prop::sample::select(&RuleName::ALL[..]),
+        renorm: bool,
+        dense: bool,
+        protect_self: bool,
+        protect_cls: bool,
+        cls_only: bool,
+        blocks in prop::sample::subsequence(&BlockName::ALL[..], 1..4),
+        lengths in prop::collection::vec((1..9usize, 0..9usize), 1..4),
+    ) {
+        let select = SelectConfig {
+            rule,
+            value: match rule {
+                RuleName::Topk => 2.0,
+                RuleName::ScoreAbs | RuleName::ScoreMean => 0.1,
+                RuleName::ProbRelMean | RuleName::Learned => 0.8,
+                _ => 0.3,
+            },
+            renorm,
+            fallback: if dense { FallbackName::Dense } else { FallbackName::Argmax },
+            protect_self,
+            protect_cls,
+            blocks,
+            rows: if cls_only { RowsName::ClsOnly } else { RowsName::All },
+            ..SelectConfig::default()
+        };
+        let kind = if one_stream { FusionKind::OneStream } else { FusionKind::TwoStreams };
+        let (text, image): (Vec<_>, Vec<_>) = lengths.into_iter().unzip();
+        check_fusion_of(kind, &sizes, &text, &image, Some(&select));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
 use chiasm_nn::weights::{load_state_dict, replace_value, state_dict};
 use chiasm_nn::{
-    FusionConfig, HeadsConfig, ModelConfig, Spans, TextConfig, Tokens, VisionConfig,
+    FusionConfig, HeadsConfig, ModelConfig, Scope, Spans, TextConfig, Tokens, VisionConfig,
     VisionLanguageModel,
 };
 
@@ -180,11 +180,12 @@ fn both_streams_are_updated_in_parallel() {
     let image = model.encode_images(pixels(|_| 0.0, &device));
     let start = model.typed(&tokens, &image, 1, 0);
     let first = &model.fusion.image_layers[0];
-    let expected = first.forward(start.image.clone(), &start.text);
+    let whole = || [(); 2].map(|()| Scope::Whole.into());
+    let expected = first.forward(start.image.clone(), &start.text, whole());
     let layers = model.fuse_all(&tokens, &image, 1);
     assert_eq!(values(layers[0].image.rows.clone()), values(expected.rows));
     // A10: attention is a distribution over the other stream, and padding gets none of it.
-    let probabilities = first.probabilities(start.image, &start.text);
+    let probabilities = first.probabilities(start.image, &start.text, whole());
     let [batch, heads, own, other] = probabilities.dims();
     let rows = values(probabilities);
     assert_eq!(rows.len(), batch * heads * own * other);

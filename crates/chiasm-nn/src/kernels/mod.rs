@@ -20,7 +20,9 @@ mod rows;
 mod testing;
 
 pub use attention::Scope;
-pub(crate) use attention::{AttentionForm, CrossAttention, SelfAttention};
+pub(crate) use attention::{
+    AttentionForm, Blocks, CrossAttention, Fallback, Keep, Place, Rule, SelfAttention, Side,
+};
 pub(crate) use bridge::{apply, edit};
 pub(crate) use dropout::Dropout;
 pub(crate) use embed::Embed;

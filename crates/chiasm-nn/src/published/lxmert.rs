@@ -82,8 +82,13 @@ impl CrossLayer {
     ) -> Fused {
         let look = |stream: &Tokens, other: &Tokens| {
             let norm = &self.cross_norm;
-            self.cross
-                .sub_layer(stream.clone(), other, norm, Norm::After)
+            self.cross.sub_layer(
+                stream.clone(),
+                other,
+                Scope::Whole.into(),
+                norm,
+                Norm::After,
+            )
         };
         // Both look at what the other one was before.
         Fused {

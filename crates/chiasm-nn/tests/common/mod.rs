@@ -68,6 +68,7 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
             layer_norm_eps: 1e-12,
             dropout: 0.0,
             type_rows: rows("token_type_embeddings.weight"),
+            ..FusionConfig::default()
         },
         heads: HeadsConfig {
             classes: rows(&format!("{classifier}3.bias")),
@@ -77,6 +78,7 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
         projection_size: rows("language_proj.3.weight"),
         temperature: 0.07,
         init_std: 0.02,
+        ..ModelConfig::default()
     }
 }
 

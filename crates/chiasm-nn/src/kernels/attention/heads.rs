@@ -13,7 +13,9 @@ use super::super::dropout::Dropout;
 use super::super::gemm::{View, ViewMut, multiply_serial};
 use super::super::math::{exp, max, scale, simd, sum};
 use super::super::rows::{BLOCK, room, zeros};
+use super::keep::{Keep, Place};
 use super::projected::{Projected, Role};
+use crate::select::{Meter, Site};
 use crate::spans::Spans;
 
 /// Queries whose scores a task holds at a time: with a thousand keys they still fit into a core's
@@ -35,6 +37,10 @@ pub(super) struct Heads<'a> {
     pub(super) dropout: Option<Dropout>,
     /// What a query sees of the keys of its sequence.
     pub(super) scope: Scope,
+    /// Which of them it keeps; all of them without.
+    pub(super) keep: Option<&'a Keep>,
+    /// Who counts what is kept, and where this is.
+    pub(super) meter: Option<(&'a Meter, Site)>,
 }
 
 /// What a token of a sequence that attends to itself sees of it.
@@ -72,6 +78,14 @@ impl Scope {
             _ => cut(0..queries, 0..keys).collect(),
         }
     }
+
+    /// How many of the row's keys the query sees: with [`Self::Causal`] none that comes after it.
+    fn seen(self, query: usize, keys: usize) -> usize {
+        match self {
+            Self::Causal => keys.min(query + 1),
+            _ => keys,
+        }
+    }
 }
 
 /// What attention leaves for its backward pass.
@@ -83,11 +97,54 @@ pub(super) struct Attended {
     pub(super) logs: Vec<f32>,
 }
 
-/// Some queries of one sequence and the keys that they see, counted in the sequence or in the
-/// packed batch.
+/// Some queries of one sequence and the keys that they see, counted in the sequence.
 pub(super) struct Piece {
     pub(super) queries: Range<usize>,
     pub(super) keys: Range<usize>,
+}
+
+/// A piece, and where its sequence is in the packed batch.
+pub(super) struct Placed<'a> {
+    pub(super) piece: &'a Piece,
+    /// Number of the sequence.
+    pub(super) sequence: usize,
+    /// Where its queries and its keys are.
+    pub(super) spans: [Range<usize>; 2],
+}
+
+impl Placed<'_> {
+    /// The piece's queries in the batch.
+    pub(super) fn queries(&self) -> Range<usize> {
+        let start = self.spans[0].start;
+        start + self.piece.queries.start..start + self.piece.queries.end
+    }
+
+    /// The piece's keys in the batch.
+    fn keys(&self) -> Range<usize> {
+        let start = self.spans[1].start;
+        start + self.piece.keys.start..start + self.piece.keys.end
+    }
+
+    /// Where the row of a query is.
+    fn row(&self, query: usize) -> Place {
+        Place {
+            sequence: self.sequence,
+            lens: [self.spans[0].len(), self.spans[1].len()],
+            query,
+            keys: self.piece.keys.clone(),
+        }
+    }
+}
+
+/// Memory of a task.
+#[derive(Default)]
+struct Scratch {
+    /// `[queries, keys]`
+    scores: Vec<f32>,
+    /// `[queries, keys]`, where what is kept is counted.
+    before: Vec<f32>,
+    /// Of one row.
+    row: Vec<f32>,
 }
 
 impl Heads<'_> {
@@ -98,30 +155,36 @@ impl Heads<'_> {
             context: zeros(tokens * self.width),
             logs: vec![0.0; tokens * self.count],
         };
-        let pieces: Vec<Piece> = self.pieces().collect();
-        let lens = || pieces.iter().map(|piece| piece.queries.len());
+        let pieces = self.pieces();
+        let lens = || pieces.iter().map(|(_, piece)| piece.queries.len());
         let contexts = cut(&mut attended.context, lens().map(|len| len * self.width));
         let logs = cut(&mut attended.logs, lens().map(|len| len * self.count));
+        let spans: Vec<_> = self.queries.iter().zip(self.keys.iter()).collect();
         let tasks = pieces.par_iter().zip(contexts).zip(logs);
         tasks.with_min_len(self.sequences_in_task()).for_each_init(
-            Vec::new,
-            |scores, ((piece, context), logs)| {
-                self.forward_piece(projected, piece, context, logs, scores);
+            Scratch::default,
+            |scratch, (((sequence, piece), context), logs)| {
+                let (queries, keys) = spans[*sequence].clone();
+                let placed = Placed {
+                    piece,
+                    sequence: *sequence,
+                    spans: [queries, keys],
+                };
+                self.forward_piece(projected, &placed, context, logs, scratch);
             },
         );
         attended
     }
 
-    /// The work of the forward pass; the queries of the pieces are all queries in their order.
-    fn pieces(&self) -> impl Iterator<Item = Piece> {
-        let spans = self.queries.iter().zip(self.keys.iter());
-        spans.flat_map(|(queries, keys)| {
-            let pieces = self.scope.pieces(queries.len(), keys.len());
-            pieces.into_iter().map(move |piece| Piece {
-                queries: queries.start + piece.queries.start..queries.start + piece.queries.end,
-                keys: keys.start + piece.keys.start..keys.start + piece.keys.end,
-            })
-        })
+    /// The work of the forward pass with the sequence that it is of; the queries of the pieces are all
+    /// queries in their order.
+    fn pieces(&self) -> Vec<(usize, Piece)> {
+        let lens = self.queries.lengths().zip(self.keys.lengths());
+        let of = |(sequence, (queries, keys))| {
+            let pieces = self.scope.pieces(queries, keys).into_iter();
+            pieces.map(move |piece| (sequence, piece))
+        };
+        lens.enumerate().flat_map(of).collect()
     }
 
     /// How many sequences, on average, have as many rows as a task should have.
@@ -134,45 +197,86 @@ impl Heads<'_> {
     fn forward_piece(
         &self,
         projected: &Projected<&[f32]>,
-        piece: &Piece,
+        placed: &Placed,
         context: &mut [f32],
         logs: &mut [f32],
-        scores: &mut Vec<f32>,
+        scratch: &mut Scratch,
     ) {
+        let piece = placed.piece;
         let (queries, keys) = (piece.queries.len(), piece.keys.len());
         if queries == 0 || keys == 0 {
             return;
         }
-        let scores = room(scores, queries * keys);
+        let scores = room(&mut scratch.scores, queries * keys);
         for head in 0..self.count {
             let part = |role, rows: &Range<usize>| {
                 projected.head(role, self.width, rows.clone(), self.columns(head))
             };
-            let query = part(Role::Query, &piece.queries);
-            let key = part(Role::Key, &piece.keys);
+            let query = part(Role::Query, &placed.queries());
+            let key = part(Role::Key, &placed.keys());
             let out = ViewMut::new(scores, queries, keys);
             multiply_serial(out, query, key.t(), self.score_scale(), false);
-            // A sequence that attends to itself: its keys begin where its queries do.
-            self.hide_later(scores, keys, piece.queries.start - piece.keys.start);
+            self.hide_later(scores, keys, piece.queries.start);
+            if self.meter.is_some() {
+                scratch.before.clear();
+                scratch.before.extend_from_slice(scores);
+            }
 
             simd(
                 #[inline(always)]
                 || {
                     let logs = logs.chunks_exact_mut(self.count);
-                    let rows = self.dropout_rows(head, piece.queries.start);
-                    for ((row, logs), number) in scores.chunks_exact_mut(keys).zip(logs).zip(rows) {
-                        logs[head] = softmax(row);
-                        if let Some(dropout) = &self.dropout {
-                            dropout.apply(number, row);
-                        }
+                    let rows = scores.chunks_exact_mut(keys).zip(piece.queries.clone());
+                    for ((row, query), logs) in rows.zip(logs) {
+                        let Some(keep) = self.keep else {
+                            logs[head] = softmax(row);
+                            continue;
+                        };
+                        self.select(keep, head, &placed.row(query), row, &mut scratch.row);
+                        // What is dropped may be less than 0, for the backward pass.
+                        row.iter_mut().for_each(|x| *x = x.max(0.0));
                     }
                 },
             );
+            if let Some((meter, site)) = self.meter {
+                meter.count(site, head, &scratch.before, scores, keys);
+            }
+            if let Some(dropout) = &self.dropout {
+                let numbers = self.dropout_rows(head, placed.queries().start);
+                simd(
+                    #[inline(always)]
+                    || {
+                        for (row, number) in scores.chunks_exact_mut(keys).zip(numbers) {
+                            dropout.apply(number, row);
+                        }
+                    },
+                );
+            }
 
-            let value = part(Role::Value, &piece.keys);
+            let value = part(Role::Value, &placed.keys());
             let out = &mut context[self.columns(head).start..];
             let out = ViewMut::strided(out, queries, self.size(), self.width);
             multiply_serial(out, View::new(scores, queries, keys), value, 1.0, false);
+        }
+    }
+
+    /// Turns a row of scores into the probabilities of the keys that it keeps, see [`Keep::apply`].
+    #[inline(always)]
+    pub(super) fn select(
+        &self,
+        keep: &Keep,
+        head: usize,
+        place: &Place,
+        row: &mut [f32],
+        scratch: &mut Vec<f32>,
+    ) {
+        let seen = self.scope.seen(place.query, row.len());
+        let (row, hidden) = row.split_at_mut(seen);
+        hidden.fill(0.0);
+        if keep.selects(head, place) {
+            keep.apply(row, place, scratch);
+        } else {
+            softmax(row);
         }
     }
 

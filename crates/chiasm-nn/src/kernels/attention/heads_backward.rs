@@ -6,6 +6,7 @@ use super::super::gemm::{View, ViewMut, multiply_serial};
 use super::super::math::{dot, exp, simd};
 use super::super::rows::room;
 use super::heads::{Attended, Heads, Piece, cut};
+use super::keep::Place;
 use super::projected::{Projected, Role};
 use crate::spans::Spans;
 
@@ -15,6 +16,8 @@ const LONG: usize = 128;
 
 /// All that the backward pass of one sequence reads and writes.
 struct Sequence<'a> {
+    /// Its number in the batch.
+    number: usize,
     /// Number of its first query in the batch.
     first: usize,
     queries: usize,
@@ -49,6 +52,8 @@ struct Scratch {
     scores: Vec<f32>,
     /// Dropout's factors of one query, `[keys]`.
     factors: Vec<f32>,
+    /// For selecting one row.
+    row: Vec<f32>,
 }
 
 impl Heads<'_> {
@@ -61,9 +66,11 @@ impl Heads<'_> {
     ) {
         let mut sequences = Vec::with_capacity(self.queries.batch());
         let spans = self.queries.iter().zip(self.keys.iter());
-        for ((queries, keys), projected) in spans.zip(self.sequences_mut(projected)) {
+        let spans = spans.enumerate();
+        for ((number, (queries, keys)), projected) in spans.zip(self.sequences_mut(projected)) {
             let features = queries.start * self.width..queries.end * self.width;
             sequences.push(Sequence {
+                number,
                 first: queries.start,
                 queries: queries.len(),
                 keys: keys.len(),
@@ -216,11 +223,32 @@ impl Heads<'_> {
             #[inline(always)]
             || {
                 for (((i, weights), d), number) in block.zip(weights).zip(scores).zip(numbers) {
-                    let log = sequence.logs[i * self.count + head];
                     let mean = dot(
                         &sequence.gradient[features(i)],
                         &sequence.context[features(i)],
                     );
+                    if let Some(keep) = self.keep {
+                        let place = Place {
+                            sequence: sequence.number,
+                            lens: [sequence.queries, sequence.keys],
+                            query: i,
+                            keys: piece.keys.clone(),
+                        };
+                        self.select(keep, head, &place, weights, &mut scratch.row);
+                        match &self.dropout {
+                            Some(dropout) => dropout.factors(number, factors),
+                            None => factors.fill(1.0),
+                        }
+                        for ((weight, d), factor) in weights.iter_mut().zip(d).zip(&*factors) {
+                            // A dropped key is 0, or less where it took part in the division.
+                            let probability = weight.abs();
+                            let kept = if *weight > 0.0 { *factor } else { 0.0 };
+                            *d = probability * kept.mul_add(*d, -mean);
+                            *weight = probability * kept;
+                        }
+                        continue;
+                    }
+                    let log = sequence.logs[i * self.count + head];
                     if let Some(dropout) = &self.dropout {
                         dropout.factors(number, factors);
                         for ((weight, d), factor) in weights.iter_mut().zip(d).zip(&*factors) {

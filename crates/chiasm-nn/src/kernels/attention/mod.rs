@@ -8,6 +8,7 @@
 mod cross_attention;
 mod heads;
 mod heads_backward;
+mod keep;
 mod map;
 mod projected;
 mod self_attention;
@@ -17,5 +18,6 @@ mod tests;
 
 pub(crate) use cross_attention::CrossAttention;
 pub use heads::Scope;
+pub(crate) use keep::{Blocks, Fallback, Keep, Place, Rule, Side};
 pub(crate) use self_attention::SelfAttention;
 pub(crate) use sublayer::Form as AttentionForm;

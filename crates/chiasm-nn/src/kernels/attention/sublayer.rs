@@ -1,5 +1,7 @@
 //! All of an attention sub-layer but the projection of another sequence's keys and values.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::super::dropout::Dropout;
@@ -7,8 +9,10 @@ use super::super::math::{add, simd};
 use super::super::norm::{Affine, Moments, Norm};
 use super::super::rows::{self, BLOCK, room, zeros};
 use super::heads::{Attended, Heads, Scope};
+use super::keep::Keep;
 use super::map::Map;
 use super::projected::Projected;
+use crate::select::{Meter, Site};
 use crate::spans::Spans;
 
 /// What both kinds of attention sub-layer have in common.
@@ -28,13 +32,17 @@ pub(crate) struct Form {
     pub(crate) residual_dropout: Option<Dropout>,
     /// What a token sees of its sequence; the whole of another one.
     pub(crate) scope: Scope,
+    /// Which of the keys that it sees it keeps; all of them without.
+    pub(crate) keep: Option<Keep>,
+    /// Who counts what is kept, and for which site.
+    pub(crate) meter: Option<(Arc<Meter>, Site)>,
 }
 
 impl Form {
     /// The sub-layer for one call: sequences of queries and of keys; the norm's gain and bias;
     /// weights and bias of the projection and of the output map.
     pub(super) fn sublayer<'a>(
-        &self,
+        &'a self,
         [queries, keys]: [&'a Spans; 2],
         [gain, bias]: [&'a [f32]; 2],
         project: [&'a [f32]; 2],
@@ -49,6 +57,8 @@ impl Form {
                 count: self.heads,
                 dropout: self.dropout,
                 scope: self.scope,
+                keep: self.keep.as_ref(),
+                meter: self.meter.as_ref().map(|(meter, site)| (&**meter, *site)),
             },
             norm: self.norm,
             affine: Affine::new(gain, bias, self.eps),

@@ -25,6 +25,8 @@ fn form(
         dropout,
         residual_dropout,
         scope: Scope::Whole,
+        keep: None,
+        meter: None,
     }
 }
 
