@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
+use chiasm_nn::model::Seen;
 use chiasm_nn::text::TextInput;
 use chiasm_objective::StepInput;
 use chiasm_train::checkpoint::MODEL_FILE;
@@ -76,9 +77,13 @@ pub(crate) fn write(prepared: &Prepared, out: &Path) -> Result<()> {
 fn tensors(input: &StepInput, pad_id: i64) -> Result<Vec<(String, Bytes)>> {
     let len = input.clean.spans.longest();
     // The twin trains on pictures: clips of one frame.
-    let [images, frames, channels, height, width] = input.pixel_values.dims();
-    let pixels = input.pixel_values.clone();
-    let pixels = pixels.reshape([images * frames, channels, height, width]);
+    let Seen::Pixels(pixels) = &input.seen else {
+        return Err("the twin sees pixels alone".into());
+    };
+    let [images, frames, channels, height, width] = pixels.dims();
+    let pixels = pixels
+        .clone()
+        .reshape([images * frames, channels, height, width]);
     let mut found = vec![("pixel_values".to_owned(), floats(&pixels)?)];
     let mut text = |name: &str, text: &TextInput| {
         let batch = text.spans.batch();

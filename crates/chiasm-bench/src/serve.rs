@@ -71,10 +71,9 @@ fn look(model: &VisionLanguageModel, batch: &HostBatch) -> Result<BTreeMap<Strin
     let side = batch.image_size;
     let shape = [batch.samples.len(), 3, side, side];
     let pixels = TensorData::new(batch.pixel_values.clone(), shape);
-    let patches = model
-        .vision
-        .embed_patches(Tensor::from_data(pixels, &Device::flex()));
-    let encoded = model.vision.encode(&patches).rows;
+    let vision = model.vision.as_ref().ok_or("the model sees no pixels")?;
+    let patches = vision.embed_patches(Tensor::from_data(pixels, &Device::flex()));
+    let encoded = vision.encode(&patches).rows;
     let columns = encoded.mean_dim(0).narrow(1, 0, COLUMNS);
     let means = columns.into_data().try_into_vec::<f32>();
     let means = means.map_err(|error| format!("no values: {error:?}"))?;

@@ -517,6 +517,32 @@ pub struct Annotations {
     pub regions: Option<RegionSource>,
 }
 
+impl Annotations {
+    /// What a whole text refers to, as fractions of the picture: left, top, right, bottom of all its
+    /// boxes together. `None` where it is not said, or where only phrases of the text refer to things.
+    pub fn referred(&self, text: usize) -> Option<[f32; 4]> {
+        let mut phrases = self.phrases.iter().filter(|phrase| phrase.text == text);
+        let (first, others) = (phrases.next()?, phrases.count());
+        (others == 0).then(|| first.joint_box()).flatten()
+    }
+}
+
+impl Phrase {
+    /// The smallest box around all of its boxes, as fractions of the picture: left, top, right, bottom.
+    pub fn joint_box(&self) -> Option<[f32; 4]> {
+        let corners = |rect: &Rect| [rect.x1, rect.y1, rect.x2, rect.y2];
+        let join = |a: [f32; 4], b: [f32; 4]| {
+            [
+                a[0].min(b[0]),
+                a[1].min(b[1]),
+                a[2].max(b[2]),
+                a[3].max(b[3]),
+            ]
+        };
+        self.boxes.iter().map(corners).reduce(join)
+    }
+}
+
 /// One picture, clip or set of pictures with all its texts.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -563,6 +589,41 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// A sample for every phrase that has a box, whose only text is the phrase: what finding the
+    /// region of a text is trained and measured on. A sentence that as a whole refers to one thing is
+    /// such a phrase.
+    #[must_use]
+    pub fn referring(&self) -> Self {
+        let of = |sample: &Sample| {
+            let sample = sample.clone();
+            let phrases = sample.annotations.phrases.clone().into_iter().enumerate();
+            let with_box = phrases.filter(|(_, phrase)| phrase.joint_box().is_some());
+            with_box
+                .map(move |(place, phrase)| Sample {
+                    id: match sample.annotations.phrases.len() {
+                        1 => sample.id.clone(),
+                        _ => format!("{}#{}.{place}", sample.id, phrase.text),
+                    },
+                    texts: vec![phrase.phrase.clone()],
+                    group: Some(sample.group().to_owned()),
+                    annotations: Annotations {
+                        phrases: vec![Phrase {
+                            text: 0,
+                            start: Some(0),
+                            ..phrase
+                        }],
+                        ..sample.annotations.clone()
+                    },
+                    ..sample.clone()
+                })
+                .collect::<Vec<_>>()
+        };
+        Self {
+            name: self.name.clone(),
+            samples: self.samples.iter().flat_map(of).collect(),
+        }
+    }
+
     /// Number of pictures.
     pub fn len(&self) -> usize {
         self.samples.len()

@@ -68,7 +68,7 @@ pub use frames::{ClipError, ClipLimits, Frames, SampledFrames, Sampling, Samplin
 pub use loader::{HostBatch, Loader, LoaderConfig, Views, encode_texts, eval_images};
 pub use mix::{Mix, Prefetch};
 pub use readers::{OpenOptions, Opened, open};
-pub use regions::Regions;
+pub use regions::{RegionLimits, RegionRows, Regions};
 pub use resample::Filter;
 pub use targets::Targets;
 pub use thumbnail::thumbnail;

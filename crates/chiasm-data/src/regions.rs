@@ -21,7 +21,7 @@ use chiasm_format::lineidx::{LineIndex, MAX_DIM, MAX_REGIONS, TableError, parse_
 use chiasm_format::numpy::{Npy, Npz, NumpyError};
 use rayon::prelude::*;
 
-use crate::dataset::{ImageSource, Rect, RegionSource, Sample, SharedFile};
+use crate::dataset::{Dataset, ImageSource, Rect, RegionSource, Sample, SharedFile};
 use crate::error::DataError;
 use crate::readers::Opened;
 
@@ -65,6 +65,141 @@ impl Regions {
     pub fn is_empty(&self) -> bool {
         self.boxes.is_empty()
     }
+}
+
+/// Width and height that stand in for those of a picture whose are not known, so that boxes can be
+/// counted in pixels.
+pub const UNKNOWN_SIZE: (u32, u32) = (1000, 1000);
+
+/// What a model takes of regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionLimits {
+    /// Numbers of a feature.
+    pub dim: usize,
+    /// Regions of a picture at most: the first ones are taken.
+    pub most: usize,
+}
+
+/// Regions of a batch in host memory, one picture after another, without padding.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RegionRows {
+    /// Features row by row, `[regions, dim]`.
+    pub features: Vec<f32>,
+    /// Numbers of a feature.
+    pub dim: usize,
+    /// Left, top, right, bottom as fractions of the picture, `[regions]`.
+    pub boxes: Vec<[f32; 4]>,
+    /// Class of each region and how sure the detector was, `[regions]`; sure to the degree 0 where it
+    /// is not said.
+    pub classes: Vec<(u32, f32)>,
+    /// Attribute of each region and how sure the detector was, `[regions]`.
+    pub attributes: Vec<(u32, f32)>,
+    /// Regions of each picture, `[pictures]`.
+    pub counts: Vec<usize>,
+    /// Width and height of each picture in pixels; [`UNKNOWN_SIZE`] where it is not said, `[pictures]`.
+    pub sizes: Vec<(u32, u32)>,
+}
+
+impl RegionRows {
+    /// Regions of some samples of a data set; of `blind` ones nothing is read, and there are none.
+    ///
+    /// # Errors
+    /// A sample without regions, with unreadable ones, or with features of another size than `limits`
+    /// say.
+    pub fn read(
+        dataset: &Dataset,
+        indices: &[usize],
+        limits: RegionLimits,
+        blind: bool,
+    ) -> Result<Self, DataError> {
+        let mut rows = Self {
+            dim: limits.dim,
+            ..Self::default()
+        };
+        if blind {
+            rows.counts = vec![0; indices.len()];
+            rows.sizes = vec![UNKNOWN_SIZE; indices.len()];
+            return Ok(rows);
+        }
+        let read: Vec<Regions> = indices
+            .par_iter()
+            .map(|index| of_sample(dataset.sample(*index)?, limits))
+            .collect::<Result<_, _>>()?;
+        for regions in read {
+            rows.push(&regions, limits.most);
+        }
+        Ok(rows)
+    }
+
+    /// Adds a picture's first regions, `most` of them.
+    pub fn push(&mut self, regions: &Regions, most: usize) {
+        let count = regions.len().min(most);
+        self.features
+            .extend(regions.features.iter().take(count * regions.dim));
+        let corners = |rect: &Rect| [rect.x1, rect.y1, rect.x2, rect.y2];
+        self.boxes
+            .extend(regions.boxes.iter().take(count).map(corners));
+        let sure = |numbers: &[i64], scores: &[f32], region: usize| {
+            let number = numbers.get(region).and_then(|id| u32::try_from(*id).ok());
+            let score = scores.get(region).copied().unwrap_or(0.0);
+            number.map_or((0, 0.0), |number| (number, score))
+        };
+        for region in 0..count {
+            let class = sure(&regions.classes, &regions.class_scores, region);
+            let attribute = sure(&regions.attributes, &regions.attribute_scores, region);
+            self.classes.push(class);
+            self.attributes.push(attribute);
+        }
+        self.counts.push(count);
+        // One by one: the boxes came as fractions.
+        let size = regions.size.filter(|size| *size != (1, 1));
+        self.sizes.push(size.unwrap_or(UNKNOWN_SIZE));
+    }
+
+    /// Regions of all pictures.
+    pub fn len(&self) -> usize {
+        self.boxes.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.boxes.is_empty()
+    }
+}
+
+/// The regions of a sample as a model takes them.
+///
+/// # Errors
+/// If there are none at all, if they cannot be read, or are of another size.
+pub fn of_sample(sample: &Sample, limits: RegionLimits) -> Result<Regions, DataError> {
+    let Some(source) = &sample.annotations.regions else {
+        return Err(DataError::Regions {
+            origin: sample.origin.to_string(),
+            reason: format!(
+                "sample `{}` has none, and the model sees nothing else",
+                sample.id
+            ),
+            hint: Some(
+                "name them with `--regions`; `chiasm regions extract` makes them".to_owned(),
+            ),
+        });
+    };
+    let regions = read(source)?;
+    if !regions.is_empty() && regions.dim != limits.dim {
+        return Err(DataError::Regions {
+            origin: origin_of(source),
+            reason: format!(
+                "they have {} dimensions, the model takes {}",
+                regions.dim, limits.dim
+            ),
+            hint: Some(format!(
+                "extract them as those that the model was trained on, or set \
+                 `model.regions.features = {}` and train anew",
+                regions.dim
+            )),
+        });
+    }
+    Ok(regions)
 }
 
 /// Reads a picture's regions.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::select::SelectConfig;
+use crate::select::{SelectConfig, StackName};
 
 /// Element-wise activation of a feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
@@ -224,8 +224,43 @@ impl Default for FusionConfig {
     }
 }
 
-/// Heads of tasks, beside those of pre-training. A run's objectives and data decide which there are.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Regions that a detector saw, in place of a picture's patches (`specs/tbkin.md` sections 1.2, 1.3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegionConfig {
+    /// Numbers of a feature. Default: 2048, those of bottom-up attention.
+    pub features: usize,
+    /// Regions of a picture at most; the first ones are taken. Default: 36.
+    pub most: usize,
+    /// Classes that a region can have, where they are learned. Default: 1600.
+    pub objects: usize,
+    /// Attributes that a region can have, where they are learned. Default: 400.
+    pub attributes: usize,
+    /// Added inside LayerNorm's root, also of the heads on regions. Default: 1e-12.
+    pub layer_norm_eps: f64,
+    /// Share of activations dropped while training. Default: 0.1.
+    pub dropout: f64,
+    /// What made the features, as `chiasm regions inspect` names it; other features are refused. Empty:
+    /// that of the training data.
+    pub provider: String,
+}
+
+impl Default for RegionConfig {
+    fn default() -> Self {
+        Self {
+            features: 2048,
+            most: 36,
+            objects: 1600,
+            attributes: 400,
+            layer_norm_eps: 1e-12,
+            dropout: 0.1,
+            provider: String::new(),
+        }
+    }
+}
+
+/// Which heads there are. A run's objectives and data decide about those of tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeadsConfig {
     /// Classes of the classifier, such as answers; 0: there is none. Default: 0.
@@ -234,6 +269,32 @@ pub struct HeadsConfig {
     pub pictures: usize,
     /// Whether there is a head that ranks candidates. Default: false.
     pub ranking: bool,
+    /// Whether both towers are projected into a common space. Default: true.
+    pub contrastive: bool,
+    /// Whether there is a head that says whether text and image match. Default: true.
+    pub matching: bool,
+    /// Whether there is a head for masked words. In one stream its last map is the table of words
+    /// itself. Default: true.
+    pub mlm: bool,
+    /// Whether there is a head for masked regions. Default: false.
+    pub masked_regions: bool,
+    /// Whether there is a head that finds the region that a text refers to. Default: false.
+    pub grounding: bool,
+}
+
+impl Default for HeadsConfig {
+    fn default() -> Self {
+        Self {
+            classes: 0,
+            pictures: 0,
+            ranking: false,
+            contrastive: true,
+            matching: true,
+            mlm: true,
+            masked_regions: false,
+            grounding: false,
+        }
+    }
 }
 
 impl HeadsConfig {
@@ -252,6 +313,9 @@ pub struct ModelConfig {
     pub text: TextConfig,
     /// The image tower.
     pub vision: VisionConfig,
+    /// Regions in place of the image tower, of which the width alone is then used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regions: Option<RegionConfig>,
     /// The fusion encoder.
     pub fusion: FusionConfig,
     /// Heads of tasks.
@@ -273,6 +337,7 @@ impl Default for ModelConfig {
         Self {
             text: TextConfig::default(),
             vision: VisionConfig::default(),
+            regions: None,
             fusion: FusionConfig::default(),
             heads: HeadsConfig::default(),
             projection_size: 512,
@@ -296,6 +361,30 @@ pub struct ConfigError {
 }
 
 impl ModelConfig {
+    /// Whether words and image are one sequence in the fusion encoder.
+    #[must_use]
+    pub fn is_one_stream(&self) -> bool {
+        self.fusion.kind == FusionKind::OneStream
+    }
+
+    /// Width of a pair's summary: that of its text in one stream, of both side by side in two.
+    #[must_use]
+    pub fn pooled_size(&self) -> usize {
+        match self.fusion.kind {
+            FusionKind::OneStream => self.fusion.hidden_size,
+            FusionKind::TwoStreams => 2 * self.fusion.hidden_size,
+        }
+    }
+
+    /// Layers and heads of a stack.
+    fn stack(&self, stack: StackName) -> (usize, usize) {
+        match stack {
+            StackName::Text => (self.text.layers, self.text.num_heads),
+            StackName::Vision => (self.vision.layers, self.vision.num_heads),
+            StackName::Fusion => (self.fusion.layers, self.fusion.num_heads),
+        }
+    }
+
     /// Refuses sizes that no model can have, naming the key.
     ///
     /// # Errors
@@ -310,12 +399,10 @@ impl ModelConfig {
         };
         for (key, value) in [
             ("text.hidden_size", self.text.hidden_size),
-            ("text.layers", self.text.layers),
             ("text.intermediate_size", self.text.intermediate_size),
             ("text.type_rows", self.text.type_rows),
             ("vision.image_size", self.vision.image_size),
             ("vision.hidden_size", self.vision.hidden_size),
-            ("vision.layers", self.vision.layers),
             ("vision.intermediate_size", self.vision.intermediate_size),
             ("fusion.hidden_size", self.fusion.hidden_size),
             ("fusion.layers", self.fusion.layers),
@@ -326,25 +413,70 @@ impl ModelConfig {
                 return fail(key, value, "must be at least 1".to_owned());
             }
         }
-        for (key, heads, width) in [
-            ("text.num_heads", self.text.num_heads, self.text.hidden_size),
-            (
-                "vision.num_heads",
-                self.vision.num_heads,
-                self.vision.hidden_size,
-            ),
-            (
-                "fusion.num_heads",
-                self.fusion.num_heads,
-                self.fusion.hidden_size,
-            ),
+        if !self.is_one_stream() && self.text.layers == 0 {
+            let problem = "must be at least 1 where the fusion encoder has two streams";
+            return fail("text.layers", 0, problem.to_owned());
+        }
+        if self.regions.is_none() && self.vision.layers == 0 {
+            return fail("vision.layers", 0, "must be at least 1".to_owned());
+        }
+        if let Some(regions) = &self.regions {
+            for (key, value) in [
+                ("regions.features", regions.features),
+                ("regions.most", regions.most),
+                ("regions.objects", regions.objects),
+                ("regions.attributes", regions.attributes),
+            ] {
+                if value == 0 {
+                    return fail(key, value, "must be at least 1".to_owned());
+                }
+            }
+        }
+        if self.is_one_stream() {
+            let width = self.fusion.hidden_size;
+            for (key, value) in [
+                ("text.hidden_size", self.text.hidden_size),
+                ("vision.hidden_size", self.vision.hidden_size),
+            ] {
+                if value != width {
+                    let problem = format!("must be `fusion.hidden_size` = {width} in one stream");
+                    return fail(key, value, problem);
+                }
+            }
+        }
+        for (key, needs) in [
+            ("heads.masked_regions", self.heads.masked_regions),
+            ("heads.grounding", self.heads.grounding),
         ] {
+            if needs && self.regions.is_none() {
+                return fail(key, 1, "needs `[model.regions]`".to_owned());
+            }
+        }
+        if let Some(select) = &self.select {
+            let found = select.validate(|stack| self.stack(stack));
+            if let Err(problem) = found {
+                return fail("select", 0, problem);
+            }
+        }
+        let towers = [
+            ("text", self.text.num_heads, self.text.hidden_size),
+            ("vision", self.vision.num_heads, self.vision.hidden_size),
+            ("fusion", self.fusion.num_heads, self.fusion.hidden_size),
+        ];
+        // Regions have no tower, and a text of one stream none but its tables.
+        let is_built = |name: &str| match name {
+            "text" => self.text.layers > 0,
+            "vision" => self.regions.is_none(),
+            _ => true,
+        };
+        for (name, heads, width) in towers.into_iter().filter(|(name, ..)| is_built(name)) {
             if heads == 0 || !width.is_multiple_of(heads) {
-                return fail(key, heads, format!("must divide the width {width}"));
+                let key = format!("{name}.num_heads");
+                return fail(&key, heads, format!("must divide the width {width}"));
             }
         }
         let (size, patch) = (self.vision.image_size, self.vision.patch_size);
-        if patch == 0 || !size.is_multiple_of(patch) {
+        if self.regions.is_none() && (patch == 0 || !size.is_multiple_of(patch)) {
             return fail(
                 "vision.patch_size",
                 patch,

@@ -2,6 +2,7 @@
 //! contrast. What they are the losses *of* is not known here.
 
 use burn::tensor::activation::log_softmax;
+use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
 use crate::compute::is_fused;
@@ -17,18 +18,31 @@ impl Linear {
     /// - output: `[1]`
     #[must_use]
     pub fn cross_entropy(&self, hidden: Tensor<2>, labels: &[u32]) -> Tensor<1> {
-        if !is_fused(&hidden.device()) {
-            return cross_entropy(self.forward(hidden), labels);
-        }
-        let [width, classes] = self.weight.dims();
-        let operation = kernels::CrossEntropy {
-            labels: labels.into(),
-            width,
-            classes,
-        };
-        let [weight, bias] = self.operands();
-        kernels::apply(operation, [hidden.into_dispatch(), weight, bias], [1])
+        mapped_cross_entropy(hidden, self.values(), labels)
     }
+}
+
+/// [`Linear::cross_entropy`] of a map given by weight `[in, out]` and bias `[out]`.
+pub(crate) fn mapped_cross_entropy(
+    hidden: Tensor<2>,
+    (weight, bias): (Tensor<2>, Tensor<1>),
+    labels: &[u32],
+) -> Tensor<1> {
+    if !is_fused(&hidden.device()) {
+        return cross_entropy(linear(hidden, weight, Some(bias)), labels);
+    }
+    let [width, classes] = weight.dims();
+    let operation = kernels::CrossEntropy {
+        labels: labels.into(),
+        width,
+        classes,
+    };
+    let inputs = [
+        hidden.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    ];
+    kernels::apply(operation, inputs, [1])
 }
 
 /// Mean cross-entropy of class indices; 0 when there is no row.

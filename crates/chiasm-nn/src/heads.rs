@@ -1,10 +1,13 @@
 //! Heads on top of the towers and the fusion encoder (`specs/scl.md` section 1.7).
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu, tanh};
+use burn::tensor::module::linear;
 
-use crate::layers::{Init, LayerNorm, Linear};
+use crate::config::ModelConfig;
+use crate::criterion::mapped_cross_entropy;
+use crate::layers::{Embedding, Init, LayerNorm, Linear};
 
 /// LayerNorm epsilon of heads that the reference builds with PyTorch's default.
 const HEAD_NORM_EPS: f64 = 1e-5;
@@ -71,21 +74,21 @@ impl Projection {
 /// Image–text matching head (ITM): does this text belong to this image?
 #[derive(Module, Debug)]
 pub struct MatchHead {
-    /// `[2 width, 2]`; column 1 means "matches".
+    /// `[pooled, 2]`; column 1 means "matches".
     pub classifier: Linear,
 }
 
 impl MatchHead {
-    /// Fresh weights.
+    /// Fresh weights for summaries of this width.
     #[must_use]
-    pub fn new(init: &Init, width: usize) -> Self {
+    pub fn new(init: &Init, pooled: usize) -> Self {
         Self {
-            classifier: Linear::new(init, 2 * width, 2),
+            classifier: Linear::new(init, pooled, 2),
         }
     }
 
     /// # Shapes
-    /// - pooled: text and image summaries side by side, `[batch, 2 width]`
+    /// - pooled: summaries of the pairs, `[batch, pooled]`
     /// - output: logits `[batch, 2]`; column 1 means "matches"
     #[must_use]
     pub fn forward(&self, pooled: Tensor<2>) -> Tensor<2> {
@@ -93,30 +96,42 @@ impl MatchHead {
     }
 }
 
-/// Classifier of fused pairs (VQA, NLVR2, SNLI-VE): linear, LayerNorm, GELU, linear.
+/// Classifier of fused pairs (VQA, NLVR2, SNLI-VE): linear, LayerNorm, GELU, linear; in one stream GELU
+/// comes before LayerNorm.
 #[derive(Module, Debug)]
 pub struct ClassHead {
-    /// `[pictures 2 width, 2 width]`.
+    /// `[pictures pooled, 2 width]`.
     pub dense: Linear,
     /// After the first map.
     pub norm: LayerNorm,
     /// `[2 width, classes]`.
     pub out: Linear,
+    #[module(skip)]
+    norm_last: bool,
 }
 
 impl ClassHead {
-    /// Fresh weights; a text is fused with each of `pictures`.
+    /// Fresh weights; a text is fused with each of the pictures.
     #[must_use]
-    pub fn new(init: &Init, width: usize, pictures: usize, classes: usize) -> Self {
+    pub fn new(init: &Init, config: &ModelConfig) -> Self {
+        let inner = 2 * config.fusion.hidden_size;
+        let norm_last = config.is_one_stream();
+        let eps = if norm_last {
+            config.fusion.layer_norm_eps
+        } else {
+            HEAD_NORM_EPS
+        };
+        let pooled = config.heads.pictures() * config.pooled_size();
         Self {
-            dense: Linear::new(init, pictures * 2 * width, 2 * width),
-            norm: LayerNorm::new(init, 2 * width, HEAD_NORM_EPS),
-            out: Linear::new(init, 2 * width, classes),
+            dense: Linear::new(init, pooled, inner),
+            norm: LayerNorm::new(init, inner, eps),
+            out: Linear::new(init, inner, config.heads.classes),
+            norm_last,
         }
     }
 
     /// # Shapes
-    /// - pooled: summaries of the pair with each picture side by side, `[batch, pictures 2 width]`
+    /// - pooled: summaries of the pair with each picture side by side, `[batch, pictures pooled]`
     /// - output: logits `[batch, classes]`
     #[must_use]
     pub fn forward(&self, pooled: Tensor<2>) -> Tensor<2> {
@@ -133,51 +148,77 @@ impl ClassHead {
     }
 
     fn hidden(&self, pooled: Tensor<2>) -> Tensor<2> {
-        gelu(self.norm.forward(self.dense.forward(pooled)))
+        let hidden = self.dense.forward(pooled);
+        if self.norm_last {
+            self.norm.forward(gelu(hidden))
+        } else {
+            gelu(self.norm.forward(hidden))
+        }
     }
 }
 
-/// Masked language modelling head (MLM): which word was here? Not tied to the input embedding.
+/// Masked language modelling head (MLM): which word was here? Its last map is its own or, tied, the
+/// table of words.
 #[derive(Module, Debug)]
 pub struct MlmHead {
     /// `[width, width]`.
     pub dense: Linear,
     /// After the first map and GELU.
     pub norm: LayerNorm,
-    /// `[width, vocab]`.
-    pub decoder: Linear,
+    /// `[width, vocab]`; none where it is the table of words.
+    pub decoder: Option<Linear>,
+    /// Of the words, `[vocab]`, where the last map is their table.
+    pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl MlmHead {
     /// Fresh weights.
     #[must_use]
-    pub fn new(init: &Init, width: usize, vocab_size: usize, eps: f64) -> Self {
+    pub fn new(init: &Init, width: usize, vocab_size: usize, eps: f64, tied: bool) -> Self {
         Self {
             dense: Linear::new(init, width, width),
             norm: LayerNorm::new(init, width, eps),
-            decoder: Linear::new(init, width, vocab_size),
+            decoder: (!tied).then(|| Linear::new(init, width, vocab_size)),
+            bias: tied.then(|| init.constant([vocab_size], 0.0)),
         }
     }
 
     /// # Shapes
     /// - tokens: `[selected, width]`; give it only the positions whose word is asked for
+    /// - words: the table of words, `[vocab, width]`
     /// - output: logits `[selected, vocab]`
     #[must_use]
-    pub fn forward(&self, tokens: Tensor<2>) -> Tensor<2> {
-        self.decoder.forward(self.hidden(tokens))
+    pub fn forward(&self, tokens: Tensor<2>, words: &Embedding) -> Tensor<2> {
+        let hidden = self.hidden(tokens);
+        let (weight, bias) = self.last(words);
+        linear(hidden, weight, Some(bias))
     }
 
     /// Mean cross-entropy of the original words, `[1]`, without the logits of the whole batch in
     /// memory; 0 when nothing is selected.
     ///
     /// # Shapes
-    /// - tokens: `[selected, width]`, labels: their words
+    /// - tokens: `[selected, width]`, labels: their words; words: the table of words, `[vocab, width]`
     #[must_use]
-    pub fn loss(&self, tokens: Tensor<2>, labels: &[u32]) -> Tensor<1> {
+    pub fn loss(&self, tokens: Tensor<2>, labels: &[u32], words: &Embedding) -> Tensor<1> {
         if labels.is_empty() {
             return Tensor::zeros([1], &tokens.device());
         }
-        self.decoder.cross_entropy(self.hidden(tokens), labels)
+        mapped_cross_entropy(self.hidden(tokens), self.last(words), labels)
+    }
+
+    /// Weight and bias of the last map.
+    fn last(&self, words: &Embedding) -> (Tensor<2>, Tensor<1>) {
+        match (&self.decoder, &self.bias) {
+            (Some(decoder), _) => decoder.values(),
+            (None, Some(bias)) => (words.weight.val().transpose(), bias.val()),
+            (None, None) => {
+                let weight = words.weight.val().transpose();
+                let [_, vocab] = weight.dims();
+                let bias = Tensor::zeros([vocab], &weight.device());
+                (weight, bias)
+            }
+        }
     }
 
     fn hidden(&self, tokens: Tensor<2>) -> Tensor<2> {

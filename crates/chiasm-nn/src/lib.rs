@@ -6,6 +6,7 @@
 
 pub mod attention;
 pub mod block;
+pub mod boxes;
 pub mod compute;
 pub mod config;
 pub mod criterion;
@@ -18,6 +19,7 @@ pub mod model;
 pub mod names;
 pub mod parameters;
 pub mod published;
+pub mod regions;
 pub mod select;
 pub mod spans;
 pub mod text;
@@ -27,7 +29,8 @@ pub mod weights;
 
 pub use attention::Scope;
 pub use config::{
-    Activation, FusionConfig, FusionKind, HeadsConfig, ModelConfig, TextConfig, VisionConfig,
+    Activation, FusionConfig, FusionKind, HeadsConfig, ModelConfig, RegionConfig, TextConfig,
+    VisionConfig,
 };
 pub use fusion::Fused;
 pub use model::VisionLanguageModel;

@@ -1,5 +1,6 @@
-//! Two towers, the fusion encoder and the pre-training heads as one model (METER's design, as SCL
-//! uses it; `specs/scl.md` section 1).
+//! Two towers, the fusion encoder and the heads as one model: METER's design, as SCL uses it
+//! (`specs/scl.md` section 1), or BERT over words and regions, as ROSITA does (`specs/tbkin.md` section
+//! 1), or any other pairing of what is to be seen with how it is fused.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -8,6 +9,7 @@ use crate::config::ModelConfig;
 use crate::fusion::{Fused, FusionEncoder, summary};
 use crate::heads::{ClassHead, MatchHead, MlmHead, Pooler, Projection};
 use crate::layers::{Embedding, Init, Linear};
+use crate::regions::{GroundHead, RegionEmbedding, RegionHead, Regions};
 use crate::text::{TextEncoder, TextInput};
 use crate::tokens::{Chosen, Tokens};
 use crate::vision::VisionEncoder;
@@ -22,34 +24,69 @@ const IMAGE_TYPE: usize = 1;
 pub struct VisionLanguageModel {
     /// Text tower.
     pub text: TextEncoder,
-    /// Image tower.
-    pub vision: VisionEncoder,
-    /// Text width to fusion width.
-    pub text_transform: Linear,
-    /// Image width to fusion width.
-    pub image_transform: Linear,
-    /// Row 0 is added to words, row 1 to patches, row 2 to those of a second picture.
-    pub token_types: Embedding,
-    /// Co-attention encoder.
+    /// Image tower, unless regions are seen.
+    pub vision: Option<VisionEncoder>,
+    /// Regions as tokens, where they are seen in place of pixels.
+    pub regions: Option<RegionEmbedding>,
+    /// Text width to fusion width, in two streams.
+    pub text_transform: Option<Linear>,
+    /// Image width to fusion width, in two streams.
+    pub image_transform: Option<Linear>,
+    /// Row 0 is added to words, row 1 to patches, row 2 to those of a second picture; in two streams.
+    pub token_types: Option<Embedding>,
+    /// What joins both.
     pub fusion: FusionEncoder,
     /// Summary of the fused text.
     pub text_pooler: Pooler,
-    /// Summary of the fused image.
-    pub image_pooler: Pooler,
+    /// Summary of the fused image, in two streams.
+    pub image_pooler: Option<Pooler>,
     /// Text into the contrastive space.
-    pub text_projection: Projection,
+    pub text_projection: Option<Projection>,
     /// Image into the contrastive space.
-    pub image_projection: Projection,
+    pub image_projection: Option<Projection>,
     /// Contrastive temperature, used as a divisor, `[1]`.
-    pub temperature: Param<Tensor<1>>,
+    pub temperature: Option<Param<Tensor<1>>>,
     /// Matching head.
-    pub match_head: MatchHead,
+    pub match_head: Option<MatchHead>,
     /// Masked-word head.
-    pub mlm_head: MlmHead,
+    pub mlm_head: Option<MlmHead>,
     /// Classifier of pairs, where a task has one.
     pub class_head: Option<ClassHead>,
-    /// Score of a candidate, `[2 width, 1]`, where a task ranks.
+    /// Score of a candidate, `[pooled, 1]`, where a task ranks.
     pub rank_head: Option<Linear>,
+    /// What a hidden region was, where that is learned.
+    pub region_head: Option<RegionHead>,
+    /// Which region a text refers to, where a task asks for it.
+    pub ground_head: Option<GroundHead>,
+}
+
+/// What the image side of a batch is made of.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// Pictures and clips, `[batch, frames, 3, side, side]`.
+    Pixels(Tensor<5>),
+    /// What a detector saw in pictures.
+    Regions(Regions),
+}
+
+impl Seen {
+    /// Class tokens of an encoded image: one a frame, none of regions.
+    #[must_use]
+    pub fn class_tokens(&self) -> usize {
+        match self {
+            Self::Pixels(pixels) => pixels.dims()[1],
+            Self::Regions(_) => 0,
+        }
+    }
+
+    /// Images of the batch.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        match self {
+            Self::Pixels(pixels) => pixels.dims()[0],
+            Self::Regions(regions) => regions.features.spans.batch(),
+        }
+    }
 }
 
 impl VisionLanguageModel {
@@ -57,33 +94,42 @@ impl VisionLanguageModel {
     #[must_use]
     pub fn new(init: &Init, config: &ModelConfig) -> Self {
         let width = config.fusion.hidden_size;
+        let two_streams = !config.is_one_stream();
+        let heads = &config.heads;
+        let bridge = |from| two_streams.then(|| Linear::new(init, from, width));
+        let projection = || {
+            let projected = config.projection_size;
+            (heads.contrastive).then(|| Projection::new(init, width, projected))
+        };
+        let regions = config.regions.as_ref();
+        // The order of the fields is that of the draws.
         Self {
             text: TextEncoder::new(init, &config.text),
-            vision: VisionEncoder::new(init, &config.vision),
-            text_transform: Linear::new(init, config.text.hidden_size, width),
-            image_transform: Linear::new(init, config.vision.hidden_size, width),
-            token_types: Embedding::new(init, config.fusion.type_rows, width),
+            vision: (regions.is_none()).then(|| VisionEncoder::new(init, &config.vision)),
+            regions: regions
+                .map(|regions| RegionEmbedding::new(init, regions, config.vision.hidden_size)),
+            text_transform: bridge(config.text.hidden_size),
+            image_transform: bridge(config.vision.hidden_size),
+            token_types: two_streams.then(|| Embedding::new(init, config.fusion.type_rows, width)),
             fusion: FusionEncoder::new(init, &config.fusion, config.select.as_ref()),
             text_pooler: Pooler::new(init, width),
-            image_pooler: Pooler::new(init, width),
-            text_projection: Projection::new(init, width, config.projection_size),
-            image_projection: Projection::new(init, width, config.projection_size),
-            temperature: init.constant([1], config.temperature as f32),
-            match_head: MatchHead::new(init, width),
-            mlm_head: MlmHead::new(
-                init,
-                width,
-                config.text.vocab_size,
-                config.fusion.layer_norm_eps,
-            ),
-            class_head: (config.heads.classes > 0).then(|| {
-                let pictures = config.heads.pictures();
-                ClassHead::new(init, width, pictures, config.heads.classes)
+            image_pooler: two_streams.then(|| Pooler::new(init, width)),
+            text_projection: projection(),
+            image_projection: projection(),
+            temperature: (heads.contrastive).then(|| init.constant([1], config.temperature as f32)),
+            match_head: (heads.matching).then(|| MatchHead::new(init, config.pooled_size())),
+            mlm_head: (heads.mlm).then(|| {
+                let eps = config.fusion.layer_norm_eps;
+                MlmHead::new(init, width, config.text.vocab_size, eps, !two_streams)
             }),
-            rank_head: config
-                .heads
-                .ranking
-                .then(|| Linear::new(init, 2 * width, 1)),
+            class_head: (heads.classes > 0).then(|| ClassHead::new(init, config)),
+            rank_head: (heads.ranking).then(|| Linear::new(init, config.pooled_size(), 1)),
+            region_head: regions
+                .filter(|_| heads.masked_regions)
+                .map(|regions| RegionHead::new(init, regions, width)),
+            ground_head: regions
+                .filter(|_| heads.grounding)
+                .map(|regions| GroundHead::new(init, width, regions.layer_norm_eps)),
         }
     }
 
@@ -99,57 +145,68 @@ impl VisionLanguageModel {
     pub fn encode_text_where(&self, input: &TextInput, whole: impl Fn(usize) -> bool) -> Tokens {
         let chosen = Chosen::whole(&input.spans, whole);
         let encoded = self.text.forward_at(input, &chosen);
-        encoded.with_rows(self.text_transform.forward(encoded.rows.clone()))
+        bridged(self.text_transform.as_ref(), encoded)
     }
 
-    /// Image tower and bridge to the fusion width; each picture's class token comes first.
-    ///
-    /// `patches` come from `vision.embed_patches`: all of a picture, or any subset.
+    /// What is to be seen as tokens, before any layer looks at it: patches, a sequence a frame, or
+    /// regions, a sequence a picture. `None` of what this model has no eyes for.
     #[must_use]
-    pub fn encode_patches(&self, patches: &Tokens) -> Tokens {
-        self.encode_clips_where(patches, 1, |_| true)
+    pub fn embed(&self, seen: &Seen) -> Option<Tokens> {
+        match seen {
+            Seen::Pixels(pixels) => {
+                let [batch, frames, channels, height, width] = pixels.dims();
+                let shape = [batch * frames, channels, height, width];
+                let vision = self.vision.as_ref()?;
+                Some(vision.embed_patches(pixels.clone().reshape(shape)))
+            }
+            Seen::Regions(regions) => Some(self.regions.as_ref()?.forward(regions)),
+        }
     }
 
-    /// As [`Self::encode_patches`], of clips of `frames` pictures each: the class tokens of all frames
-    /// come first. Whole for the clips that `whole` names by number; of the others the class tokens
-    /// alone, for less work.
+    /// Image tower and bridge to the fusion width, of what [`Self::embed`] gave or any part of it, with
+    /// so many class tokens for each image. These come first. Whole for the images that `whole` names
+    /// by number; of the others the class tokens alone, for less work. Regions have no tower.
     #[must_use]
-    pub fn encode_clips_where(
+    pub fn encode_where(
         &self,
-        patches: &Tokens,
-        frames: usize,
+        embedded: &Tokens,
+        class_tokens: usize,
         whole: impl Fn(usize) -> bool,
     ) -> Tokens {
-        let encoded = self.vision.encode_where(patches, frames, whole);
-        encoded.with_rows(self.image_transform.forward(encoded.rows.clone()))
+        let encoded = match &self.vision {
+            Some(vision) => vision.encode_where(embedded, class_tokens, whole),
+            None => embedded.clone(),
+        };
+        bridged(self.image_transform.as_ref(), encoded)
     }
 
-    /// Complete clips, `[batch, frames, 3, side, side]`.
+    /// Whole images, `None` of what this model has no eyes for.
     #[must_use]
-    pub fn encode_clips(&self, pixel_values: Tensor<5>) -> Tokens {
-        let [batch, frames, channels, height, width] = pixel_values.dims();
-        let pictures = pixel_values.reshape([batch * frames, channels, height, width]);
-        let patches = self.vision.embed_patches(pictures);
-        self.encode_clips_where(&patches, frames, |_| true)
+    pub fn encode_seen(&self, seen: &Seen) -> Option<Tokens> {
+        let embedded = self.embed(seen)?;
+        Some(self.encode_where(&embedded, seen.class_tokens(), |_| true))
     }
 
-    /// Complete pictures, `[batch, 3, side, side]`.
+    /// Complete pictures, `[batch, 3, side, side]`; `None` of a model of regions.
     #[must_use]
-    pub fn encode_images(&self, pixel_values: Tensor<4>) -> Tokens {
-        self.encode_patches(&self.vision.embed_patches(pixel_values))
+    pub fn encode_images(&self, pixel_values: Tensor<4>) -> Option<Tokens> {
+        self.encode_seen(&Seen::Pixels(pixel_values.unsqueeze_dim(1)))
     }
 
-    /// `text_embeds` before normalisation, `[batch, projection]`, from encoded text.
+    /// `text_embeds` before normalisation, `[batch, projection]`, from encoded text; `None` without a
+    /// common space.
     #[must_use]
-    pub fn project_text(&self, text: &Tokens) -> Tensor<2> {
-        self.text_projection.forward(text.first())
+    pub fn project_text(&self, text: &Tokens) -> Option<Tensor<2>> {
+        let projection = self.text_projection.as_ref()?;
+        Some(projection.forward(text.first()))
     }
 
     /// `image_embeds` before normalisation, `[batch, projection]`, from encoded images of `frames`
-    /// class tokens each.
+    /// class tokens each; `None` without a common space.
     #[must_use]
-    pub fn project_image(&self, image: &Tokens, frames: usize) -> Tensor<2> {
-        self.image_projection.forward(summary(image, frames))
+    pub fn project_image(&self, image: &Tokens, frames: usize) -> Option<Tensor<2>> {
+        let projection = self.image_projection.as_ref()?;
+        Some(projection.forward(summary(image, frames)))
     }
 
     /// Runs the fusion encoder on encoded text and images of the same batch, which have `frames`
@@ -169,8 +226,9 @@ impl VisionLanguageModel {
     /// that a text speaks of together, `picture` says which one this is, from 0.
     #[must_use]
     pub fn typed(&self, text: &Tokens, image: &Tokens, frames: usize, picture: usize) -> Fused {
-        let typed = |tokens: &Tokens, row| {
-            tokens.with_rows(tokens.rows.clone() + self.token_types.row(row))
+        let typed = |tokens: &Tokens, row| match &self.token_types {
+            Some(types) => tokens.with_rows(tokens.rows.clone() + types.row(row)),
+            None => tokens.clone(),
         };
         Fused {
             text: typed(text, TEXT_TYPE),
@@ -188,15 +246,22 @@ impl VisionLanguageModel {
         self.fusion.forward_at(input, &text, &image)
     }
 
-    /// Both pooled summaries side by side, text first: `[batch, 2 width]`.
+    /// Both pooled summaries side by side, text first, `[batch, 2 width]`; in one stream the text's
+    /// alone, `[batch, width]`.
     #[must_use]
     pub fn pooled(&self, fused: &Fused) -> Tensor<2> {
-        Tensor::cat(
-            vec![
-                self.text_pooler.forward(fused.text_global()),
-                self.image_pooler.forward(fused.image_global()),
-            ],
-            1,
-        )
+        let text = self.text_pooler.forward(fused.text_global());
+        match &self.image_pooler {
+            Some(pooler) => Tensor::cat(vec![text, pooler.forward(fused.image_global())], 1),
+            None => text,
+        }
+    }
+}
+
+/// Tokens at the width of the fusion encoder.
+fn bridged(bridge: Option<&Linear>, tokens: Tokens) -> Tokens {
+    match bridge {
+        Some(bridge) => tokens.with_rows(bridge.forward(tokens.rows.clone())),
+        None => tokens,
     }
 }

@@ -1,13 +1,16 @@
 //! How many parameters a model has, from its sizes alone (`specs/scl.md` section 1.8).
 
-use crate::config::{FusionConfig, HeadsConfig, ModelConfig, TextConfig, VisionConfig};
+use crate::config::{
+    FusionConfig, FusionKind, HeadsConfig, ModelConfig, RegionConfig, TextConfig, VisionConfig,
+};
+use crate::select::{RuleName, StackName};
 
 /// Numbers in the parts of a model; what is trained depends on which of them a loss reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ParameterCount {
     /// Text tower.
     pub text: usize,
-    /// Image tower.
+    /// Image tower, or what makes tokens of regions.
     pub vision: usize,
     /// Maps of both towers to the fusion width.
     pub transforms: usize,
@@ -25,6 +28,10 @@ pub struct ParameterCount {
     pub class_head: usize,
     /// Ranking head; 0 where there is none.
     pub rank_head: usize,
+    /// Head for masked regions; 0 where there is none.
+    pub region_head: usize,
+    /// Head that finds regions; 0 where there is none.
+    pub ground_head: usize,
 }
 
 impl ParameterCount {
@@ -33,7 +40,8 @@ impl ParameterCount {
     pub fn total(&self) -> usize {
         let towers = self.text + self.vision + self.transforms;
         let fused = self.fusion + self.poolers;
-        let heads = self.match_head + self.mlm_head + self.class_head + self.rank_head;
+        let pairs = self.match_head + self.class_head + self.rank_head;
+        let heads = pairs + self.mlm_head + self.region_head + self.ground_head;
         towers + fused + self.projections + heads
     }
 }
@@ -54,21 +62,66 @@ impl ModelConfig {
         let HeadsConfig {
             classes, ranking, ..
         } = self.heads;
-        let inner = 2 * width;
+        let (inner, pooled) = (2 * width, self.pooled_size());
         let class_head =
-            linear(self.heads.pictures() * inner, inner) + norm(inner) + linear(inner, classes);
-        let vocab = self.text.vocab_size;
+            linear(self.heads.pictures() * pooled, inner) + norm(inner) + linear(inner, classes);
+        let (words, two_streams) = (self.text.vocab_size, !self.is_one_stream());
+        let transform = linear(width, width) + norm(width);
+        let decoder = if two_streams {
+            linear(width, words)
+        } else {
+            words
+        };
+        let when = |there: bool, count: usize| if there { count } else { 0 };
+        let regions = |of: &dyn Fn(&RegionConfig) -> usize| self.regions.as_ref().map_or(0, of);
+        let heads = &self.heads;
         ParameterCount {
             text: text(&self.text),
-            vision: vision(&self.vision),
-            transforms: towers.map(|tower| linear(tower, width)).iter().sum(),
-            fusion: fusion(&self.fusion),
-            poolers: 2 * linear(width, width),
-            projections: 2 * projection + 1,
-            match_head: linear(inner, 2),
-            mlm_head: linear(width, width) + norm(width) + linear(width, vocab),
-            class_head: if classes > 0 { class_head } else { 0 },
-            rank_head: if ranking { linear(inner, 1) } else { 0 },
+            vision: match &self.regions {
+                None => vision(&self.vision),
+                Some(regions) => {
+                    let width = self.vision.hidden_size;
+                    linear(regions.features, width) + linear(5, width) + norm(width)
+                }
+            },
+            transforms: when(
+                two_streams,
+                towers.map(|tower| linear(tower, width)).iter().sum(),
+            ),
+            fusion: fusion(&self.fusion) + self.gates(),
+            poolers: linear(width, width) * if two_streams { 2 } else { 1 },
+            projections: when(heads.contrastive, 2 * projection + 1),
+            match_head: when(heads.matching, linear(pooled, 2)),
+            mlm_head: when(heads.mlm, transform + decoder),
+            class_head: when(classes > 0, class_head),
+            rank_head: when(ranking, linear(pooled, 1)),
+            region_head: when(
+                heads.masked_regions,
+                regions(&|regions| {
+                    let wanted = [regions.features, regions.objects, regions.attributes];
+                    transform
+                        + wanted
+                            .map(|count| linear(width, count))
+                            .iter()
+                            .sum::<usize>()
+                }),
+            ),
+            ground_head: when(
+                heads.grounding,
+                regions(&|_| transform + linear(width, 1) + linear(width, 4)),
+            ),
+        }
+    }
+
+    /// Thresholds of learned selection in the fusion encoder.
+    fn gates(&self) -> usize {
+        let learned = self.select.as_ref().is_some_and(|select| {
+            select.rule == RuleName::Learned && select.stacks.contains(&StackName::Fusion)
+        });
+        if learned {
+            self.fusion.layers * self.fusion.num_heads
+        } else {
+            0
         }
     }
 }
@@ -113,6 +166,10 @@ fn vision(config: &VisionConfig) -> usize {
 
 fn fusion(config: &FusionConfig) -> usize {
     let width = config.hidden_size;
+    if config.kind == FusionKind::OneStream {
+        let layer = attention(width) + feed_forward(width, config.intermediate_size);
+        return config.layers * layer;
+    }
     let layer = 2 * attention(width) + feed_forward(width, config.intermediate_size);
     config.type_rows * width + 2 * config.layers * layer
 }
@@ -125,6 +182,7 @@ mod tests {
     use super::*;
     use crate::VisionLanguageModel;
     use crate::layers::Init;
+    use crate::select::SelectConfig;
 
     fn tiny() -> ModelConfig {
         let mut config = ModelConfig {
@@ -167,11 +225,33 @@ mod tests {
             classes: 17,
             pictures: 2,
             ranking: true,
+            ..HeadsConfig::default()
         };
         let mut bare = tiny();
         bare.vision.pre_norm = false;
         bare.heads.classes = 1;
-        for config in [plain, full, bare] {
+        bare.heads.contrastive = false;
+        let mut regions = tiny();
+        regions.regions = Some(RegionConfig {
+            features: 9,
+            objects: 5,
+            attributes: 3,
+            ..RegionConfig::default()
+        });
+        regions.heads.masked_regions = true;
+        regions.heads.grounding = true;
+        let mut one_stream = regions.clone();
+        one_stream.fusion.kind = FusionKind::OneStream;
+        one_stream.text.layers = 0;
+        one_stream.fusion.hidden_size = 6;
+        one_stream.vision.hidden_size = 6;
+        one_stream.heads.classes = 4;
+        one_stream.select = Some(SelectConfig {
+            rule: RuleName::Learned,
+            value: 0.1,
+            ..SelectConfig::default()
+        });
+        for config in [plain, full, bare, regions, one_stream] {
             assert_eq!(config.parameters(), built(&config), "{config:?}");
         }
     }
@@ -188,5 +268,44 @@ mod tests {
         assert_eq!(parts.vision, 78_809_856 + 768);
         assert_eq!(parts.mlm_head, 39_245_913);
         assert_eq!(config.parameters(), 359_871_580);
+    }
+
+    /// `specs/tbkin.md` section 1.7.
+    #[test]
+    fn the_published_sizes_over_regions() {
+        let trunk = rosita();
+        let parts = trunk.parameter_parts();
+        assert_eq!(parts.text, 23_837_184);
+        assert_eq!(parts.vision, 1_579_776);
+        assert_eq!(parts.fusion, 85_054_464);
+        assert_eq!(parts.poolers, 590_592);
+        assert_eq!(trunk.parameters(), 111_062_016);
+        let with = |edit: &dyn Fn(&mut HeadsConfig)| {
+            let mut config = rosita();
+            edit(&mut config.heads);
+            config.parameters()
+        };
+        assert_eq!(with(&|heads| heads.classes = 3129), 117_055_545);
+        assert_eq!(with(&|heads| heads.grounding = true), 111_657_989);
+        assert_eq!(with(&|heads| heads.matching = true), 111_063_554);
+        let pretraining = |heads: &mut HeadsConfig| {
+            (heads.matching, heads.mlm, heads.masked_regions) = (true, true, true);
+        };
+        assert_eq!(with(&pretraining), 115_391_244);
+    }
+
+    fn rosita() -> ModelConfig {
+        let mut config = ModelConfig {
+            regions: Some(RegionConfig::default()),
+            ..ModelConfig::default()
+        };
+        let text = &mut config.text;
+        (text.vocab_size, text.layers, text.type_rows) = (30_522, 0, 2);
+        (text.position_rows, text.position_offset) = (512, 0);
+        let fusion = &mut config.fusion;
+        (fusion.kind, fusion.layers) = (FusionKind::OneStream, 12);
+        let heads = &mut config.heads;
+        (heads.contrastive, heads.matching, heads.mlm) = (false, false, false);
+        config
     }
 }

@@ -13,7 +13,7 @@ use chiasm_nn::compute::{self, Kernels};
 use chiasm_nn::criterion::contrast;
 use chiasm_nn::fusion::FusionEncoder;
 use chiasm_nn::heads::{MlmHead, Projection};
-use chiasm_nn::layers::Init;
+use chiasm_nn::layers::{Embedding, Init};
 use chiasm_nn::select::{BlockName, FallbackName, RowsName, RuleName, SelectConfig};
 use chiasm_nn::text::{TextEncoder, TextInput};
 use chiasm_nn::tokens::Chosen;
@@ -288,10 +288,13 @@ fn check_heads(sizes: &Sizes, rows: usize) {
     let init = Init::new(4, 0.2, &device());
     let hidden = tensor([rows, width], 6);
     let labels: Vec<u32> = (0..rows).map(|i| (i * 17 % 37) as u32).collect();
-    let head = MlmHead::new(&init, width, 37, 1e-5);
-    same(&head, std::slice::from_ref(&hidden), |head, inputs| {
-        vec![head.loss(inputs[0].clone(), &labels).unsqueeze()]
-    });
+    let words = Embedding::new(&init, 37, width);
+    for tied in [false, true] {
+        let head = MlmHead::new(&init, width, 37, 1e-5, tied);
+        same(&head, std::slice::from_ref(&hidden), |head, inputs| {
+            vec![head.loss(inputs[0].clone(), &labels, &words).unsqueeze()]
+        });
+    }
     let projection = Projection::new(&init, width, sizes.intermediate);
     let temperature = Tensor::<2>::full([1, 1], 0.2, &device());
     let inputs = [hidden, tensor([rows, width], 7), temperature];

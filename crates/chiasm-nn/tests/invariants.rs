@@ -8,6 +8,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::compute::{self, Kernels};
 use chiasm_nn::layers::Init;
+use chiasm_nn::model::Seen;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
 use chiasm_nn::weights::{load_state_dict, replace_value, state_dict};
@@ -77,7 +78,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 fn padding_is_invisible() {
     let device = Device::flex();
     let model = model(&device);
-    let image = model.encode_images(pixels(|_| 0.0, &device));
+    let image = model.encode_images(pixels(|_| 0.0, &device)).unwrap();
     let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
     assert_eq!(input, text([5, 6, 7, 8, 30, 31, 5, 9, 8, 32, 33, 34]));
     let together = model.fuse(&model.encode_text(&input), &image, 1);
@@ -111,8 +112,8 @@ fn dropped_patches_are_invisible() {
             rows: kept.clone(),
             spans: Spans::uniform(2, 2),
         };
-        let patches = model.vision.embed_patches(pixels);
-        values(model.encode_patches(&patches.choose(&kept)).rows)
+        let patches = model.vision.as_ref().unwrap().embed_patches(pixels);
+        values(model.encode_where(&patches.choose(&kept), 1, |_| true).rows)
     };
     assert_eq!(run(0), run(1), "neither patch is kept");
     assert_ne!(run(0), run(4));
@@ -124,8 +125,8 @@ fn a_batch_of_one_gives_what_it_gives_among_others() {
     let device = Device::flex();
     let model = model(&device);
     let both = pixels(|_| 0.0, &device);
-    let together = values(model.encode_images(both.clone()).rows);
-    let alone = values(model.encode_images(both.narrow(0, 1, 1)).rows);
+    let together = values(model.encode_images(both.clone()).unwrap().rows);
+    let alone = values(model.encode_images(both.narrow(0, 1, 1)).unwrap().rows);
     let second = &together[together.len() / 2..];
     for (one, other) in alone.iter().zip(second) {
         assert!(
@@ -141,8 +142,15 @@ fn a_part_is_what_it_is_in_the_whole() {
     let device = Device::flex();
     let model = model(&device);
     let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
-    let patches = model.vision.embed_patches(pixels(|_| 0.0, &device));
-    let (text, image) = (model.encode_text(&input), model.encode_patches(&patches));
+    let patches = model
+        .vision
+        .as_ref()
+        .unwrap()
+        .embed_patches(pixels(|_| 0.0, &device));
+    let (text, image) = (
+        model.encode_text(&input),
+        model.encode_where(&patches, 1, |_| true),
+    );
     let fused = model.fuse(&text, &image, 1);
     let second = |row: usize| row == 1;
     let (some_text, some_image) = (
@@ -157,7 +165,7 @@ fn a_part_is_what_it_is_in_the_whole() {
             text.choose(&some_text),
         ),
         (
-            model.encode_clips_where(&patches, 1, second),
+            model.encode_where(&patches, 1, second),
             image.choose(&Chosen::whole(&image.spans, second)),
         ),
         (part.text, fused.text.choose(&some_text)),
@@ -177,7 +185,7 @@ fn both_streams_are_updated_in_parallel() {
     let model = model(&device);
     let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
     let tokens = model.encode_text(&input);
-    let image = model.encode_images(pixels(|_| 0.0, &device));
+    let image = model.encode_images(pixels(|_| 0.0, &device)).unwrap();
     let start = model.typed(&tokens, &image, 1, 0);
     let first = &model.fusion.image_layers[0];
     let whole = || [(); 2].map(|()| Scope::Whole.into());
@@ -206,6 +214,7 @@ fn clip_model(device: &Device) -> VisionLanguageModel {
         classes: 2,
         pictures: 2,
         ranking: false,
+        ..HeadsConfig::default()
     };
     VisionLanguageModel::new(&Init::new(3, config.init_std, device), &config)
 }
@@ -213,10 +222,9 @@ fn clip_model(device: &Device) -> VisionLanguageModel {
 /// Drawn rows in place of the zeros that the temporal table begins with.
 fn with_times(mut model: VisionLanguageModel, device: &Device) -> VisionLanguageModel {
     let drawn = Init::new(9, 0.5, device).normal::<2>([4, 16]).val();
-    model.vision.temporal = model
-        .vision
-        .temporal
-        .map(|table| replace_value(table, drawn));
+    let vision = model.vision.as_mut().unwrap();
+    let table = vision.temporal.take();
+    vision.temporal = table.map(|table| replace_value(table, drawn));
     model
 }
 
@@ -269,12 +277,16 @@ fn a_clip_of_one_frame_is_a_picture() {
         let of_pictures = VisionLanguageModel::new(&Init::new(8, 0.2, device), &sizes);
         let (of_pictures, report) = load_state_dict(of_pictures, state).unwrap();
         assert!(report.missing.is_empty(), "{:?}", report.missing);
-        let expected = of_pictures.encode_images(frames(2, &[], device));
-        let found = of_clips.encode_clips(clip(frames(2, &[], device), 1));
+        let expected = of_pictures.encode_images(frames(2, &[], device)).unwrap();
+        let found = of_clips
+            .encode_seen(&Seen::Pixels(clip(frames(2, &[], device), 1)))
+            .unwrap();
         assert_eq!(found.spans, expected.spans);
         assert!(far(&values(found.rows), &values(expected.rows.clone())) < 1e-5);
         let of_clips = with_times(of_clips, device);
-        let later = of_clips.encode_clips(clip(frames(2, &[], device), 1));
+        let later = of_clips
+            .encode_seen(&Seen::Pixels(clip(frames(2, &[], device), 1)))
+            .unwrap();
         assert!(far(&values(later.rows), &values(expected.rows)) > 1e-2);
     });
 }
@@ -286,8 +298,12 @@ fn what_frames_know_of_each_other() {
     with_both_kernels(|device| {
         let model = clip_model(device);
         let after = |changed: &[usize]| {
-            let patches = model.vision.embed_patches(frames(3, changed, device));
-            model.vision.encode_all(&patches, 3)
+            let patches = model
+                .vision
+                .as_ref()
+                .unwrap()
+                .embed_patches(frames(3, changed, device));
+            model.vision.as_ref().unwrap().encode_all(&patches, 3)
         };
         let (plain, other) = (after(&[]), after(&[1]));
         // Frame after frame, each with its class token first.
@@ -317,9 +333,13 @@ fn frames_in_another_order() {
         let moved = order.map(|frame| pictures.clone().narrow(0, frame, 1));
         let moved = Tensor::cat(moved.to_vec(), 0);
         let encode = |model: &VisionLanguageModel| {
-            let of = |pictures: &Tensor<4>| model.encode_clips(clip(pictures.clone(), 3));
+            let of = |pictures: &Tensor<4>| {
+                model
+                    .encode_seen(&Seen::Pixels(clip(pictures.clone(), 3)))
+                    .unwrap()
+            };
             let (plain, moved) = (of(&pictures), of(&moved));
-            let pooled = |tokens| values(model.project_image(tokens, 3));
+            let pooled = |tokens| values(model.project_image(tokens, 3).unwrap());
             let gap = far(&pooled(&plain), &pooled(&moved));
             (plain, moved, gap)
         };
@@ -343,11 +363,26 @@ fn frames_in_another_order() {
 fn the_order_of_a_clips_tokens() {
     with_both_kernels(|device| {
         let model = with_times(clip_model(device), device);
-        let patches = model.vision.embed_patches(frames(2 * 3, &[], device));
-        let stages = model.vision.encode_all(&patches, 3);
+        let patches = model
+            .vision
+            .as_ref()
+            .unwrap()
+            .embed_patches(frames(2 * 3, &[], device));
+        let stages = model.vision.as_ref().unwrap().encode_all(&patches, 3);
         let last = stages.last().unwrap();
-        let normed = last.with_rows(model.vision.norm_post.forward(last.rows.clone()));
-        let found = model.vision.encode_where(&patches, 3, |_| true);
+        let normed = last.with_rows(
+            model
+                .vision
+                .as_ref()
+                .unwrap()
+                .norm_post
+                .forward(last.rows.clone()),
+        );
+        let found = model
+            .vision
+            .as_ref()
+            .unwrap()
+            .encode_where(&patches, 3, |_| true);
         let clip_len = 3 * (1 + PATCHES);
         for token in 0..2 * clip_len {
             let (clip, place) = (token / clip_len, token % clip_len);
@@ -359,9 +394,9 @@ fn the_order_of_a_clips_tokens() {
             let gap = far(&rows(&found, [token]), &rows(&normed, [expected]));
             assert!(gap < 1e-5, "token {token}: {gap}");
         }
-        let whole = model.encode_clips_where(&patches, 3, |_| true);
-        let none = model.encode_clips_where(&patches, 3, |_| false);
-        let first = model.encode_clips_where(&patches, 3, |clip| clip == 0);
+        let whole = model.encode_where(&patches, 3, |_| true);
+        let none = model.encode_where(&patches, 3, |_| false);
+        let first = model.encode_where(&patches, 3, |clip| clip == 0);
         assert_eq!(none.spans, Spans::new([3, 3]));
         assert_eq!(first.spans, Spans::new([clip_len, 3]));
         let class = values(whole.leading(3));
@@ -386,8 +421,16 @@ fn hidden_patches_are_invisible_and_their_token_learns() {
                 let place = (index / (3 * 12 * 12), row / 4 * 3 + column / 4);
                 f32::from(u8::from(Some(place) == changed))
             };
-            let patches = model.vision.embed_patches(pixels(change, &device));
-            model.encode_patches(&model.vision.hide(&patches, &hidden))
+            let patches = model
+                .vision
+                .as_ref()
+                .unwrap()
+                .embed_patches(pixels(change, &device));
+            model.encode_where(
+                &model.vision.as_ref().unwrap().hide(&patches, &hidden),
+                1,
+                |_| true,
+            )
         };
         let plain = encode(None);
         assert_eq!(plain.spans, Spans::uniform(2, 1 + PATCHES));
@@ -399,12 +442,23 @@ fn hidden_patches_are_invisible_and_their_token_learns() {
             assert_ne!(values(encode(Some(place)).rows), plain, "{place:?}");
         }
         let gradients = encode(None).rows.square().sum().backward();
-        let token = model.vision.mask_token.as_ref().unwrap().val();
+        let token = model
+            .vision
+            .as_ref()
+            .unwrap()
+            .mask_token
+            .as_ref()
+            .unwrap()
+            .val();
         let gradient = values(token.grad(&gradients).unwrap());
         assert!(gradient.iter().any(|value| value.abs() > 1e-3));
         // Without a mask token nothing can be hidden.
-        let patches = model.vision.embed_patches(pixels(|_| 0.0, &device));
-        let mut without = model.vision.clone();
+        let patches = model
+            .vision
+            .as_ref()
+            .unwrap()
+            .embed_patches(pixels(|_| 0.0, &device));
+        let mut without = model.vision.as_ref().unwrap().clone();
         without.mask_token = None;
         assert_eq!(
             values(without.hide(&patches, &hidden).rows),
@@ -419,15 +473,17 @@ fn hidden_patches_are_invisible_and_their_token_learns() {
 fn pictures_in_either_slot() {
     with_both_kernels(|device| {
         let drawn = clip_model(device);
-        let table = drawn.token_types.weight.val();
+        let table = drawn.token_types.as_ref().unwrap().weight.val();
         let alike = Tensor::cat(
             vec![table.clone().narrow(0, 0, 2), table.narrow(0, 1, 1)],
             0,
         );
         let mut equal = drawn.clone();
-        equal.token_types.weight = replace_value(equal.token_types.weight, alike);
+        let types = equal.token_types.as_mut().unwrap();
+        types.weight = replace_value(types.weight.clone(), alike);
         let input = text([5, 6, 7, 8, 1, 1, 5, 9, 8, 1, 1, 1]);
-        let images = |model: &VisionLanguageModel| model.encode_images(frames(4, &[], device));
+        let images =
+            |model: &VisionLanguageModel| model.encode_images(frames(4, &[], device)).unwrap();
         let summary = |model: &VisionLanguageModel, chosen: &[usize], slot| {
             let image = images(model).select(chosen);
             let typed = model.typed(&model.encode_text(&input), &image, 1, slot);

@@ -10,6 +10,7 @@ mod common;
 
 use burn::tensor::{Device, Tensor};
 use chiasm_nn::compute::{self, Kernels};
+use chiasm_nn::model::Seen;
 use chiasm_nn::published::scl::fit_positions;
 use chiasm_nn::tokens::Chosen;
 use chiasm_nn::weights::{HostTensor, StateDict};
@@ -52,20 +53,34 @@ fn every_stage(case: &Case) {
 
     let patches = model
         .vision
+        .as_ref()
+        .unwrap()
         .embed_patches(floats(case.tensor("inputs.image"), &device));
-    check_image("vision.embed", &model.vision.prepend_class(&patches));
-    let mut hidden = model.vision.embed(&patches, 1);
+    check_image(
+        "vision.embed",
+        &model.vision.as_ref().unwrap().prepend_class(&patches),
+    );
+    let mut hidden = model.vision.as_ref().unwrap().embed(&patches, 1);
     check_image("vision.ln_pre", &hidden);
-    for (index, block) in model.vision.blocks.iter().enumerate() {
+    for (index, block) in model.vision.as_ref().unwrap().blocks.iter().enumerate() {
         hidden = block.forward(hidden, Scope::Frames(1));
         check_image(&format!("vision.block{index}"), &hidden);
     }
-    check_image("vision.ln_post", &model.vision.encode(&patches));
-    let image_tokens = model.encode_patches(&patches);
+    check_image(
+        "vision.ln_post",
+        &model.vision.as_ref().unwrap().encode(&patches),
+    );
+    let image_tokens = model.encode_where(&patches, 1, |_| true);
     check_image("vision.transformed", &image_tokens);
 
-    check("itc.text", values(model.project_text(&text_tokens)));
-    check("itc.image", values(model.project_image(&image_tokens, 1)));
+    check(
+        "itc.text",
+        values(model.project_text(&text_tokens).unwrap()),
+    );
+    check(
+        "itc.image",
+        values(model.project_image(&image_tokens, 1).unwrap()),
+    );
 
     let layers = model.fuse_all(&text_tokens, &image_tokens, 1);
     for (index, Fused { text, image, .. }) in layers.iter().enumerate() {
@@ -123,23 +138,34 @@ fn check_clips(case: &Case, model: &VisionLanguageModel) {
     let pictures = video
         .clone()
         .reshape([batch * frames, channels, height, width]);
-    let patches = model.vision.embed_patches(pictures);
-    let joined = model.vision.join_class(&patches, frames);
+    let patches = model.vision.as_ref().unwrap().embed_patches(pictures);
+    let joined = model.vision.as_ref().unwrap().join_class(&patches, frames);
     check("vision.embed", values(joined.rows));
-    let stages = model.vision.encode_all(&patches, frames);
+    let stages = model.vision.as_ref().unwrap().encode_all(&patches, frames);
     for (index, hidden) in stages[1..].iter().enumerate() {
         check(&format!("vision.block{index}"), values(hidden.rows.clone()));
     }
-    let encoded = model.vision.encode_where(&patches, frames, |_| true);
+    let encoded = model
+        .vision
+        .as_ref()
+        .unwrap()
+        .encode_where(&patches, frames, |_| true);
     check("vision.output", values(encoded.rows.clone()));
-    let image = model.encode_clips(video);
+    let image = model.encode_seen(&Seen::Pixels(video)).unwrap();
     let text = model.encode_text(&text_input(case, "text_ids"));
-    check("itc.text", values(model.project_text(&text)));
-    check("itc.image", values(model.project_image(&image, frames)));
+    check("itc.text", values(model.project_text(&text).unwrap()));
+    check(
+        "itc.image",
+        values(model.project_image(&image, frames).unwrap()),
+    );
     check_outputs(case, model, "", &image, frames);
     // The class tokens alone are those of the whole, also where some clips are asked for whole.
     let second = |clip: usize| clip == 1;
-    let some = model.vision.encode_where(&patches, frames, second);
+    let some = model
+        .vision
+        .as_ref()
+        .unwrap()
+        .encode_where(&patches, frames, second);
     let lengths: Vec<usize> = some.spans.lengths().collect();
     assert_eq!(lengths[0], frames);
     assert_eq!(lengths[1], encoded.spans.rows(1..2).len());
@@ -172,20 +198,26 @@ fn parity_scl_image_masking() {
         let device = Device::flex();
         let patches = model
             .vision
+            .as_ref()
+            .unwrap()
             .embed_patches(floats(case.tensor("inputs.image"), &device));
         let kept = case.tensor("inputs.drop_keep_indices");
         let flat = kept.i64s().into_iter().enumerate();
         let (batch, count) = (kept.shape[0], kept.shape[1]);
-        let all = model.vision.num_patches();
+        let all = model.vision.as_ref().unwrap().num_patches();
         let kept = Chosen {
             rows: flat.map(|(i, p)| i / count * all + p as usize).collect(),
             spans: Spans::uniform(batch, count),
         };
-        let dropped = model.encode_patches(&patches.choose(&kept));
+        let dropped = model.encode_where(&patches.choose(&kept), 1, |_| true);
         check_outputs(case, model, "drop.", &dropped, 1);
         let mask = case.tensor("inputs.token_mask").i64s();
         let hidden: Vec<usize> = (0..mask.len()).filter(|i| mask[*i] == 1).collect();
-        let hidden = model.encode_patches(&model.vision.hide(&patches, &hidden));
+        let hidden = model.encode_where(
+            &model.vision.as_ref().unwrap().hide(&patches, &hidden),
+            1,
+            |_| true,
+        );
         check_outputs(case, model, "token.", &hidden, 1);
     });
 }

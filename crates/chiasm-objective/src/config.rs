@@ -104,9 +104,67 @@ pub enum ClassLoss {
     /// Every class is a question of its own: binary cross-entropy, summed over classes. A sample may
     /// have several right classes, each right to a degree (VQA v2).
     Binary,
+    /// Divergence from the distribution of the answers given; from `binary_from` on, [`Self::Binary`]
+    /// (ROSITA's schedule for VQA v2, `specs/tbkin.md` section 6.1).
+    Divergence,
     /// One class is right: cross-entropy.
     #[default]
     CrossEntropy,
+}
+
+/// `[objectives.knowledge]`: masks led by a scene graph over words and regions, and what they hide
+/// (ROSITA's pre-training, `specs/tbkin.md` section 3.5). One pass of the fusion encoder serves all of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KnowledgeConfig {
+    /// Factor of hidden words in the total loss. Default: 1.
+    pub words: f64,
+    /// Factor of the features of hidden regions. Default: 1.
+    pub features: f64,
+    /// Factor of the classes of hidden regions. Default: 1.
+    pub objects: f64,
+    /// Factor of the attributes of hidden regions. Default: 1.
+    pub attributes: f64,
+    /// Factor of whether text and image belong together. Default: 1.
+    pub matching: f64,
+    /// Factor of the optimal transport between words and regions. Default: 0.1.
+    pub transport: f64,
+    /// Share of pairs whose image is replaced by another one. Default: 0.5.
+    pub negatives: f64,
+}
+
+impl Default for KnowledgeConfig {
+    fn default() -> Self {
+        Self {
+            words: 1.0,
+            features: 1.0,
+            objects: 1.0,
+            attributes: 1.0,
+            matching: 1.0,
+            transport: 0.1,
+            negatives: 0.5,
+        }
+    }
+}
+
+/// `[objectives.grounding]`: the region that a text refers to, and its box (referring expressions,
+/// phrases; `specs/tbkin.md` section 6.2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GroundingConfig {
+    /// Factor of the choice of a region in the total loss. Default: 1.
+    pub rank: f64,
+    /// Factor of the correction of its box. Default: 0.5.
+    pub shift: f64,
+}
+
+impl Default for GroundingConfig {
+    fn default() -> Self {
+        Self {
+            rank: 1.0,
+            shift: 0.5,
+        }
+    }
 }
 
 /// `[objectives.classification]`: a class for every pair of text and image, or text and several
@@ -127,6 +185,9 @@ pub struct ClassificationConfig {
     /// Questions that an answer must be the most frequent one of, where answers are counted. Default:
     /// 9, which gives VQA v2's 3,129.
     pub min_count: usize,
+    /// Share of the steps after which `divergence` gives way to `binary`. Default: 0.2: three epochs of
+    /// fifteen.
+    pub binary_from: f64,
 }
 
 /// `[objectives.ranking]`: the right text of an image among those of others in the batch (section
@@ -168,6 +229,7 @@ impl Default for ClassificationConfig {
             loss: ClassLoss::default(),
             vocabulary: None,
             min_count: 9,
+            binary_from: 0.2,
         }
     }
 }
@@ -239,6 +301,12 @@ pub struct ObjectivesConfig {
     /// Ranking of candidates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ranking: Option<RankingConfig>,
+    /// Masks led by a scene graph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knowledge: Option<KnowledgeConfig>,
+    /// The region that a text refers to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grounding: Option<GroundingConfig>,
 }
 
 impl Default for ObjectivesConfig {
@@ -252,6 +320,8 @@ impl Default for ObjectivesConfig {
             local_completion: None,
             classification: None,
             ranking: None,
+            knowledge: None,
+            grounding: None,
         }
     }
 }
@@ -276,6 +346,8 @@ impl ObjectivesConfig {
             Objective::LocalCompletion => self.local_completion.is_some(),
             Objective::Classification => self.classification.is_some(),
             Objective::Ranking => self.ranking.is_some(),
+            Objective::Knowledge => self.knowledge.is_some(),
+            Objective::Grounding => self.grounding.is_some(),
         };
         Objective::ALL.into_iter().filter(is_on).collect()
     }
@@ -321,6 +393,8 @@ impl ObjectivesConfig {
                 .clone()
                 .filter(|_| is(Objective::Classification)),
             ranking: self.ranking.clone().filter(|_| is(Objective::Ranking)),
+            knowledge: self.knowledge.clone().filter(|_| is(Objective::Knowledge)),
+            grounding: self.grounding.clone().filter(|_| is(Objective::Grounding)),
         }
     }
 

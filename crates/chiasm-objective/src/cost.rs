@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ContrastDirection, GlobalCompletionConfig, ObjectivesConfig};
 use crate::masking::kept_patches;
 use crate::plan::{
-    ForwardPlan, FusionPass, HIDDEN_PATCHES_PASS, ImageView, MASKED_IMAGE_PASS, MASKED_TEXT_PASS,
-    MLM_PASS, Objective, Pairing, TextView,
+    ForwardPlan, FusionPass, GROUNDING_PASS, HIDDEN_PATCHES_PASS, ImageView, KNOWLEDGE_PASS,
+    MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MLM_PASS, Objective, Pairing, TextView,
 };
 
 /// Forward and backward pass of a linear map cost three times its forward pass.
@@ -24,7 +24,7 @@ pub const WITH_BACKWARD: f64 = 3.0;
 pub struct PlanSizes {
     /// Pairs, at least 1.
     pub batch: usize,
-    /// Frames of an image, at least 1.
+    /// Frames of an image, at least 1; without meaning for regions.
     pub frames: usize,
     /// Pictures that a text speaks of together, at least 1.
     pub pictures: usize,
@@ -72,7 +72,7 @@ pub enum Accounting {
 /// One thing that a step computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
-    /// Patch embedding, which all views of the images share.
+    /// Patch or region embedding, which all views of the images share.
     Patches,
     /// Image tower with its map to the fusion width.
     Image(ImageView),
@@ -315,6 +315,22 @@ impl Counter<'_> {
         self.sizes.frames as f64
     }
 
+    /// Class tokens of an image: one a frame, none of regions.
+    fn class_tokens(&self) -> f64 {
+        match self.model.regions {
+            Some(_) => 0.0,
+            None => self.frames(),
+        }
+    }
+
+    /// Patches or regions of a frame.
+    fn patches_of_frame(&self) -> usize {
+        match &self.model.regions {
+            Some(regions) => regions.most,
+            None => self.model.vision.num_patches(),
+        }
+    }
+
     /// Texts that each image is ranked with.
     fn candidates(&self) -> usize {
         let wanted = self.config.ranking.as_ref();
@@ -324,7 +340,7 @@ impl Counter<'_> {
 
     /// Patches of a frame in a view.
     fn patches_in(&self, view: ImageView) -> usize {
-        let patches = self.model.vision.num_patches();
+        let patches = self.patches_of_frame();
         match (view, self.config.completion_masks()) {
             (ImageView::Dropped, Some(masks)) => kept_patches(patches, masks.image_drop),
             _ => patches,
@@ -333,15 +349,18 @@ impl Counter<'_> {
 
     /// Tokens of an image in a view, of all frames.
     fn image_tokens(&self, view: ImageView) -> f64 {
-        let frame = 1 + self.model.vision.registers + self.patches_in(view);
-        self.frames() * frame as f64
+        let patches = self.patches_in(view);
+        match self.model.regions {
+            Some(_) => patches as f64,
+            None => self.frames() * (1 + self.model.vision.registers + patches) as f64,
+        }
     }
 
     /// Hidden patches of an image, of all frames.
     fn hidden_patches(&self) -> f64 {
         let local = self.config.local_completion.as_ref();
         let share = local.map_or(0.0, |local| local.image_mask);
-        (self.model.vision.num_patches() as f64 * share).floor() * self.frames()
+        (self.patches_of_frame() as f64 * share).floor() * self.frames()
     }
 
     /// Tokens of a text that are neither its first nor its last.
@@ -387,9 +406,12 @@ impl Counter<'_> {
 
     fn patches(&self) -> PassCost {
         let vision = &self.model.vision;
-        let tokens = self.frames() * vision.num_patches() as f64;
-        let pixels = 3 * vision.patch_size * vision.patch_size;
-        let of_one = tokens * (pixels * vision.hidden_size) as f64;
+        let tokens = self.frames() * self.patches_of_frame() as f64;
+        let numbers = match &self.model.regions {
+            Some(regions) => regions.features + 5,
+            None => 3 * vision.patch_size * vision.patch_size,
+        };
+        let of_one = tokens * (numbers * vision.hidden_size) as f64;
         let images = self.sizes.batch * self.sizes.pictures;
         let streams = [Stream::default(), all(tokens)];
         self.cost(Pass::Patches, images, streams, of_one)
@@ -404,8 +426,14 @@ impl Counter<'_> {
                 let images = self.sizes.batch * self.sizes.pictures;
                 (images, self.whole_images() / images.max(1) as f64)
             }
-            ImageView::Dropped | ImageView::Hidden => (self.fused(), 1.0),
+            ImageView::Dropped | ImageView::Hidden | ImageView::Knowledge => (self.fused(), 1.0),
         };
+        if self.model.regions.is_some() {
+            // Regions have no tower: what makes tokens of them is counted as patches are.
+            let of_one = tokens * self.map(vision.hidden_size);
+            let streams = [Stream::default(), all(tokens)];
+            return self.cost(Pass::Image(view), images, streams, of_one);
+        }
         let stream = self.stream(tokens, whole * tokens + (1.0 - whole) * frames);
         let read = stream.read;
 
@@ -421,10 +449,19 @@ impl Counter<'_> {
             // Of several frames, attention computes all tokens or the class tokens.
             false => layer.attention(tokens, tokens, pairs) + layer.feed_forward(read),
         };
-        let map = read * (vision.hidden_size * self.model.fusion.hidden_size) as f64;
+        let map = read * self.map(vision.hidden_size);
         let of_one = vision.layers.saturating_sub(1) as f64 * block + last + map;
         let streams = [Stream::default(), stream];
         self.cost(Pass::Image(view), images, streams, of_one)
+    }
+
+    /// The map of a token to the fusion width, which one stream does without.
+    fn map(&self, from: usize) -> f64 {
+        if self.model.is_one_stream() {
+            0.0
+        } else {
+            (from * self.model.fusion.hidden_size) as f64
+        }
     }
 
     /// Images of which the fusion encoder sees all tokens in the complete view.
@@ -437,7 +474,7 @@ impl Counter<'_> {
         let own = passes().filter_map(|pass| match pass.pairing {
             Pairing::Own(picture) => Some(picture + 1),
             Pairing::Candidates => Some(1),
-            Pairing::Matching => None,
+            Pairing::Matching | Pairing::Knowledge => None,
         });
         match own.max() {
             Some(pictures) => fused * pictures as f64,
@@ -455,12 +492,15 @@ impl Counter<'_> {
                 let batch = self.sizes.batch;
                 (batch, self.whole_texts() / batch.max(1) as f64)
             }
-            TextView::Mlm | TextView::Masked => (self.fused(), 1.0),
+            TextView::Mlm | TextView::Masked | TextView::Knowledge => (self.fused(), 1.0),
         };
         let stream = self.stream(tokens, whole * tokens + (1.0 - whole));
-        let map = stream.read * (text.hidden_size * self.model.fusion.hidden_size) as f64;
-        let before = text.layers.saturating_sub(1) as f64 * layer.block(all(tokens));
-        let of_one = before + layer.block(stream) + map;
+        let map = stream.read * self.map(text.hidden_size);
+        let layers = match text.layers {
+            0 => 0.0,
+            layers => (layers - 1) as f64 * layer.block(all(tokens)) + layer.block(stream),
+        };
+        let of_one = layers + map;
         let streams = [stream, Stream::default()];
         self.cost(Pass::Text(view), texts, streams, of_one)
     }
@@ -486,13 +526,20 @@ impl Counter<'_> {
         let layer = Layer::new(fusion.hidden_size, fusion.intermediate_size);
         let pairs = match pass.pairing {
             Pairing::Candidates => self.fused() * self.candidates(),
-            Pairing::Own(_) | Pairing::Matching => self.fused(),
+            Pairing::Own(_) | Pairing::Matching | Pairing::Knowledge => self.fused(),
         };
         let [words, patches] = self.also_read(pass);
         let (text, image) = (self.sizes.text_len, self.image_tokens(pass.image));
         let text = self.stream(text, 1.0 + words);
-        let image = self.stream(image, self.frames() + patches);
+        let image = self.stream(image, self.class_tokens() + patches);
+        let one_stream = self.model.is_one_stream();
         let pair = |text: Stream, image: Stream| {
+            if one_stream {
+                return layer.block(Stream {
+                    tokens: text.tokens + image.tokens,
+                    read: text.read + image.read,
+                });
+            }
             layer.fusion(text, image.tokens) + layer.fusion(image, text.tokens)
         };
         let before = fusion.layers.saturating_sub(1) as f64;
@@ -506,6 +553,7 @@ impl Counter<'_> {
         let has = |other| self.plan.fusions.contains(&other);
         let words = match pass {
             MLM_PASS => self.asked_words(),
+            KNOWLEDGE_PASS => self.sizes.text_len,
             MASKED_IMAGE_PASS | MASKED_TEXT_PASS if self.plan.completes_words => {
                 self.masked_words()
             }
@@ -515,6 +563,7 @@ impl Counter<'_> {
             MASKED_TEXT_PASS | HIDDEN_PATCHES_PASS if has(HIDDEN_PATCHES_PASS) => {
                 self.hidden_patches()
             }
+            KNOWLEDGE_PASS | GROUNDING_PASS => self.image_tokens(pass.image),
             _ => 0.0,
         };
         [words, patches]
@@ -528,13 +577,14 @@ impl Counter<'_> {
         );
         let batch = self.sizes.batch;
         let pictures = self.sizes.pictures as f64;
-        let poolers = 2.0 * width * width;
+        let pooled = model.pooled_size() as f64;
+        let poolers = pooled * width;
         // Both directions of a contrast multiply all rows with all rows.
         let contrast = |rows: f64, width: f64| 2.0 * rows * rows * width;
         let (one, frames, none) = (all(1.0), all(self.frames()), Stream::default());
         let summaries = [one, frames];
         let (sequences, streams, of_one) = match objective {
-            Objective::Matching => (fused, summaries, poolers + 4.0 * width),
+            Objective::Matching => (fused, summaries, poolers + 2.0 * pooled),
             Objective::Mlm => {
                 let words = match self.accounting {
                     Accounting::Read => self.asked_words(),
@@ -569,12 +619,29 @@ impl Counter<'_> {
             }
             Objective::Classification => {
                 let classes = model.heads.classes as f64;
-                let head = 2.0 * width * (pictures * 2.0 * width + classes);
+                let head = 2.0 * width * (pictures * pooled + classes);
                 (fused, summaries, pictures * poolers + head)
             }
             Objective::Ranking => {
                 let pairs = fused * self.candidates();
-                (pairs, summaries, poolers + 2.0 * width)
+                (pairs, summaries, poolers + pooled)
+            }
+            Objective::Knowledge => {
+                // About a quarter of words and regions is asked for.
+                let words = self.content() / 4.0;
+                let regions = self.image_tokens(ImageView::Knowledge) / 4.0;
+                let kinds = model.regions.as_ref().map_or(0, |regions| {
+                    regions.features + regions.objects + regions.attributes
+                });
+                let of_words = words * width * (width + model.text.vocab_size as f64);
+                let of_regions = regions * width * (width + kinds as f64);
+                let transport = self.sizes.text_len * 4.0 * regions * width;
+                let of_one = of_words + of_regions + poolers + 2.0 * pooled + transport;
+                (fused, [all(words), all(regions)], of_one)
+            }
+            Objective::Grounding => {
+                let regions = self.image_tokens(ImageView::Complete);
+                (fused, [none, all(regions)], regions * width * (width + 5.0))
             }
         };
         self.cost(Pass::Head(objective), sequences, streams, of_one)

@@ -4,16 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
+use chiasm_nn::model::Seen;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
-use chiasm_nn::{Fused, Tokens, VisionLanguageModel};
+use chiasm_nn::{Fused, Spans, Tokens, VisionLanguageModel};
 
 use crate::classification::ClassTargets;
+use crate::grounding::GroundTargets;
+use crate::knowledge::KnowledgeInput;
 use crate::masking::MatchingDraw;
 use crate::mlm::MlmTargets;
 use crate::plan::{
-    ForwardPlan, FusionPass, HIDDEN_PATCHES_PASS, ImageView, MASKED_IMAGE_PASS, MASKED_TEXT_PASS,
-    MLM_PASS, Pairing, TextView,
+    ForwardPlan, FusionPass, GROUNDING_PASS, HIDDEN_PATCHES_PASS, ImageView, KNOWLEDGE_PASS,
+    MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MLM_PASS, Pairing, TextView,
 };
 use crate::ranking::RankingDraw;
 
@@ -29,9 +32,9 @@ pub struct MaskedText {
 /// One batch on the device, with everything random already drawn.
 #[derive(Clone, Debug)]
 pub struct StepInput {
-    /// `[images, frames, 3, side, side]`: the pictures of the first text, those of the second, and so
-    /// on. Further ones serve as negatives of matching.
-    pub pixel_values: Tensor<5>,
+    /// The images: the pictures of the first text, those of the second, and so on. Further ones serve
+    /// as negatives of matching.
+    pub seen: Seen,
     /// Pictures that a text speaks of together, at least 1. All objectives but classification look at
     /// the first one alone.
     pub pictures: usize,
@@ -45,11 +48,11 @@ pub struct StepInput {
     pub mlm: Option<(TextInput, MlmTargets)>,
     /// Texts masked for completion, `fused` of them.
     pub masked: Option<MaskedText>,
-    /// Patches that stay in the masked view of the first `fused` images, by number in the batch of all
-    /// frames of all images.
+    /// Patches or regions that stay in the masked view of the first `fused` images, by number in the
+    /// batch of all frames of all images.
     pub kept_patches: Option<Chosen>,
-    /// Patches hidden behind the mask token in the first `fused` images, numbered in these images'
-    /// frames alone, ascending.
+    /// Patches hidden behind the mask token, or regions without their features, in the first `fused`
+    /// images, numbered in these images' frames alone, ascending.
     pub hidden_patches: Option<Vec<usize>>,
     /// Image each of the `fused` texts is matched against.
     pub matching: Option<MatchingDraw>,
@@ -57,13 +60,17 @@ pub struct StepInput {
     pub ranking: Option<RankingDraw>,
     /// The right classes of the `fused` pairs.
     pub classes: Option<ClassTargets>,
+    /// The `fused` pairs behind masks that a scene graph leads.
+    pub knowledge: Option<KnowledgeInput>,
+    /// Which regions of the `fused` images their texts refer to.
+    pub grounding: Option<GroundTargets>,
 }
 
 impl StepInput {
-    /// Frames of an image: 1, or those of a clip.
+    /// Class tokens of an image: 1, one for each frame of a clip, none of regions.
     #[must_use]
-    pub fn frames(&self) -> usize {
-        self.pixel_values.dims()[1]
+    pub fn class_tokens(&self) -> usize {
+        self.seen.class_tokens()
     }
 
     fn text(&self, view: TextView) -> Option<&TextInput> {
@@ -71,6 +78,7 @@ impl StepInput {
             TextView::Clean => Some(&self.clean),
             TextView::Mlm => self.mlm.as_ref().map(|(text, _)| text),
             TextView::Masked => self.masked.as_ref().map(|masked| &masked.input),
+            TextView::Knowledge => self.knowledge.as_ref().map(|knowledge| &knowledge.text),
         }
     }
 
@@ -89,6 +97,10 @@ impl StepInput {
             Pairing::Own(picture) => Some(fused.map(|row| (row, image(row, picture))).collect()),
             Pairing::Matching => {
                 let draw = self.matching.as_ref()?;
+                Some(fused.zip(draw.partner.iter().copied()).collect())
+            }
+            Pairing::Knowledge => {
+                let draw = &self.knowledge.as_ref()?.matching;
                 Some(fused.zip(draw.partner.iter().copied()).collect())
             }
             Pairing::Candidates => {
@@ -179,10 +191,10 @@ fn encode_images(
     if plan.images.is_empty() {
         return encoded;
     }
-    let [images, frames, channels, height, width] = input.pixel_values.dims();
-    let pixels = input.pixel_values.clone();
-    let pixels = pixels.reshape([images * frames, channels, height, width]);
-    let patches = model.vision.embed_patches(pixels);
+    let Some(patches) = model.embed(&input.seen) else {
+        return encoded;
+    };
+    let class_tokens = input.class_tokens();
     if plan.images.contains(&ImageView::Complete) {
         // The fusion encoder reads whole pictures, the contrast class tokens alone.
         let whole: BTreeSet<usize> = plan
@@ -192,27 +204,48 @@ fn encode_images(
             .flat_map(|pass| input.pairs_of(*pass).unwrap_or_default())
             .map(|(_, image)| image)
             .collect();
-        let image = model.encode_clips_where(&patches, frames, |image| whole.contains(&image));
+        let image = model.encode_where(&patches, class_tokens, |image| whole.contains(&image));
         encoded.insert(ImageView::Complete, image);
     }
     if let (true, Some(kept)) = (
         plan.images.contains(&ImageView::Dropped),
         &input.kept_patches,
     ) {
-        let kept = model.encode_clips_where(&patches.choose(kept), frames, |_| true);
+        let kept = model.encode_where(&patches.choose(kept), class_tokens, |_| true);
         encoded.insert(ImageView::Dropped, kept);
     }
     if let (true, Some(hidden)) = (
         plan.images.contains(&ImageView::Hidden),
         &input.hidden_patches,
     ) {
-        let own = input.own_images().into_iter();
-        let own: Vec<usize> = own
-            .flat_map(|image| image * frames..(image + 1) * frames)
-            .collect();
-        let patches = model.vision.hide(&patches.select(&own), hidden);
-        let encoded_hidden = model.encode_clips_where(&patches, frames, |_| true);
-        encoded.insert(ImageView::Hidden, encoded_hidden);
+        let hidden = match (&input.seen, &model.vision) {
+            (Seen::Regions(regions), _) => {
+                let own = regions.select(&input.own_images());
+                model.embed(&Seen::Regions(own.hide(hidden, None)))
+            }
+            (Seen::Pixels(_), Some(vision)) => {
+                let frames = class_tokens;
+                let own = input.own_images().into_iter();
+                let own: Vec<usize> = own
+                    .flat_map(|image| image * frames..(image + 1) * frames)
+                    .collect();
+                Some(vision.hide(&patches.select(&own), hidden))
+            }
+            (Seen::Pixels(_), None) => None,
+        };
+        if let Some(hidden) = hidden {
+            let hidden = model.encode_where(&hidden, class_tokens, |_| true);
+            encoded.insert(ImageView::Hidden, hidden);
+        }
+    }
+    if let (true, Some(knowledge)) = (
+        plan.images.contains(&ImageView::Knowledge),
+        &input.knowledge,
+    ) && let Some(regions) = &model.regions
+    {
+        let embedded = regions.forward(&knowledge.regions);
+        let encoded_regions = model.encode_where(&embedded, 0, |_| true);
+        encoded.insert(ImageView::Knowledge, encoded_regions);
     }
     encoded
 }
@@ -223,9 +256,13 @@ fn hidden_tokens(model: &VisionLanguageModel, input: &StepInput) -> Vec<usize> {
     let Some(hidden) = &input.hidden_patches else {
         return Vec::new();
     };
-    let frames = input.frames();
-    let patches = model.vision.num_patches();
-    let registers = model.vision.num_registers();
+    // Regions have nothing before them.
+    let (Seen::Pixels(_), Some(vision)) = (&input.seen, &model.vision) else {
+        return hidden.clone();
+    };
+    let frames = input.class_tokens();
+    let patches = vision.num_patches();
+    let registers = vision.num_registers();
     let image_len = frames * (1 + registers + patches);
     let token = |row: &usize| {
         let (frame, patch) = (row / patches, row % patches);
@@ -305,8 +342,31 @@ fn also_read(
             [masked(), hidden]
         }
         HIDDEN_PATCHES_PASS => [Vec::new(), features.hidden.clone()],
+        // The transport reads all of both.
+        KNOWLEDGE_PASS => whole(features, pass, input),
+        GROUNDING_PASS => [Vec::new(), whole(features, pass, input)[1].clone()],
         _ => [Vec::new(), Vec::new()],
     }
+}
+
+/// All tokens of a pass: of its texts, of its images.
+fn whole(features: &Features, pass: FusionPass, input: &StepInput) -> [Vec<usize>; 2] {
+    let (Some(text), Some(image), Some(pairs)) = (
+        features.texts.get(&pass.text),
+        features.images.get(&pass.image),
+        input.pairs_of(pass),
+    ) else {
+        return [Vec::new(), Vec::new()];
+    };
+    let tokens = |spans: &Spans, rows: &mut dyn Iterator<Item = usize>| {
+        let lengths = spans.lengths().collect::<Vec<_>>();
+        let count: usize = rows.filter_map(|row| lengths.get(row)).sum();
+        (0..count).collect::<Vec<_>>()
+    };
+    [
+        tokens(&text.spans, &mut pairs.iter().map(|(text, _)| *text)),
+        tokens(&image.spans, &mut pairs.iter().map(|(_, image)| *image)),
+    ]
 }
 
 fn fuse(
@@ -316,7 +376,7 @@ fn fuse(
     input: &StepInput,
     features: &mut Features,
 ) {
-    let frames = input.frames();
+    let frames = input.class_tokens();
     let mut stacked: Vec<(FusionPass, usize, [Vec<usize>; 2])> = Vec::new();
     let (mut texts, mut images) = (Vec::new(), Vec::new());
     let mut read = [Vec::new(), Vec::new()];
@@ -332,12 +392,12 @@ fn fuse(
         let (text_rows, image_rows): (Vec<usize>, Vec<usize>) = pairs.iter().copied().unzip();
         // The other views have only the images that their passes read.
         let image_rows = match pass.image {
-            ImageView::Complete => image_rows,
+            ImageView::Complete | ImageView::Knowledge => image_rows,
             ImageView::Dropped | ImageView::Hidden => (0..pairs.len()).collect(),
         };
         let picture = match pass.pairing {
             Pairing::Own(picture) => picture,
-            Pairing::Matching | Pairing::Candidates => 0,
+            Pairing::Matching | Pairing::Knowledge | Pairing::Candidates => 0,
         };
         let (text, image) = (text.select(&text_rows), image.select(&image_rows));
         let typed = model.typed(&text, &image, frames, picture);

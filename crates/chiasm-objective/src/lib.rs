@@ -11,12 +11,15 @@ pub mod contrast;
 pub mod cost;
 pub mod forward;
 pub mod gather;
+pub mod grounding;
+pub mod knowledge;
 pub mod losses;
 pub mod masking;
 pub mod memory;
 pub mod mlm;
 pub mod plan;
 pub mod ranking;
+pub mod transport;
 
 pub use config::ObjectivesConfig;
 pub use cost::{Accounting, Frozen, PlanCost, PlanSizes};

@@ -3,17 +3,21 @@
 use burn::tensor::Tensor;
 use chiasm_nn::VisionLanguageModel;
 
-use crate::classification::{ClassTargets, binary_loss};
+use crate::classification::{ClassTargets, binary_loss, divergence_loss};
 use crate::completion::{completion_loss, frame_completion_loss};
 use crate::config::{ContrastDirection, ObjectivesConfig};
 use crate::contrast::{contrastive_loss, image_to_text_loss};
 use crate::forward::{Features, FusedPass, StepInput, forward};
 use crate::gather::{Alone, Gather};
+use crate::grounding::{rank_loss, shift_loss};
+use crate::knowledge::{feature_loss, sure_class_loss, transport_loss};
 use crate::plan::{
-    ForwardPlan, FusionPass, HIDDEN_PATCHES_PASS, ImageView, MASKED_IMAGE_PASS, MASKED_TEXT_PASS,
-    MATCHING_PASS, MLM_PASS, Objective, RANKING_PASS, TextView, class_pass,
+    ForwardPlan, FusionPass, GROUNDING_PASS, HIDDEN_PATCHES_PASS, ImageView, KNOWLEDGE_PASS,
+    MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MATCHING_PASS, MLM_PASS, Objective, RANKING_PASS,
+    TextView, class_pass,
 };
 use crate::ranking::ranking_loss;
+use crate::transport::transport_distance;
 
 /// One named loss.
 #[derive(Clone, Debug)]
@@ -117,6 +121,8 @@ pub fn shared_with(
             Objective::LocalCompletion => step.local_completion(),
             Objective::Classification => step.classification(),
             Objective::Ranking => step.ranking(),
+            Objective::Knowledge => step.knowledge(),
+            Objective::Grounding => step.grounding(),
         }
         .unwrap_or_default()
     });
@@ -151,16 +157,16 @@ struct Step<'a> {
 impl Step<'_> {
     /// The learned temperature, `[1]`. Every process gets the whole of its gradient, of which it
     /// counts its share, so that gradients can be added up.
-    fn temperature(&self) -> Tensor<1> {
-        let temperature = self.model.temperature.val();
-        match self.gather.processes() {
+    fn temperature(&self) -> Option<Tensor<1>> {
+        let temperature = self.model.temperature.as_ref()?.val();
+        Some(match self.gather.processes() {
             1 => temperature,
             processes => {
                 let share = 1.0 / processes as f64;
                 let constant = temperature.clone().detach().mul_scalar(1.0 - share);
                 temperature.mul_scalar(share) + constant
             }
-        }
+        })
     }
 
     /// Features of the frames of all processes' clips, `[batch, frames, width]`.
@@ -185,7 +191,7 @@ impl Step<'_> {
         let config = self.config.matching.as_ref()?;
         let pooled = self.model.pooled(&self.pass(MATCHING_PASS)?.fused);
         let draw = self.input.matching.as_ref()?;
-        let classifier = &self.model.match_head.classifier;
+        let classifier = &self.model.match_head.as_ref()?.classifier;
         let value = classifier.cross_entropy(pooled, &draw.labels);
         Some(vec![LossTerm::new("matching", config.weight, value)])
     }
@@ -195,8 +201,66 @@ impl Step<'_> {
         let pass = self.pass(MLM_PASS)?;
         let (_, targets) = self.input.mlm.as_ref()?;
         let asked = pass.text_at(&targets.positions);
-        let value = self.model.mlm_head.loss(asked, &targets.labels);
+        let value = self.words(asked, &targets.labels)?;
         Some(vec![LossTerm::new("mlm", config.weight, value)])
+    }
+
+    /// Loss of hidden words.
+    fn words(&self, asked: Tensor<2>, labels: &[u32]) -> Option<Tensor<1>> {
+        let head = self.model.mlm_head.as_ref()?;
+        Some(head.loss(asked, labels, &self.model.text.words))
+    }
+
+    /// Everything that is asked of one pass behind the masks of a scene graph.
+    fn knowledge(&self) -> Option<Vec<LossTerm>> {
+        let config = self.config.knowledge.as_ref()?;
+        let input = self.input.knowledge.as_ref()?;
+        let pass = self.pass(KNOWLEDGE_PASS)?;
+        let mut terms = Vec::new();
+        let words = self.words(pass.text_at(&input.words.positions), &input.words.labels)?;
+        terms.push(LossTerm::new("knowledge_words", config.words, words));
+        if let Some(head) = &self.model.region_head {
+            let guess = head.forward(pass.image_at(&input.targets.rows));
+            let targets = &input.targets;
+            let features = feature_loss(guess.features, &targets.features);
+            let objects = sure_class_loss(guess.objects, &targets.objects);
+            let attributes = sure_class_loss(guess.attributes, &targets.attributes);
+            terms.extend([
+                LossTerm::new("knowledge_features", config.features, features),
+                LossTerm::new("knowledge_objects", config.objects, objects),
+                LossTerm::new("knowledge_attributes", config.attributes, attributes),
+            ]);
+        }
+        let labels = &input.matching.labels;
+        if let Some(head) = &self.model.match_head {
+            let pooled = self.model.pooled(&pass.fused);
+            let value = head.classifier.cross_entropy(pooled, labels);
+            terms.push(LossTerm::new("knowledge_matching", config.matching, value));
+        }
+        if config.transport != 0.0 {
+            let distances = transport_distance(&pass.fused.text, &pass.fused.image);
+            let value = transport_loss(distances, labels);
+            terms.push(LossTerm::new(
+                "knowledge_transport",
+                config.transport,
+                value,
+            ));
+        }
+        Some(terms)
+    }
+
+    fn grounding(&self) -> Option<Vec<LossTerm>> {
+        let config = self.config.grounding.as_ref()?;
+        let head = self.model.ground_head.as_ref()?;
+        let targets = self.input.grounding.as_ref()?;
+        let image = &self.pass(GROUNDING_PASS)?.fused.image;
+        let (ranks, shifts) = head.forward(image.rows.clone());
+        let rank = rank_loss(ranks, &image.spans, targets);
+        let shift = shift_loss(shifts, targets);
+        Some(vec![
+            LossTerm::new("grounding_rank", config.rank, rank),
+            LossTerm::new("grounding_shift", config.shift, shift),
+        ])
     }
 
     fn contrastive(&self) -> Option<Vec<LossTerm>> {
@@ -207,16 +271,17 @@ impl Step<'_> {
             .map(|row| row * self.input.pictures)
             .collect();
         let image = image.select(&own);
-        let image = self.model.project_image(&image, self.input.frames());
-        let temperature = self.temperature();
+        let class_tokens = self.input.class_tokens();
+        let image = self.model.project_image(&image, class_tokens)?;
+        let temperature = self.temperature()?;
         let value = match config.direction {
             ContrastDirection::Both => {
-                let text = self.model.project_text(&text.narrow(0, self.input.pairs));
+                let text = self.model.project_text(&text.narrow(0, self.input.pairs))?;
                 let [text, image] = [text, image].map(|rows| self.gather.all(rows));
                 contrastive_loss(text, image, temperature)
             }
             ContrastDirection::ImageToText => {
-                let texts = self.model.project_text(text);
+                let texts = self.model.project_text(text)?;
                 let own = self.input.pairs;
                 // Texts of all pairs first, those without an image behind them.
                 let paired = self.gather.all(texts.clone().narrow(0, 0, own));
@@ -286,6 +351,7 @@ impl Step<'_> {
         let value = match self.input.classes.as_ref()? {
             ClassTargets::Class(classes) => head.loss(pooled, classes),
             ClassTargets::Worth(worth) => binary_loss(head.forward(pooled), worth),
+            ClassTargets::Shares(shares) => divergence_loss(head.forward(pooled), shares),
         };
         Some(vec![LossTerm::new("classification", config.weight, value)])
     }

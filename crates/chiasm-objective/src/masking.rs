@@ -5,14 +5,19 @@
 //! none changes its input.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use chiasm_data::RegionRows;
 use chiasm_data::rng::{self, Rng};
 use chiasm_nn::Spans;
+use chiasm_nn::boxes::PixelBox;
+use chiasm_nn::model::Seen;
+use chiasm_nn::regions::Regions;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
 
 use crate::classification::ClassTargets;
 use crate::config::{ClassLoss, GlobalCompletionConfig, MlmConfig, ObjectivesConfig};
 use crate::forward::{MaskedText, StepInput};
+use crate::grounding::GroundTargets;
 use crate::mlm::MlmTargets;
 use crate::ranking::RankingDraw;
 
@@ -383,6 +388,115 @@ pub fn matching_draw(text: TextRows<'_>, key: DrawKey<'_>) -> MatchingDraw {
     draw
 }
 
+/// What is to be seen in a batch, on the host.
+#[derive(Clone, Copy, Debug)]
+pub enum SeenRows<'a> {
+    /// Pictures and clips.
+    Pixels(ImageRows<'a>),
+    /// Regions, one image a text.
+    Regions(&'a RegionRows),
+}
+
+impl SeenRows<'_> {
+    /// Images of a text.
+    fn pictures(&self) -> usize {
+        match self {
+            Self::Pixels(images) => images.pictures,
+            Self::Regions(_) => 1,
+        }
+    }
+
+    /// On the device; of `pairs` texts.
+    fn seen(&self, pairs: usize, device: &Device) -> Seen {
+        match self {
+            Self::Pixels(images) => {
+                let (side, frames) = (images.image_size, images.frames);
+                let shape = [pairs * images.pictures, frames, 3, side, side];
+                let data = TensorData::new(images.pixel_values.to_vec(), shape);
+                Seen::Pixels(Tensor::from_data(data, device))
+            }
+            Self::Regions(rows) => Seen::Regions(Regions::new(rows, device)),
+        }
+    }
+
+    /// The patches or regions kept in the masked view of the first `batch` images.
+    fn kept(&self, batch: usize, drop: f64, key: DrawKey<'_>) -> Chosen {
+        match self {
+            Self::Pixels(images) => patch_draw(batch, *images, drop, key),
+            Self::Regions(rows) => {
+                let kept = |count: usize| kept_patches(count, drop).max(1).min(count);
+                let (rows, lengths) = region_draw(rows, batch, kept, "completion image", key);
+                Chosen {
+                    rows,
+                    spans: Spans::new(lengths),
+                }
+            }
+        }
+    }
+
+    /// The patches or regions hidden in the first `batch` images.
+    fn hidden(&self, batch: usize, mask: f64, key: DrawKey<'_>) -> Vec<usize> {
+        match self {
+            Self::Pixels(images) => hidden_draw(batch, *images, mask, key),
+            Self::Regions(rows) => {
+                let hidden = |count: usize| (count as f64 * mask).floor() as usize;
+                region_draw(rows, batch, hidden, "hidden patches", key).0
+            }
+        }
+    }
+}
+
+/// Some regions of each of the first `batch` images, as many as `count` says of all of them: their
+/// numbers in the batch, ascending, and how many there are of each image.
+fn region_draw(
+    rows: &RegionRows,
+    batch: usize,
+    count: impl Fn(usize) -> usize,
+    purpose: &str,
+    key: DrawKey<'_>,
+) -> (Vec<usize>, Vec<usize>) {
+    let (mut drawn, mut lengths, mut start) = (Vec::new(), Vec::new(), 0);
+    for (row, regions) in rows.counts.iter().take(batch).enumerate() {
+        let mut order: Vec<usize> = (0..*regions).collect();
+        let wanted = count(*regions);
+        partial_shuffle(&mut order, wanted, &mut key.stream(purpose, row));
+        order.truncate(wanted);
+        order.sort_unstable();
+        drawn.extend(order.iter().map(|place| start + place));
+        lengths.push(order.len());
+        start += regions;
+    }
+    (drawn, lengths)
+}
+
+/// What the regions of the first `batch` images should be told of what their texts refer to; those of
+/// texts that refer to nothing known are right nowhere.
+fn ground_targets(rows: &RegionRows, referred: &[Option<[f32; 4]>], batch: usize) -> GroundTargets {
+    let mut start = 0;
+    let pictures = rows
+        .counts
+        .iter()
+        .zip(&rows.sizes)
+        .zip(referred)
+        .take(batch);
+    let pictures = pictures.map(|((count, (width, height)), wanted)| {
+        let size = [*width as f32, *height as f32];
+        let own = rows.boxes.get(start..start + count).unwrap_or_default();
+        start += count;
+        let nowhere = [f32::NEG_INFINITY; 4];
+        let wanted = wanted.map_or(nowhere, |wanted| in_pixels(wanted, size));
+        let own = own.iter().map(|region| in_pixels(*region, size));
+        (own.collect(), wanted)
+    });
+    GroundTargets::of(&pictures.collect::<Vec<_>>())
+}
+
+/// A box given in fractions of a picture of this width and height.
+#[must_use]
+pub fn in_pixels([x1, y1, x2, y2]: [f32; 4], [width, height]: [f32; 2]) -> PixelBox {
+    [x1 * width, y1 * height, x2 * width, y2 * height]
+}
+
 /// The pictures of a batch on the host.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageRows<'a> {
@@ -421,7 +535,7 @@ impl ClassRows<'_> {
                 };
                 ClassTargets::Class(rows.map(best).collect())
             }
-            ClassLoss::Binary => {
+            ClassLoss::Binary | ClassLoss::Divergence => {
                 let mut worth = vec![0.0; batch * self.classes];
                 for (targets, row) in rows.zip(worth.chunks_exact_mut(self.classes.max(1))) {
                     for (class, value) in targets {
@@ -430,7 +544,10 @@ impl ClassRows<'_> {
                         }
                     }
                 }
-                ClassTargets::Worth(worth)
+                match loss {
+                    ClassLoss::Divergence => ClassTargets::Shares(worth),
+                    _ => ClassTargets::Worth(worth),
+                }
             }
         }
     }
@@ -440,8 +557,9 @@ impl ClassRows<'_> {
 #[must_use]
 pub fn step_input(
     text: TextRows<'_>,
-    images: ImageRows<'_>,
+    images: SeenRows<'_>,
     classes: Option<ClassRows<'_>>,
+    referred: &[Option<[f32; 4]>],
     vocabulary: &Vocabulary,
     config: &ObjectivesConfig,
     key: DrawKey<'_>,
@@ -451,15 +569,11 @@ pub fn step_input(
     let fused_size = config.fused_size(pairs);
     let fused = text.first(fused_size);
     let view = |ids: &[i64]| TextInput::from_padded(ids, fused.attention_mask, fused.len);
-    let (side, frames) = (images.image_size, images.frames);
-    let shape = [pairs * images.pictures, frames, 3, side, side];
+    let pictures = images.pictures();
     let masks = config.completion_masks();
     StepInput {
-        pixel_values: Tensor::from_data(
-            TensorData::new(images.pixel_values.to_vec(), shape),
-            device,
-        ),
-        pictures: images.pictures,
+        seen: images.seen(pairs, device),
+        pictures,
         clean: TextInput::from_padded(text.input_ids, text.attention_mask, text.len),
         pairs,
         fused_size,
@@ -481,16 +595,16 @@ pub fn step_input(
         }),
         kept_patches: masks
             .as_ref()
-            .map(|masks| patch_draw(fused_size, images, masks.image_drop, key)),
+            .map(|masks| images.kept(fused_size, masks.image_drop, key)),
         hidden_patches: config
             .local_completion
             .as_ref()
             .filter(|_| config.completes_patches())
-            .map(|local| hidden_draw(fused_size, images, local.image_mask, key)),
+            .map(|local| images.hidden(fused_size, local.image_mask, key)),
         matching: config.matching.as_ref().map(|_| {
             let mut draw = matching_draw(fused, key);
             for partner in &mut draw.partner {
-                *partner *= images.pictures;
+                *partner *= pictures;
             }
             draw
         }),
@@ -500,6 +614,11 @@ pub fn step_input(
             .map(|ranking| ranking_draw(text, fused_size, ranking.candidates, key)),
         classes: match (&config.classification, classes) {
             (Some(config), Some(classes)) => Some(classes.targets(fused_size, config.loss)),
+            _ => None,
+        },
+        knowledge: None,
+        grounding: match (&config.grounding, images) {
+            (Some(_), SeenRows::Regions(rows)) => Some(ground_targets(rows, referred, fused_size)),
             _ => None,
         },
     }

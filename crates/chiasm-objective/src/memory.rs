@@ -114,6 +114,7 @@ fn trained(parts: &ParameterCount, objectives: &ObjectivesConfig, frozen: Frozen
         Objective::Matching,
         Objective::Classification,
         Objective::Ranking,
+        Objective::Knowledge,
     ];
     when(!frozen.text, parts.text)
         + when(!frozen.vision, parts.vision)
@@ -121,10 +122,18 @@ fn trained(parts: &ParameterCount, objectives: &ObjectivesConfig, frozen: Frozen
         + when(fuses, parts.fusion)
         + when(pools.into_iter().any(has), parts.poolers)
         + when(has(Objective::Contrastive), parts.projections)
-        + when(has(Objective::Matching), parts.match_head)
-        + when(has(Objective::Mlm), parts.mlm_head)
+        + when(
+            has(Objective::Matching) || has(Objective::Knowledge),
+            parts.match_head,
+        )
+        + when(
+            has(Objective::Mlm) || has(Objective::Knowledge),
+            parts.mlm_head,
+        )
         + when(has(Objective::Classification), parts.class_head)
         + when(has(Objective::Ranking), parts.rank_head)
+        + when(has(Objective::Knowledge), parts.region_head)
+        + when(has(Objective::Grounding), parts.ground_head)
 }
 
 /// Sizes of a layer.
@@ -206,6 +215,7 @@ fn kept(model: &ModelConfig, pass: &PassCost) -> f64 {
     let of_one = match pass.pass {
         // Its pixels are counted apart.
         Pass::Patches => 0.0,
+        Pass::Image(_) if model.regions.is_some() => image.tokens * 2.0 * width,
         Pass::Image(_) => {
             let layer = Layer::vision(model);
             // The inputs of the norms before and after, and of the map to the fusion width.
@@ -214,7 +224,11 @@ fn kept(model: &ModelConfig, pass: &PassCost) -> f64 {
         }
         Pass::Text(_) => {
             let layer = Layer::text(model);
-            layer.stack(model.text.layers, *text) + text.read * layer.width
+            let layers = match model.text.layers {
+                0 => 0.0,
+                layers => layer.stack(layers, *text),
+            };
+            layers + text.read * layer.width
         }
         Pass::Fusion(_) => {
             let layer = Layer::fusion(model);
@@ -222,13 +236,20 @@ fn kept(model: &ModelConfig, pass: &PassCost) -> f64 {
                 tokens,
                 read: tokens,
             };
+            let one_stream = model.is_one_stream();
             let pair = |text: Stream, image: Stream| {
+                if one_stream {
+                    return layer.block(Stream {
+                        tokens: text.tokens + image.tokens,
+                        read: text.read + image.read,
+                    });
+                }
                 layer.fused(text, image.tokens) + layer.fused(image, text.tokens)
             };
             let before = model.fusion.layers.saturating_sub(1) as f64;
             before * pair(whole(text.tokens), whole(image.tokens)) + pair(*text, *image)
         }
-        Pass::Head(Objective::Mlm) => {
+        Pass::Head(Objective::Mlm | Objective::Knowledge) => {
             let decoder = model.text.vocab_size as f64 * width;
             return decoder + pass.sequences as f64 * text.tokens * 4.0 * width;
         }
@@ -257,7 +278,7 @@ fn temporary(model: &ModelConfig, passes: &[PassCost]) -> f64 {
     let heads = passes.iter().map(|pass| {
         let sequences = pass.sequences as f64;
         match pass.pass {
-            Pass::Head(Objective::Mlm) => {
+            Pass::Head(Objective::Mlm | Objective::Knowledge) => {
                 let rows = (sequences * pass.text.tokens).min(LOGIT_ROWS);
                 rows * model.text.vocab_size as f64
             }
@@ -282,7 +303,10 @@ fn temporary(model: &ModelConfig, passes: &[PassCost]) -> f64 {
 
 /// Numbers of the pixels of a batch.
 fn pixels(model: &ModelConfig, passes: &[PassCost]) -> f64 {
-    let patch = 3 * model.vision.patch_size * model.vision.patch_size;
+    let patch = match &model.regions {
+        Some(regions) => regions.features,
+        None => 3 * model.vision.patch_size * model.vision.patch_size,
+    };
     let patches = passes.iter().filter(|pass| pass.pass == Pass::Patches);
     patches
         .map(|pass| pass.sequences as f64 * pass.image.tokens * patch as f64)

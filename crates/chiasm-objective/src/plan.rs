@@ -26,11 +26,15 @@ pub enum Objective {
     Classification,
     /// The right text among others.
     Ranking,
+    /// What a scene graph's masks hide: words, regions, and whether both belong together.
+    Knowledge,
+    /// The region that a text refers to.
+    Grounding,
 }
 
 impl Objective {
     /// All of them, in the order in which the published model lists them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Matching,
         Self::Mlm,
         Self::Contrastive,
@@ -38,6 +42,8 @@ impl Objective {
         Self::LocalCompletion,
         Self::Classification,
         Self::Ranking,
+        Self::Knowledge,
+        Self::Grounding,
     ];
 }
 
@@ -51,6 +57,8 @@ impl fmt::Display for Objective {
             Self::LocalCompletion => "local_completion",
             Self::Classification => "classification",
             Self::Ranking => "ranking",
+            Self::Knowledge => "knowledge",
+            Self::Grounding => "grounding",
         })
     }
 }
@@ -64,11 +72,13 @@ pub enum ImageView {
     Dropped,
     /// All patches, of which a random few are the mask token.
     Hidden,
+    /// All regions, of which those have no features that a scene graph's mask hides.
+    Knowledge,
 }
 
 impl ImageView {
     /// All views.
-    pub const ALL: [Self; 3] = [Self::Complete, Self::Dropped, Self::Hidden];
+    pub const ALL: [Self; 4] = [Self::Complete, Self::Dropped, Self::Hidden, Self::Knowledge];
 }
 
 impl fmt::Display for ImageView {
@@ -77,6 +87,7 @@ impl fmt::Display for ImageView {
             Self::Complete => "complete",
             Self::Dropped => "most patches dropped",
             Self::Hidden => "some patches hidden",
+            Self::Knowledge => "regions hidden by knowledge",
         })
     }
 }
@@ -90,6 +101,8 @@ pub enum TextView {
     Mlm,
     /// Masked for completion.
     Masked,
+    /// Masked as a scene graph says.
+    Knowledge,
 }
 
 impl fmt::Display for TextView {
@@ -98,6 +111,7 @@ impl fmt::Display for TextView {
             Self::Clean => "clean",
             Self::Mlm => "corrupted words",
             Self::Masked => "masked words",
+            Self::Knowledge => "words hidden by knowledge",
         })
     }
 }
@@ -109,6 +123,8 @@ pub enum Pairing {
     Own(usize),
     /// For about half of the texts another sample's.
     Matching,
+    /// For a part of the texts another sample's, drawn for the masks of a scene graph.
+    Knowledge,
     /// Every image with its own text and with others.
     Candidates,
 }
@@ -130,7 +146,7 @@ impl fmt::Display for FusionPass {
         match self.pairing {
             Pairing::Own(0) => Ok(()),
             Pairing::Own(picture) => write!(f, ", picture {}", picture + 1),
-            Pairing::Matching => f.write_str(", half of them of other pairs"),
+            Pairing::Matching | Pairing::Knowledge => f.write_str(", half of them of other pairs"),
             Pairing::Candidates => f.write_str(", each with all candidates"),
         }
     }
@@ -171,6 +187,19 @@ pub const RANKING_PASS: FusionPass = FusionPass {
     image: ImageView::Complete,
     text: TextView::Clean,
     pairing: Pairing::Candidates,
+};
+
+/// Text and regions behind masks that a scene graph leads.
+pub const KNOWLEDGE_PASS: FusionPass = FusionPass {
+    image: ImageView::Knowledge,
+    text: TextView::Knowledge,
+    pairing: Pairing::Knowledge,
+};
+/// Complete regions with the text that refers to one of them.
+pub const GROUNDING_PASS: FusionPass = FusionPass {
+    image: ImageView::Complete,
+    text: TextView::Clean,
+    pairing: Pairing::Own(0),
 };
 
 /// Complete picture number `picture` of those that a text speaks of, clean text.
@@ -227,6 +256,8 @@ impl ForwardPlan {
                     (0..pictures).for_each(|picture| plan.add(class_pass(picture)));
                 }
                 Objective::Ranking => plan.add(RANKING_PASS),
+                Objective::Knowledge => plan.add(KNOWLEDGE_PASS),
+                Objective::Grounding => plan.add(GROUNDING_PASS),
             }
         }
         plan

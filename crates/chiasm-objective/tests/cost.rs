@@ -15,7 +15,7 @@ use chiasm_objective::config::{
 };
 use chiasm_objective::cost::{Pass, Stream};
 use chiasm_objective::forward::{Features, forward};
-use chiasm_objective::masking::{DrawKey, ImageRows, TextRows, Vocabulary, step_input};
+use chiasm_objective::masking::{DrawKey, ImageRows, SeenRows, TextRows, Vocabulary, step_input};
 use chiasm_objective::{Accounting, ForwardPlan, Frozen, ObjectivesConfig, PlanCost, PlanSizes};
 
 const BATCH: usize = 6;
@@ -65,14 +65,15 @@ fn features(config: &ModelConfig, objectives: &ObjectivesConfig, sizes: PlanSize
             len: TEXT_LEN,
             word_ids: &word_ids,
         },
-        ImageRows {
+        SeenRows::Pixels(ImageRows {
             pixel_values: &vec![0.5; BATCH * sizes.pictures * sizes.frames * 3 * side * side],
             pictures: sizes.pictures,
             frames: sizes.frames,
             image_size: side,
             patches: config.vision.num_patches(),
-        },
+        }),
         None,
+        &[],
         &Vocabulary::new(50, 4, |id| id < 5),
         objectives,
         DrawKey {

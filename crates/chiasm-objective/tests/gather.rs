@@ -18,7 +18,7 @@ use chiasm_objective::config::{
     ContrastiveConfig, GlobalCompletionConfig, LocalCompletionConfig, MatchingConfig, MlmConfig,
 };
 use chiasm_objective::losses::{shared, shared_with};
-use chiasm_objective::masking::{DrawKey, ImageRows, TextRows, Vocabulary, step_input};
+use chiasm_objective::masking::{DrawKey, ImageRows, SeenRows, TextRows, Vocabulary, step_input};
 use chiasm_objective::{Gather, Losses, ObjectivesConfig, StepInput};
 
 const SAMPLES: usize = 8;
@@ -126,14 +126,15 @@ fn step(from: usize, to: usize, config: &ObjectivesConfig, device: &Device) -> S
             len: LEN,
             word_ids: &words,
         },
-        ImageRows {
+        SeenRows::Pixels(ImageRows {
             pixel_values: &pixels[from * picture..to * picture],
             pictures: 1,
             frames: FRAMES,
             image_size: SIDE,
             patches: 9,
-        },
+        }),
         None,
+        &[],
         &Vocabulary::new(40, 4, |id| id <= 4),
         config,
         DrawKey {

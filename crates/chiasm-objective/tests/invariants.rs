@@ -11,6 +11,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::criterion::{constant_temperature, cross_entropy, nce};
 use chiasm_nn::layers::{Init, normalize};
+use chiasm_nn::model::Seen;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
 use chiasm_nn::{
@@ -273,6 +274,7 @@ fn model(device: &Device) -> VisionLanguageModel {
             classes: 3,
             pictures: 1,
             ranking: true,
+            ..HeadsConfig::default()
         },
         projection_size: 6,
         init_std: 0.2,
@@ -364,10 +366,12 @@ fn step(pairs: &[Pair], frames: usize, device: &Device) -> StepInput {
     let kept = pairs.iter().flat_map(|pair| vec![pair.kept.len(); frames]);
     let count = pairs.len();
     StepInput {
-        pixel_values: Tensor::from_data(
+        seen: Seen::Pixels(Tensor::from_data(
             TensorData::new(pixels, [count, frames, 3, 12, 12]),
             device,
-        ),
+        )),
+        knowledge: None,
+        grounding: None,
         pictures: 1,
         pairs: count,
         fused_size: count,
@@ -532,7 +536,7 @@ fn what_is_masked_comes_from_the_other_modality() {
     };
     let text = |features: &Features| features.fused[&MASKED_TEXT_PASS].fused.text_global();
     let words = model.text.words.weight.val();
-    let patches = model.vision.patches.weight.val();
+    let patches = model.vision.as_ref().unwrap().patches.weight.val();
     assert!(moves(&words, frames) > 1e-3);
     assert_eq!(moves(&patches, frames), 0.0);
     assert!(moves(&patches, text) > 1e-3);
@@ -555,7 +559,13 @@ fn completion_of_one_frame_reaches_the_tower() {
     let model = model(&device);
     let losses = losses::shared(&model, &completion(), &step(&pairs(), 1, &device));
     let loss = losses.get("global_completion_image").unwrap();
-    let gradient = model.vision.class_token.grad(&loss.backward()).unwrap();
+    let gradient = model
+        .vision
+        .as_ref()
+        .unwrap()
+        .class_token
+        .grad(&loss.backward())
+        .unwrap();
     assert!(gradient.abs().sum().into_scalar::<f32>() > 1e-3);
 }
 
@@ -641,8 +651,11 @@ fn the_total_is_the_sum_of_what_is_on() {
         ..rest
     });
     let term = |name| scalar(baseline.get(name).unwrap());
-    let image = model.project_image(&model.encode_clips(input.pixel_values.clone()), 2);
-    let text = model.project_text(&model.encode_text(&input.clean));
+    let image = model.encode_seen(&input.seen).unwrap();
+    let image = model.project_image(&image, 2).unwrap();
+    let text = model
+        .project_text(&model.encode_text(&input.clean))
+        .unwrap();
     let similarity = normalize(text).matmul(normalize(image).transpose());
     let contrast = 0.5 * nce_of(similarity, 0.07);
     near(term("contrastive"), contrast);

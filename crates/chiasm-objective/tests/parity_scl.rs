@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use chiasm_nn::compute::{self, Kernels};
 use chiasm_nn::criterion::nce;
+use chiasm_nn::model::Seen;
 use chiasm_nn::tokens::Chosen;
 use chiasm_nn::weights::{HostTensor, take_gradients};
 use chiasm_nn::{Spans, VisionLanguageModel, names};
@@ -45,6 +46,7 @@ fn objectives(enabled: &[&str]) -> ObjectivesConfig {
         local_completion: on("local_completion").then(LocalCompletionConfig::default),
         classification: on("classification").then(ClassificationConfig::default),
         ranking: on("ranking").then(RankingConfig::default),
+        ..ObjectivesConfig::default()
     }
 }
 
@@ -99,7 +101,9 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
         marked.map(|(place, _)| place).collect::<Vec<_>>()
     };
     StepInput {
-        pixel_values,
+        seen: Seen::Pixels(pixel_values),
+        knowledge: None,
+        grounding: None,
         pictures,
         pairs,
         fused_size: pairs,
@@ -326,6 +330,8 @@ fn parity_scl_loss_itm() {
     let logits = done
         .model
         .match_head
+        .as_ref()
+        .unwrap()
         .forward(done.model.pooled(&features.fused[&MATCHING_PASS].fused));
     done.case.assert_activations(
         "logits",
@@ -343,9 +349,15 @@ fn parity_scl_loss_mlm() {
     let (text, _) = done.input.mlm.clone().expect("MLM input");
     let image = done
         .model
-        .encode_images(floats(done.case.tensor("inputs.image"), &done.device));
+        .encode_images(floats(done.case.tensor("inputs.image"), &done.device))
+        .unwrap();
     let fused = done.model.fuse(&done.model.encode_text(&text), &image, 1);
-    let logits = done.model.mlm_head.forward(fused.text.rows);
+    let logits = done
+        .model
+        .mlm_head
+        .as_ref()
+        .unwrap()
+        .forward(fused.text.rows, &done.model.text.words);
     let mask = done.case.tensor("inputs.text_mask").i64s();
     let expected = done.case.tensor("expected.logits").rows_where(&mask);
     done.case
@@ -555,8 +567,8 @@ fn everything_on_clips_can_be_shared() {
     let model = load_model(&case, &device);
     let config = objectives(&["contrastive", "global_completion", "local_completion"]);
     let mut input = step_input(&case, &device);
-    let patches = model.vision.num_patches();
-    let frames = input.frames() * input.pairs;
+    let patches = model.vision.as_ref().unwrap().num_patches();
+    let frames = input.class_tokens() * input.pairs;
     // The same patches in all frames.
     let hidden = (0..frames).flat_map(|frame| [1, 4, 5].map(|patch| frame * patches + patch));
     input.hidden_patches = Some(hidden.collect());

@@ -31,6 +31,20 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// Share of `total` steps that are spent warming up.
+    #[must_use]
+    pub fn warmup_share(&self, total: u64) -> f64 {
+        match self {
+            Self::Constant => 0.0,
+            Self::WarmupLinear { warmup } => *warmup,
+            Self::StepWarmup {
+                epoch_steps,
+                warmup_epochs,
+                ..
+            } => (epoch_steps * warmup_epochs) as f64 / total.max(1) as f64,
+        }
+    }
+
     /// Factor of the peak rate at optimiser step `step`, counted from 0, of `total`.
     #[must_use]
     pub fn factor(&self, step: u64, total: u64) -> f64 {

@@ -71,10 +71,13 @@ impl WeightsConfig {
             match part {
                 Part::Text => model.text = model.text.no_grad(),
                 Part::Vision => {
-                    let mut vision = model.vision.no_grad();
-                    vision.temporal = vision.temporal.map(|table| table.set_require_grad(true));
-                    vision.mask_token = vision.mask_token.map(|token| token.set_require_grad(true));
-                    model.vision = vision;
+                    model.vision = model.vision.map(|vision| {
+                        let mut vision = vision.no_grad();
+                        vision.temporal = vision.temporal.map(|table| table.set_require_grad(true));
+                        vision.mask_token =
+                            vision.mask_token.map(|token| token.set_require_grad(true));
+                        vision
+                    });
                 }
             }
         }
@@ -248,7 +251,7 @@ pub fn apply(
             let (theirs, ours) = (vision_sizes(&theirs), vision_sizes(&config.vision));
             differs(path, "vision", theirs, ours, source)
         })?;
-        model.vision = tower;
+        model.vision = Some(tower);
         note("vision", path, report);
     }
     Ok((model, loaded))
@@ -273,10 +276,13 @@ fn drop_other_head(state: &mut StateDict, model: &VisionLanguageModel) -> Vec<St
 
 /// A ranking head that begins as the matching head's score of "matches" (`specs/scl.md` section 1.7).
 fn rank_as_match(mut model: VisionLanguageModel) -> VisionLanguageModel {
+    let Some(matching) = &model.match_head else {
+        return model;
+    };
+    let classifier = matching.classifier.clone().valid();
     let Some(mut head) = model.rank_head.take() else {
         return model;
     };
-    let classifier = model.match_head.classifier.clone().valid();
     head.weight = replace_value(head.weight, classifier.weight.val().narrow(1, 1, 1));
     head.bias = match (head.bias, &classifier.bias) {
         (Some(own), Some(bias)) => Some(replace_value(own, bias.val().narrow(0, 1, 1))),

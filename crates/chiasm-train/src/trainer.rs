@@ -14,15 +14,19 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use chiasm_data::{
-    HostBatch, Loader, LoaderConfig, Mix, Preprocess, RandAugment, Resize, Targets, TextTokenizer,
+    HostBatch, Loader, LoaderConfig, Mix, Preprocess, RandAugment, RegionLimits, Resize, Targets,
+    TextTokenizer,
 };
 use chiasm_nn::dropout;
 use chiasm_nn::layers::Init;
 use chiasm_nn::published::scl;
+use chiasm_nn::select;
 use chiasm_nn::weights::{from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::losses;
-use chiasm_objective::masking::{ClassRows, DrawKey, ImageRows, TextRows, Vocabulary, step_input};
+use chiasm_objective::masking::{
+    ClassRows, DrawKey, ImageRows, SeenRows, TextRows, Vocabulary, step_input,
+};
 
 use serde_json::Value;
 
@@ -163,6 +167,15 @@ pub fn preprocess(recipe: &Recipe) -> Preprocess {
     preprocess
 }
 
+/// The regions that a model takes, where it takes regions.
+#[must_use]
+pub fn region_limits(model: &ModelConfig) -> Option<RegionLimits> {
+    model.regions.as_ref().map(|regions| RegionLimits {
+        dim: regions.features,
+        most: regions.most,
+    })
+}
+
 /// The recipe's model sizes with what the objectives need: a mask token, heads, a type for each of
 /// `pictures` pictures; `classes` are those of the data where they are known.
 #[must_use]
@@ -171,6 +184,8 @@ pub fn sized(recipe: &Recipe, classes: Option<usize>, pictures: usize) -> ModelC
     let objectives = &recipe.objectives;
     config.vision.mask_token |= objectives.completes_patches();
     config.heads.ranking |= objectives.ranking.is_some();
+    config.heads.grounding |= objectives.grounding.is_some();
+    config.heads.masked_regions |= objectives.knowledge.is_some();
     if objectives.classification.is_some() {
         config.heads.classes = classes.unwrap_or(config.heads.classes);
         config.heads.pictures = pictures;
@@ -235,6 +250,7 @@ impl Trainer {
                     preprocess: preprocess(&recipe),
                     views: source.views,
                     blind: config.blind,
+                    regions: region_limits(&model_config),
                     targets: source.targets.clone(),
                     train: true,
                     cache_bytes: config.cache_mb << 20,
@@ -402,6 +418,8 @@ impl Trainer {
         let share = 1.0 / batches.len().max(1) as f64;
         let mut terms: BTreeMap<String, f64> = BTreeMap::new();
         let (mut loss, mut sum) = (0.0, GradientSum::new(&self.device));
+        let progress = self.step as f64 / total.max(1) as f64;
+        select::begin_step(self.selection_strength(), progress);
         for batch in batches {
             dropout::begin_step(dropout_seed(seed, batch.step), &self.device);
             let input = self.step_input(batch);
@@ -434,8 +452,10 @@ impl Trainer {
         self.model = self.model.take().map(|model| {
             let mut model = self.optimizer.step(model, sum, rate, scale);
             let (low, high) = TEMPERATURE_RANGE;
-            let temperature = model.temperature.val().inner().clamp(low, high);
-            model.temperature = replace_value(model.temperature, temperature);
+            model.temperature = model.temperature.map(|temperature| {
+                let clamped = temperature.val().inner().clamp(low, high);
+                replace_value(temperature, clamped)
+            });
             model
         });
         self.step += 1;
@@ -452,6 +472,22 @@ impl Trainer {
         })
     }
 
+    /// How far the threshold of selected attention has grown: linearly over the steps that a recipe
+    /// gives it, or over the learning rate's warm-up.
+    fn selection_strength(&self) -> f64 {
+        let (schedule, step) = (&self.recipe.schedule, self.step);
+        let select = self.model_config.select.as_ref();
+        let steps = select.and_then(|select| select.warmup_steps);
+        let steps = steps.unwrap_or_else(|| {
+            let warmup = schedule.learning_rate.warmup_share(schedule.steps);
+            (warmup * schedule.steps as f64).round() as usize
+        });
+        match steps {
+            0 => 1.0,
+            steps => ((step + 1) as f64 / steps as f64).min(1.0),
+        }
+    }
+
     /// A batch on the device with everything random of its step drawn.
     #[must_use]
     pub fn step_input(&self, batch: &HostBatch) -> chiasm_objective::StepInput {
@@ -462,17 +498,21 @@ impl Trainer {
                 len: batch.text_len,
                 word_ids: &batch.word_ids,
             },
-            ImageRows {
-                pixel_values: &batch.pixel_values,
-                pictures: batch.views.pictures,
-                frames: batch.views.frames,
-                image_size: batch.image_size,
-                patches: self.model_config.vision.num_patches(),
+            match &batch.regions {
+                Some(regions) => SeenRows::Regions(regions),
+                None => SeenRows::Pixels(ImageRows {
+                    pixel_values: &batch.pixel_values,
+                    pictures: batch.views.pictures,
+                    frames: batch.views.frames,
+                    image_size: batch.image_size,
+                    patches: self.model_config.vision.num_patches(),
+                }),
             },
             (!batch.targets.is_empty()).then(|| ClassRows {
                 targets: &batch.targets,
                 classes: self.model_config.heads.classes,
             }),
+            &batch.referred,
             &self.vocabulary,
             &self.recipe.objectives,
             DrawKey {

@@ -220,9 +220,18 @@ fn ranking_begins_as_matching() {
             .collect();
         let pixels = Tensor::from_data(TensorData::new(pixels, [2, 3, 24, 24]), &device);
         let text = TextInput::from_padded(&[2, 7, 3, 2, 9, 3], &[1; 6], 3);
-        let fused = model.fuse(&model.encode_text(&text), &model.encode_images(pixels), 1);
+        let fused = model.fuse(
+            &model.encode_text(&text),
+            &model.encode_images(pixels).unwrap(),
+            1,
+        );
         let pooled = model.pooled(&fused);
-        let matches = model.match_head.forward(pooled.clone()).narrow(1, 1, 1);
+        let matches = model
+            .match_head
+            .as_ref()
+            .unwrap()
+            .forward(pooled.clone())
+            .narrow(1, 1, 1);
         let ranked = model.rank_head.as_ref().unwrap().forward(pooled);
         [ranked, matches].map(|scores| scores.into_data().try_into_vec::<f32>().unwrap())
     };

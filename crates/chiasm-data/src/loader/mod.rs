@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use crate::dataset::{Dataset, Sample};
 use crate::decode::Rgb;
 use crate::error::DataError;
+use crate::regions::{RegionLimits, RegionRows};
 use crate::rng::{Rng, below, permutation, stream};
 use crate::targets::Targets;
 use crate::tokenizer::{Encoded, TextTokenizer};
@@ -38,6 +39,8 @@ pub struct LoaderConfig {
     pub views: Views,
     /// Pictures are replaced by zeros: what a baseline of texts alone sees. None is then read.
     pub blind: bool,
+    /// Regions that are read in place of pixels.
+    pub regions: Option<RegionLimits>,
     /// Classes whose targets go with each batch.
     pub targets: Option<Arc<Targets>>,
     /// True: shuffled, a drawn caption, augmented, the last partial batch of an epoch dropped.
@@ -63,8 +66,15 @@ pub struct HostBatch {
     pub samples: Vec<usize>,
     /// Id of each sample.
     pub ids: Vec<String>,
-    /// `[batch, pictures * frames, 3, image_size, image_size]`.
+    /// `[batch, pictures * frames, 3, image_size, image_size]`; empty where regions are read.
     pub pixel_values: Vec<f32>,
+    /// Regions of each sample, where these are read.
+    pub regions: Option<RegionRows>,
+    /// The text of each sample.
+    pub texts: Vec<String>,
+    /// What the text of each sample refers to, as fractions of the picture: left, top, right, bottom;
+    /// `None` where it is not said.
+    pub referred: Vec<Option<[f32; 4]>>,
     /// Pictures or frames of each sample.
     pub views: Views,
     /// Side of the pictures.
@@ -190,14 +200,29 @@ impl Inner {
         let samples: Vec<usize> = order.iter().copied().skip(first).take(size).collect();
         let views = self.config.views;
         let view_len = views.count() * self.config.preprocess.picture_len();
-        let mut pixel_values = vec![0.0; samples.len() * view_len];
+        let sees_pixels = self.config.regions.is_none();
+        let mut pixel_values = vec![
+            0.0;
+            if sees_pixels {
+                samples.len() * view_len
+            } else {
+                0
+            }
+        ];
         // Each sample on its own and in its own place: the number of threads cannot matter.
-        let rows: Vec<Row> = self.pool.install(|| {
-            samples
-                .par_iter()
-                .zip(pixel_values.par_chunks_exact_mut(view_len))
-                .map(|(index, pixels)| self.row(epoch, *index, pixels))
-                .collect::<Result<_, DataError>>()
+        let (rows, regions): (Vec<Row>, Option<RegionRows>) = self.pool.install(|| {
+            let Some(limits) = self.config.regions else {
+                let pixels = pixel_values.par_chunks_exact_mut(view_len);
+                let rows = samples.par_iter().zip(pixels);
+                let rows = rows.map(|(index, pixels)| self.row(epoch, *index, Some(pixels)));
+                return Ok((rows.collect::<Result<_, DataError>>()?, None));
+            };
+            let rows = samples.par_iter();
+            let rows = rows.map(|index| self.row(epoch, *index, None));
+            let rows = rows.collect::<Result<_, DataError>>()?;
+            let blind = self.config.blind;
+            let regions = RegionRows::read(&self.dataset, &samples, limits, blind)?;
+            Ok::<_, DataError>((rows, Some(regions)))
         })?;
         let texts = texts::pad(
             rows.iter().map(|row| &row.text),
@@ -209,6 +234,9 @@ impl Inner {
             source: 0,
             ids: rows.iter().map(|row| row.id.clone()).collect(),
             pixel_values,
+            regions,
+            texts: rows.iter().map(|row| row.raw.clone()).collect(),
+            referred: rows.iter().map(|row| row.referred).collect(),
             views,
             image_size: self.config.preprocess.image_size,
             input_ids: texts.ids,
@@ -243,7 +271,7 @@ impl Inner {
         order
     }
 
-    fn row(&self, epoch: u64, index: usize, pixels: &mut [f32]) -> Result<Row, DataError> {
+    fn row(&self, epoch: u64, index: usize, pixels: Option<&mut [f32]>) -> Result<Row, DataError> {
         let config = &self.config;
         let sample = self.dataset.sample(index)?;
         let key = [epoch, index as u64];
@@ -259,13 +287,15 @@ impl Inner {
             id: sample.id.clone(),
             origin: sample.origin.to_string(),
         })?;
-        if !config.blind {
+        if let (Some(pixels), false) = (pixels, config.blind) {
             self.show(key, sample, pixels)?;
         }
         let targets = config.targets.as_ref();
         Ok(Row {
             id: sample.id.clone(),
             text: self.tokenizer.encode(text, config.max_text_len),
+            raw: text.clone(),
+            referred: sample.annotations.referred(choice),
             targets: targets.map(|targets| targets.of(sample)),
         })
     }
@@ -326,6 +356,8 @@ impl Inner {
 struct Row {
     id: String,
     text: Encoded,
+    raw: String,
+    referred: Option<[f32; 4]>,
     targets: Option<Vec<(u32, f32)>>,
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn loader(samples: usize, change: impl FnOnce(&mut LoaderConfig)) -> 
         },
         views: Views::default(),
         blind: false,
+        regions: None,
         targets: None,
         train: true,
         cache_bytes: 1 << 20,

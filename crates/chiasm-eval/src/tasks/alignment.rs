@@ -12,6 +12,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use chiasm_data::{Dataset, Phrase, Preprocess, Resize, Sample, Views};
 use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::model::Seen;
 
 use crate::metrics::alignment::{
     Grid, PixelMask, Region, global_masks, local_masks, words_of_phrase,
@@ -63,7 +64,10 @@ pub fn run(
     let (mut rows, mut skipped, mut done) = (Vec::new(), 0, 0);
     for chunk in indices.chunks(embedder.batch_size.max(1)) {
         let pixels = embedder.pixels(job.dataset, chunk, Views::default())?;
-        let images = model.encode_clips(pixels);
+        let seen = Seen::Pixels(pixels);
+        let images = model
+            .encode_seen(&seen)
+            .ok_or(TaskError::Lacks("pictures"))?;
         for (place, sample) in chunk
             .iter()
             .filter_map(|index| samples.get(*index))
@@ -243,7 +247,8 @@ fn attention(
     let attention = model.fusion.cross_attention(typed);
     let attention: Tensor<4> = attention.ok_or(TaskError::Lacks("attention between them"))?;
     let [_, _, tokens, seen] = attention.dims();
-    let patches = model.vision.num_patches();
+    let vision = model.vision.as_ref().ok_or(TaskError::Lacks("pictures"))?;
+    let patches = vision.num_patches();
     let largest = attention.max_dim(1).reshape([tokens, seen]);
     let maps = host(largest.narrow(1, seen - patches, patches))?;
     Ok(Maps {

@@ -102,7 +102,6 @@ fn scores(
         return Err(TaskError::Lacks("classes"));
     };
     let views = embedder.views.with_pictures(job.pictures);
-    let frames = views.frames;
     // Several questions about one picture follow each other: it is encoded once.
     let mut seen: HashMap<Seen<'_>, usize> = HashMap::new();
     let (mut pictures, mut words, mut of) = (Vec::new(), Vec::new(), Vec::new());
@@ -123,11 +122,12 @@ fn scores(
             of.push(place);
         }
     }
-    let images = model.encode_clips(embedder.pixels(job.dataset, &pictures, views)?);
+    let images = embedder.encoded_images(model, job.dataset, &pictures, views)?;
     let encoded = model.encode_text(&embedder.input(&words)?);
     let pooled = (0..job.pictures).map(|picture| {
         let rows: Vec<usize> = of.iter().map(|row| row * job.pictures + picture).collect();
-        let typed = model.typed(&encoded, &images.select(&rows), frames, picture);
+        let image = images.tokens.select(&rows);
+        let typed = model.typed(&encoded, &image, images.class_tokens, picture);
         model.pooled(&model.fuse_globals(typed))
     });
     let logits = head.forward(Tensor::cat(pooled.collect(), 1));

@@ -2,10 +2,12 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::{
-    DataError, Dataset, Preprocess, TextTokenizer, Views, encode_texts, eval_images,
+    DataError, Dataset, Preprocess, RegionRows, TextTokenizer, Views, encode_texts, eval_images,
 };
 use chiasm_nn::layers::normalize;
+use chiasm_nn::model::Seen;
 use chiasm_nn::published::encoder::{EncodeError, Encoder, Pooling};
+use chiasm_nn::regions::Regions;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::{Tokens, VisionLanguageModel};
 
@@ -68,7 +70,7 @@ pub struct Embedder<'a> {
     pub max_text_len: usize,
     /// What of a sample is looked at.
     pub views: Views,
-    /// Whether the model sees grey in place of every picture.
+    /// Whether the model sees grey in place of every picture, and nothing in place of regions.
     pub blind: bool,
     /// Where it runs.
     pub device: &'a Device,
@@ -92,6 +94,14 @@ impl Encoded {
             tokens: keep_tokens.then(|| Tokens::cat(tokens)),
         }
     }
+}
+
+/// Images after their tower, at the width of the fusion encoder.
+pub(super) struct Encoding {
+    /// Class tokens of each image first.
+    pub(super) tokens: Tokens,
+    /// How many there are.
+    pub(super) class_tokens: usize,
 }
 
 impl Embedder<'_> {
@@ -118,6 +128,51 @@ impl Embedder<'_> {
         ))
     }
 
+    /// What a model sees of samples: pixels, or regions where it has eyes for these; as many images as
+    /// [`Self::pixels`] has.
+    ///
+    /// # Errors
+    /// A picture that cannot be read, or regions that are missing or of another size than the model's.
+    pub fn seen(
+        &self,
+        dataset: &Dataset,
+        indices: &[usize],
+        views: Views,
+    ) -> Result<Seen, TaskError> {
+        let Towers::Own(VisionLanguageModel {
+            regions: Some(embedding),
+            ..
+        }) = self.towers
+        else {
+            return Ok(Seen::Pixels(self.pixels(dataset, indices, views)?));
+        };
+        let limits = embedding.limits();
+        let rows = RegionRows::read(dataset, indices, limits, self.blind)?;
+        Ok(Seen::Regions(Regions::new(&rows, self.device)))
+    }
+
+    /// Images of samples after their tower.
+    ///
+    /// # Errors
+    /// As [`Self::seen`].
+    pub(super) fn encoded_images(
+        &self,
+        model: &VisionLanguageModel,
+        dataset: &Dataset,
+        indices: &[usize],
+        views: Views,
+    ) -> Result<Encoding, TaskError> {
+        let seen = self.seen(dataset, indices, views)?;
+        let class_tokens = seen.class_tokens();
+        let tokens = model
+            .encode_seen(&seen)
+            .ok_or(TaskError::Lacks("pictures"))?;
+        Ok(Encoding {
+            tokens,
+            class_tokens,
+        })
+    }
+
     /// Texts as a model takes them.
     ///
     /// # Errors
@@ -139,21 +194,24 @@ impl Embedder<'_> {
         keep_tokens: bool,
         done: &mut dyn FnMut(usize),
     ) -> Result<Encoded, TaskError> {
-        let frames = self.views.frames;
         let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
         for chunk in indices.chunks(self.batch_size.max(1)) {
-            let pixels = self.pixels(dataset, chunk, self.views)?;
-            let [count, frames_each, channels, height, width] = pixels.dims();
-            let pixels = pixels.reshape([count * frames_each, channels, height, width]);
             embeds.push(normalize(match self.towers {
                 Towers::Own(model) => {
-                    let patches = model.vision.embed_patches(pixels);
-                    let encoded = model.encode_clips_where(&patches, frames, |_| keep_tokens);
-                    let embeds = model.project_image(&encoded, frames);
+                    let seen = self.seen(dataset, chunk, self.views)?;
+                    let embedded = model.embed(&seen).ok_or(TaskError::Lacks("pictures"))?;
+                    let class_tokens = seen.class_tokens();
+                    let encoded = model.encode_where(&embedded, class_tokens, |_| keep_tokens);
+                    let embeds = model.project_image(&encoded, class_tokens);
                     tokens.push(encoded);
-                    embeds
+                    embeds.ok_or(TaskError::Lacks("pictures in a space with texts"))?
                 }
-                Towers::Published(encoder, _) => encoder.embed_images(pixels)?,
+                Towers::Published(encoder, _) => {
+                    let pixels = self.pixels(dataset, chunk, self.views)?;
+                    let [count, frames, channels, height, width] = pixels.dims();
+                    let shape = [count * frames, channels, height, width];
+                    encoder.embed_images(pixels.reshape(shape))?
+                }
             }));
             done(chunk.len());
         }
@@ -178,7 +236,7 @@ impl Embedder<'_> {
                     let encoded = model.encode_text_where(&input, |_| keep_tokens);
                     let embeds = model.project_text(&encoded);
                     tokens.push(encoded);
-                    embeds
+                    embeds.ok_or(TaskError::Lacks("texts in a space with pictures"))?
                 }
                 Towers::Published(encoder, pooling) => encoder.embed_texts(&input, pooling)?,
             }));

@@ -108,7 +108,9 @@ pub fn run(
     let compared = compare(embedder, job.dataset, own.is_some(), progress)?;
     let reranked = match own {
         Some(model) => {
-            let temperature = host(model.temperature.val())?;
+            let temperature = model.temperature.as_ref();
+            let temperature = temperature.ok_or(TaskError::Lacks("both in one space"))?;
+            let temperature = host(temperature.val())?;
             let sharpness = temperature.first().map_or(1.0, |value| value.recip());
             Some(rerank_both(
                 embedder, length, sharpness, &compared, progress,
@@ -165,14 +167,19 @@ impl Embedder<'_> {
             };
             let texts = text_tokens.select(&rows(|pair| pair.1));
             let images = image_tokens.select(&rows(|pair| pair.0));
-            let fused = model.fuse_globals(model.typed(&texts, &images, self.views.frames, 0));
+            let class_tokens = match model.vision {
+                Some(_) => self.views.frames,
+                None => 0,
+            };
+            let fused = model.fuse_globals(model.typed(&texts, &images, class_tokens, 0));
             let pooled = model.pooled(&fused);
-            match &model.rank_head {
-                Some(head) => scores.extend(host(head.forward(pooled))?),
-                None => {
-                    let logits = host(model.match_head.forward(pooled))?;
+            match (&model.rank_head, &model.match_head) {
+                (Some(head), _) => scores.extend(host(head.forward(pooled))?),
+                (None, Some(head)) => {
+                    let logits = host(head.forward(pooled))?;
                     scores.extend(logits.chunks_exact(2).map(|pair| pair[1] - pair[0]));
                 }
+                (None, None) => return Err(TaskError::Lacks("whether pairs match")),
             }
             done(chunk.len());
         }

@@ -5,16 +5,6 @@ use burn::tensor::Tensor;
 
 use crate::spans::Spans;
 use crate::text::TextError;
-use crate::tokens::Tokens;
-
-/// Regions of a batch of pictures, one picture after another, without padding.
-#[derive(Clone, Debug)]
-pub struct Regions {
-    /// A detector's features, `[regions, features]`.
-    pub features: Tokens,
-    /// Corners as fractions of the picture (left, top, right, bottom), `[regions, 4]`.
-    pub boxes: Tensor<2>,
-}
 
 /// Pictures of different sizes, filled up to one size at the right and at the bottom.
 #[derive(Clone, Debug)]
@@ -74,33 +64,6 @@ pub enum PairError {
     },
 }
 
-impl Regions {
-    /// Refuses what does not fit the texts or the model.
-    ///
-    /// # Errors
-    /// Another number of pictures than texts, features of another width, boxes that are not four
-    /// numbers a region.
-    pub fn check(&self, texts: &Spans, width: usize) -> Result<(), PairError> {
-        let spans = &self.features.spans;
-        same_count(texts.batch(), spans.batch())?;
-        let regions = spans.tokens();
-        for (what, found, width) in [
-            ("features", self.features.rows.dims(), width),
-            ("boxes", self.boxes.dims(), 4),
-        ] {
-            let expected = [regions, width];
-            if found != expected {
-                return Err(PairError::Regions {
-                    what,
-                    found,
-                    expected,
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
 impl Pictures {
     /// Refuses what does not fit the texts or the model.
     ///
@@ -129,7 +92,7 @@ impl Pictures {
     }
 }
 
-fn same_count(texts: usize, pictures: usize) -> Result<(), PairError> {
+pub(crate) fn same_count(texts: usize, pictures: usize) -> Result<(), PairError> {
     if texts == pictures {
         Ok(())
     } else {

@@ -1,11 +1,12 @@
-//! Names in ROSITA's checkpoints (`specs/tbkin.md` section 1.8), so that one can be listed, checked
-//! and converted. The model itself is not built here.
+//! Names in ROSITA's checkpoints for a model of one stream over words and regions, and those of the
+//! BERT that it begins with (`specs/tbkin.md` section 1.8).
 //!
 //! A file is a dict of state dicts, one for each part of the model, beside the counters and the
 //! optimiser of the run.
 
 use std::collections::BTreeSet;
 
+use crate::names::{bert_names, layer_names};
 use crate::weights::LoadReport;
 
 /// Parts that every checkpoint has.
@@ -43,6 +44,84 @@ const HEADS: [&str; 5] = [
     "mm_qa_head.",
     "mm_refs_head.",
 ];
+
+/// ROSITA's names of one of our parameters, in the order in which they are joined along the first
+/// axis. Empty: it has no such parameter.
+#[must_use]
+pub fn names(ours: &str) -> Vec<String> {
+    let Some((module, leaf)) = ours.rsplit_once('.') else {
+        return Vec::new();
+    };
+    if let Some((index, part)) = joint_layer(module) {
+        let parts: &[&str] = match part {
+            "attention.qkv" => &["mhatt.dense_q", "mhatt.dense_k", "mhatt.dense_v"],
+            "attention.out" => &["mhatt.dense_merge"],
+            "attention_norm" => &["layer_norm0"],
+            "mlp.up" => &["ffn.dense0"],
+            "mlp.down" => &["ffn.dense1"],
+            "mlp_norm" => &["layer_norm1"],
+            _ => &[],
+        };
+        let name = |part: &&str| format!("backbone.layers.{index}.{part}.{leaf}");
+        return parts.iter().map(name).collect();
+    }
+    let name = match (module, leaf) {
+        ("text.words", _) => "text_embeddings.word_embeddings",
+        ("text.positions", _) => "text_embeddings.position_embeddings",
+        ("text.types", _) => "text_embeddings.token_type_embeddings",
+        ("text.norm", _) => "text_embeddings.layer_norm",
+        ("regions.features", _) => "visual_embeddings.dense_imgfeat",
+        ("regions.geometry", _) => "visual_embeddings.dense_bboxfeat",
+        ("regions.norm", _) => "visual_embeddings.layer_norm",
+        ("text_pooler.dense", _) => "pooler.dense",
+        ("mlm_head", "bias") => "text_mlm_head",
+        ("mlm_head.dense", _) => "text_mlm_head.dense",
+        ("mlm_head.norm", _) => "text_mlm_head.layer_norm",
+        ("region_head.transform.dense", _) => "imgfeat_head.dense",
+        ("region_head.transform.norm", _) => "imgfeat_head.layer_norm",
+        ("region_head.features", _) => "imgfeat_head.dense_feat",
+        ("region_head.objects", _) => "imgfeat_head.dense_obj",
+        ("region_head.attributes", _) => "imgfeat_head.dense_attr",
+        ("match_head.classifier", _) => "mm_itm_head.dense",
+        ("class_head.dense", _) => "mm_qa_head.dense0",
+        ("class_head.norm", _) => "mm_qa_head.layer_norm",
+        ("class_head.out", _) => "mm_qa_head.dense1",
+        ("ground_head.transform.dense", _) => "mm_refs_head.dense",
+        ("ground_head.transform.norm", _) => "mm_refs_head.layer_norm",
+        ("ground_head.rank", _) => "mm_refs_head.dense_rank",
+        ("ground_head.shift", _) => "mm_refs_head.dense_reg",
+        _ => return Vec::new(),
+    };
+    vec![format!("{name}.{leaf}")]
+}
+
+/// BERT's names of one of our parameters, as [`names`] gives ROSITA's: what a model of one stream
+/// begins with. Regions and their heads have none.
+#[must_use]
+pub fn bert(ours: &str) -> Vec<String> {
+    let Some((module, leaf)) = ours.rsplit_once('.') else {
+        return Vec::new();
+    };
+    if let Some((index, part)) = joint_layer(module) {
+        return layer_names("encoder.layer.", &format!("{index}.{part}"), leaf);
+    }
+    if let Some(rest) = module.strip_prefix("text.") {
+        return bert_names("", rest, leaf);
+    }
+    let name = match (module, leaf) {
+        ("text_pooler.dense", _) => "pooler.dense",
+        ("mlm_head", "bias") => "cls.predictions",
+        ("mlm_head.dense", _) => "cls.predictions.transform.dense",
+        ("mlm_head.norm", _) => "cls.predictions.transform.LayerNorm",
+        _ => return Vec::new(),
+    };
+    vec![format!("{name}.{leaf}")]
+}
+
+/// Index and part of a module of the one stream's layers.
+fn joint_layer(module: &str) -> Option<(&str, &str)> {
+    module.strip_prefix("fusion.joint_layers.")?.split_once('.')
+}
 
 /// Today's name of a name found in a file, without the prefixes of data-parallel training.
 /// `None`: state of the run, or a second name of a table that is there under its own.

@@ -74,6 +74,7 @@ pub(crate) fn model_config(case: &Case) -> ModelConfig {
             classes: rows(&format!("{classifier}3.bias")),
             pictures,
             ranking: true,
+            ..HeadsConfig::default()
         },
         projection_size: rows("language_proj.3.weight"),
         temperature: 0.07,

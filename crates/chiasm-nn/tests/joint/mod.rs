@@ -5,8 +5,8 @@
 pub(crate) mod hub;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use chiasm_nn::published::pairs::Regions;
 use chiasm_nn::published::{Published, load};
+use chiasm_nn::regions::Regions;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::weights::{HostTensor, WeightError};
 use chiasm_nn::{Spans, Tokens};
