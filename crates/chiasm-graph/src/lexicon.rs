@@ -94,35 +94,49 @@ pub fn similarity(a: &str, b: &str) -> f64 {
     whole.max(by_head)
 }
 
-static ANIMATE: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
-    let named = LEXICON
+/// The words that are some kind of `kind`, over any number of steps, with their synonyms.
+fn kinds_of(kind: &str) -> HashSet<&'static str> {
+    let lexicon = &*LEXICON;
+    let named = lexicon
         .kinds
         .keys()
-        .chain(LEXICON.groups.keys())
+        .chain(lexicon.groups.keys())
         .map(String::as_str);
-    let mut found: HashSet<&str> = named
-        .filter(|word| climbs(word, "person", DEPTH) || climbs(word, "animal", DEPTH))
-        .collect();
+    let mut found: HashSet<&str> = named.filter(|word| climbs(word, kind, DEPTH)).collect();
     let groups: HashSet<usize> = found
         .iter()
-        .filter_map(|word| LEXICON.groups.get(*word))
+        .filter_map(|word| lexicon.groups.get(*word))
         .flatten()
         .copied()
         .collect();
-    let synonyms = LEXICON
+    let synonyms = lexicon
         .groups
         .iter()
         .filter(|(_, own)| own.iter().any(|group| groups.contains(group)));
     found.extend(synonyms.map(|(word, _)| word.as_str()));
     found
-});
+}
+
+static PEOPLE: LazyLock<HashSet<&'static str>> = LazyLock::new(|| kinds_of("person"));
+static ANIMALS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| kinds_of("animal"));
+static CLOTHES: LazyLock<HashSet<&'static str>> = LazyLock::new(|| kinds_of("clothing"));
 
 /// A chain of kinds longer than this would be a circle.
 const DEPTH: usize = 5;
 
-/// True when a noun, given as a lemma, names a person or an animal: these act, wear and have bodies.
+/// True when a noun, given as a lemma, names a person or an animal: these act and have bodies.
 pub(crate) fn is_animate(word: &str) -> bool {
-    ANIMATE.contains(word)
+    is_person(word) || ANIMALS.contains(word)
+}
+
+/// True when a noun, given as a lemma, names a person.
+pub(crate) fn is_person(word: &str) -> bool {
+    PEOPLE.contains(word)
+}
+
+/// True when a noun, given as a lemma, names something to wear.
+pub(crate) fn is_clothing(word: &str) -> bool {
+    CLOTHES.contains(word)
 }
 
 fn climbs(word: &str, kind: &str, depth: usize) -> bool {

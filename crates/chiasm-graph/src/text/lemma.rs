@@ -166,6 +166,8 @@ const VERBS: &[(&str, &str)] = &[
     ("sang", "sing"),
     ("sat", "sit"),
     ("saw", "see"),
+    ("seated", "sit"),
+    ("seating", "sit"),
     ("seen", "see"),
     ("sent", "send"),
     ("shaken", "shake"),

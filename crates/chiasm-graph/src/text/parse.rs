@@ -42,14 +42,26 @@ const SPELLINGS: &[(&str, &str)] = &[
     ("close to", "near"),
     ("besides", "beside"),
     ("off of", "off"),
+    ("inside of", "inside"),
+    ("outside of", "outside"),
+    ("up in", "in"),
+    ("out in", "in"),
+    ("up on", "on"),
+    ("out on", "on"),
     ("upon", "on"),
 ];
 
 /// Verbs whose past participle with `in`, `by` or `with` says what the object does to the subject.
 const PASSIVE_IN: &[&str] = &["cover", "surround", "enclose", "line", "fill"];
 
+/// Verbs after whose participle `by` says where.
+const PLACED: &[&str] = &[
+    "park", "sit", "stand", "lay", "place", "locate", "put", "leave", "set", "hang", "stack",
+    "station",
+];
+
 /// Verbs that only somebody can do.
-const ACTIVE: &[&str] = &[
+pub(super) const ACTIVE: &[&str] = &[
     "wear",
     "hold",
     "ride",
@@ -92,6 +104,10 @@ const ACTIVE: &[&str] = &[
     "prepare",
     "dress",
     "bend",
+    "leap",
+    "work",
+    "race",
+    "sniff",
     "reach",
     "wash",
     "brush",
@@ -134,7 +150,7 @@ struct Link {
 /// let graph = chiasm_graph::text::parse("A brown dog chases two men on the grass.");
 /// assert_eq!(
 ///     graph.to_string(),
-///     "(dog, is, brown)\n(men, is, 2)\n(dog, chase, men)\n(men, on, grass)"
+///     "(dog, is, brown)\n(men, is, 2)\n(dog, chase, men)\n(dog, on, grass)"
 /// );
 /// ```
 pub fn parse(caption: &str) -> TextGraph {
@@ -282,6 +298,15 @@ impl Clause {
                 match reader.phrase(at) {
                     Some(phrase) => self.phrase(reader, at, phrase),
                     None if verbal => self.verb(reader, at),
+                    // "glass with liquid in it", "an old antique on a table": what describes is what is meant.
+                    None if tag == Tag::Adjective
+                        && (self.link.is_some() || self.last.is_empty()) =>
+                    {
+                        match reader.lone_adjective(at) {
+                            Some(phrase) => self.phrase(reader, at, phrase),
+                            None => at + 1,
+                        }
+                    }
                     None => at + 1,
                 }
             }
@@ -352,7 +377,12 @@ impl Clause {
             .as_ref()
             .map(|link| link.subjects.clone())
             .unwrap_or_default();
-        let Some(object) = phrase.object.or_else(|| self.referent(&link_subjects)) else {
+        let pronoun = || Self::referent(reader, reader.text(at), &link_subjects);
+        let Some(object) = phrase
+            .object
+            .or_else(pronoun)
+            .or_else(|| reader.pronoun(at))
+        else {
             return end;
         };
         if phrase.object.is_none() && self.link.is_none() {
@@ -376,7 +406,16 @@ impl Clause {
             self.done = Some(link);
             self.last = vec![object];
         } else if joined && !self.last.is_empty() {
+            let animate = |object: &usize| reader.animate.get(*object) == Some(&true);
+            let other_kind = animate(&object) && !self.last.iter().any(animate);
             match self.done.clone() {
+                // "the man in the shirt and the woman": not in the woman.
+                Some(link) if link.verb.is_none() && other_kind => {
+                    let mut subject = std::mem::take(&mut self.subject);
+                    subject.push(object);
+                    self.begin(subject);
+                    self.last = vec![object];
+                }
                 Some(link) if !(follows_verb && reader.animate.get(object) == Some(&true)) => {
                     self.emit(reader, &link, object);
                     self.last.push(object);
@@ -410,16 +449,16 @@ impl Clause {
         self.auxiliary = false;
     }
 
-    /// What a pronoun speaks of: the first object that is not itself linked.
-    fn referent(&self, link_subjects: &[usize]) -> Option<usize> {
-        let candidates = self
-            .first
-            .into_iter()
-            .chain(self.subject.iter().copied())
-            .chain(self.last.iter().copied());
-        candidates
-            .into_iter()
-            .find(|object| !link_subjects.contains(object))
+    /// What a pronoun speaks of: the thing named last that fits and is not what is linked to it.
+    fn referent(reader: &Reader<'_>, pronoun: &str, exclude: &[usize]) -> Option<usize> {
+        let someone = !matches!(pronoun, "it" | "itself");
+        let named = || {
+            (0..reader.graph.objects.len())
+                .rev()
+                .filter(|object| !exclude.contains(object))
+        };
+        let fits = |object: &usize| reader.animate.get(*object) == Some(&someone);
+        named().find(fits).or_else(|| named().next())
     }
 
     /// `his hat`: whoever the sentence is about has it.
@@ -443,22 +482,15 @@ impl Clause {
     }
 
     fn emit(&mut self, reader: &mut Reader<'_>, link: &Link, object: usize) {
-        for subject in link.subjects.clone() {
-            if link.passive {
-                reader.relate(
-                    Some(object),
-                    link.words.clone(),
-                    Some(subject),
-                    &link.predicate,
-                );
+        for &subject in &link.subjects {
+            let (from, to) = if link.passive {
+                (object, subject)
             } else {
-                reader.relate(
-                    Some(subject),
-                    link.words.clone(),
-                    Some(object),
-                    &link.predicate,
-                );
-            }
+                (subject, object)
+            };
+            let worn = link.predicate == "in" && reader.dressed(from, to);
+            let predicate = if worn { "wear" } else { &link.predicate };
+            reader.relate(Some(from), link.words.clone(), Some(to), predicate);
         }
     }
 
@@ -484,6 +516,13 @@ impl Clause {
             return end;
         }
         match &mut self.link {
+            // "lying down on", "hanging down from".
+            Some(link)
+                if matches!(said.as_str(), "down" | "up" | "out")
+                    && reader.tag(end) == Some(Tag::Preposition) =>
+            {
+                link.words.push(at);
+            }
             Some(link) => {
                 link.words.extend(at..end);
                 let verb = link.verb.clone().unwrap_or_default();
@@ -493,7 +532,7 @@ impl Clause {
                     .map(|token| token.tag);
                 let participle = last == Some(Tag::Participle);
                 if participle
-                    && (said == "by"
+                    && ((said == "by" && !PLACED.contains(&verb.as_str()))
                         || (PASSIVE_IN.contains(&verb.as_str())
                             && verb != "fill"
                             && matches!(said.as_str(), "in" | "with" | "by")))

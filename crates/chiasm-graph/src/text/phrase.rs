@@ -10,11 +10,16 @@ use super::graph::{Attribute, Object, Relation, TextGraph};
 use super::lemma;
 use super::tagger::{self, Tag, Token};
 use super::words::{Break, Genitive, Piece};
-use crate::vocabulary;
+use crate::{lexicon, vocabulary};
 
 /// First words of compounds that say what the second is made of or like.
 const LIKE_ADJECTIVES: &[&str] = &[
     "adult",
+    "asian",
+    "african",
+    "chinese",
+    "japanese",
+    "indian",
     "american",
     "army",
     "baby",
@@ -40,6 +45,11 @@ const LIKE_ADJECTIVES: &[&str] = &[
     "female",
     "fighter",
     "fleece",
+    "giant",
+    "cargo",
+    "whipped",
+    "spandex",
+    "asphalt",
     "foam",
     "fruit",
     "fur",
@@ -369,12 +379,21 @@ fn compound_key(first: &str, second: &str) -> String {
     format!("{first} {}", lemma::noun(second))
 }
 
-fn is_compound(first: &str, second: &str) -> bool {
+pub(super) fn is_compound(first: &str, second: &str) -> bool {
     COMPOUND_SET.contains(&compound_key(first, second))
 }
 
 fn is_like_adjective(word: &str) -> bool {
     LIKE_ADJECTIVES.contains(&word) || tagger::is_colour(word)
+}
+
+/// A material as the adjective that people write for it.
+fn material(word: &str) -> &str {
+    match word {
+        "wood" => "wooden",
+        "woolen" => "wool",
+        _ => word,
+    }
 }
 
 /// A caption that is being read.
@@ -518,6 +537,18 @@ impl Reader<'_> {
         Some(inner)
     }
 
+    /// True when a person is in clothes: `a man in a shirt` wears it.
+    pub(super) fn dressed(&self, subject: usize, object: usize) -> bool {
+        let head = |object: usize| {
+            self.graph
+                .objects
+                .get(object)
+                .and_then(|object| object.words.last())
+        };
+        let lemma = |object: usize| head(object).map_or("", |word| self.lemma(*word));
+        lexicon::is_person(lemma(subject)) && lexicon::is_clothing(lemma(object))
+    }
+
     /// Adds a relation between two objects that are known and not the same.
     pub(super) fn relate(
         &mut self,
@@ -609,7 +640,10 @@ impl Reader<'_> {
                             .is_some_and(|last| last.as_slice() == [at - 1])
                         && ((SHADES.contains(&self.text(at - 1))
                             && tagger::is_colour(&token.text))
-                            || matches!(token.text.as_str(), "colored" | "coloured"));
+                            || matches!(
+                                token.text.as_str(),
+                                "colored" | "coloured" | "color" | "colour"
+                            ));
                     match draft.adjectives.last_mut() {
                         Some(last) if shade => last.push(at),
                         _ => draft.adjectives.push(vec![at]),
@@ -639,6 +673,16 @@ impl Reader<'_> {
                         && (opened || LIKE_ADJECTIVES_ING.contains(&token.text.as_str())) =>
                 {
                     draft.adjectives.push(vec![at]);
+                }
+                Tag::Noun
+                    if lone
+                        && matches!(token.text.as_str(), "color" | "colour")
+                        && self.tag(at + 1) == Some(Tag::Noun)
+                        && !draft.adjectives.is_empty() =>
+                {
+                    if let Some(last) = draft.adjectives.last_mut() {
+                        last.push(at);
+                    }
                 }
                 Tag::Noun => {
                     let shade = SHADES.contains(&token.text.as_str())
@@ -735,7 +779,7 @@ impl Reader<'_> {
         }
         let object = self.object(words, head);
         for word in said {
-            let value = self.text(word).to_owned();
+            let value = material(self.text(word)).to_owned();
             self.describe(object, vec![word], value);
         }
         match owner {
@@ -761,10 +805,47 @@ impl Reader<'_> {
         self.graph.objects.len() - 1
     }
 
+    /// An adjective that stands where a noun has to: `red` of `woman in red`. With several, the last.
+    pub(super) fn lone_adjective(&mut self, at: usize) -> Option<Phrase> {
+        let mut end = at;
+        while self.tag(end) == Some(Tag::Adjective) && (end == at || self.gap(end) == Break::None) {
+            end += 1;
+        }
+        let head = end.checked_sub(1).filter(|head| *head >= at)?;
+        let draft = Draft {
+            number: None,
+            adjectives: (at..head).map(|word| vec![word]).collect(),
+            nouns: vec![head],
+            possessed: false,
+            definite: false,
+            end,
+        };
+        let object = self.commit(&draft);
+        Some(Phrase {
+            object,
+            end,
+            possessed: false,
+            definite: false,
+        })
+    }
+
+    /// An object for a pronoun that nothing was named for: `she` is a woman.
+    pub(super) fn pronoun(&mut self, at: usize) -> Option<usize> {
+        let name = tagger::pronoun(self.text(at))?;
+        let object = self.object(vec![at], at);
+        if let Some(object) = self.graph.objects.get_mut(object) {
+            name.clone_into(&mut object.name);
+        }
+        if let Some(animate) = self.animate.get_mut(object) {
+            *animate = name != "something";
+        }
+        Some(object)
+    }
+
     /// Gives an object the adjectives and the number of a draft.
     fn adorn(&mut self, object: usize, draft: &Draft) {
         for words in &draft.adjectives {
-            let value = self.names(words);
+            let value = material(&self.names(words)).to_owned();
             self.describe(object, words.clone(), value);
         }
         if let Some(number) = draft.number {

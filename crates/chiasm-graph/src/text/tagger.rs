@@ -3,11 +3,14 @@
 //! Owns the closed classes (short lists, as a caption uses few of them) and the corrections of the tagger for the
 //! rest. The tagger is `english-pos-tagger`, of Brill's kind: a word list with ordered rules, deterministic.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use english_pos_tagger::Tagger;
 
 use super::lemma;
+use super::parse::ACTIVE;
+use super::phrase::is_compound;
 use super::words::{Genitive, Piece};
 use crate::lexicon;
 use crate::vocabulary;
@@ -113,7 +116,6 @@ const PREPOSITIONS: &[&str] = &[
     "along",
     "alongside",
     "around",
-    "round",
     "toward",
     "towards",
     "beneath",
@@ -271,6 +273,12 @@ const NUMBERS: &[(&str, &str)] = &[
 /// Words that a tagger trained on news takes for something else.
 const CORRECTIONS: &[(&str, &str)] = &[
     ("curly", "JJ"),
+    ("miniature", "JJ"),
+    ("mini", "JJ"),
+    ("tiny", "JJ"),
+    ("antique", "JJ"),
+    ("shaggy", "JJ"),
+    ("scruffy", "JJ"),
     ("microwave", "NN"),
     ("vest", "NN"),
     ("skier", "NN"),
@@ -296,7 +304,7 @@ static TAGGER: LazyLock<Tagger> = LazyLock::new(|| {
 });
 
 /// Words that a region detector names: nouns, whatever a tagger says of an unknown one.
-static NAMED: LazyLock<std::collections::HashSet<&'static str>> = LazyLock::new(|| {
+static NAMED: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
     vocabulary::objects()
         .iter()
         .flat_map(|name| name.aliases())
@@ -304,6 +312,28 @@ static NAMED: LazyLock<std::collections::HashSet<&'static str>> = LazyLock::new(
         .filter(|name| !name.contains(' '))
         .collect()
 });
+
+/// Words that a region detector takes for attributes and never for objects.
+static DESCRIBING: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+    vocabulary::attributes()
+        .iter()
+        .flat_map(|name| name.aliases())
+        .copied()
+        .filter(|name| !name.contains(' ') && !NAMED.contains(name))
+        .collect()
+});
+
+/// Who a pronoun speaks of when nobody was named before.
+pub(super) fn pronoun(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "he" | "him" | "himself" => "man",
+        "she" | "her" | "herself" => "woman",
+        "they" | "them" => "people",
+        "someone" => "person",
+        "something" => "something",
+        _ => return None,
+    })
+}
 
 /// The digits that a number word stands for.
 pub(crate) fn digits(word: &str) -> Option<&'static str> {
@@ -356,6 +386,7 @@ pub(super) fn tag(pieces: &[Piece]) -> Vec<Token> {
                 lemma::verb(&token.text).into_owned()
             }
             Tag::Number => digits(&token.text).map_or_else(|| token.text.clone(), str::to_owned),
+            Tag::Pronoun => pronoun(&token.text).unwrap_or(&token.text).to_owned(),
             _ => token.text.clone(),
         };
     }
@@ -443,18 +474,93 @@ fn correct(tokens: &mut [Token]) {
         let Some(token) = tokens.get(index) else {
             break;
         };
+        let word = token.text.as_str();
+        let named = NAMED.contains(word);
+        let ends_phrase = matches!(
+            next,
+            None | Some(Tag::Preposition | Tag::Auxiliary | Tag::Verb | Tag::To | Tag::And)
+        );
         let new = match (token.tag, before, next) {
             // "that" after a noun opens a clause unless a noun follows.
             (
                 Tag::Determiner,
                 Some(Tag::Noun),
-                Some(Tag::Auxiliary | Tag::Verb | Tag::Participle | Tag::Gerund),
-            ) if token.text == "that" => Tag::Relative,
+                Some(
+                    Tag::Auxiliary
+                    | Tag::Verb
+                    | Tag::Participle
+                    | Tag::Gerund
+                    | Tag::Determiner
+                    | Tag::Pronoun
+                    | Tag::Possessive,
+                ),
+            ) if word == "that" => Tag::Relative,
+            // "watch has a face", "net across the court".
+            (Tag::Verb | Tag::Adjective, None, _) if named && ends_phrase => Tag::Noun,
+            (Tag::Verb, None, Some(Tag::Noun | Tag::Participle | Tag::Gerund)) if named => {
+                Tag::Noun
+            }
+            // "table under stuffed bear".
+            (Tag::Verb, Some(Tag::Participle), _) if named && ends_phrase => Tag::Noun,
+            // "the man on left".
+            (Tag::Participle, Some(Tag::Preposition | Tag::Determiner), next)
+                if word == "left" && next != Some(Tag::Noun) =>
+            {
+                Tag::Noun
+            }
+            // "teddy bears", "fur of a polar bear".
+            (Tag::Verb, Some(_), _)
+                if index > 0
+                    && tokens
+                        .get(index - 1)
+                        .is_some_and(|first| is_compound(&first.text, word)) =>
+            {
+                Tag::Noun
+            }
+            // "table next to wall"; but "about to catch it".
+            (Tag::Verb, Some(Tag::To), _) if named && ends_phrase => Tag::Noun,
+            // "clock on scaffolding", "the brown railing".
             (
-                Tag::Determiner,
-                Some(Tag::Noun),
-                Some(Tag::Determiner | Tag::Pronoun | Tag::Possessive),
-            ) if token.text == "that" => Tag::Relative,
+                Tag::Gerund,
+                Some(
+                    Tag::Preposition
+                    | Tag::Determiner
+                    | Tag::Adjective
+                    | Tag::Possessive
+                    | Tag::Number
+                    | Tag::To,
+                ),
+                _,
+            ) if named && ends_phrase => Tag::Noun,
+            (Tag::Gerund, None, Some(Tag::Preposition | Tag::Auxiliary)) if named => Tag::Noun,
+            // "a dog chases a ball", "the boy jumps over it".
+            (Tag::Noun, Some(Tag::Noun), Some(Tag::Determiner | Tag::Number | Tag::Possessive))
+                if !named && word.ends_with('s') && !word.ends_with("ss") =>
+            {
+                Tag::Verb
+            }
+            (Tag::Noun, Some(Tag::Noun), Some(Tag::Preposition | Tag::To))
+                if word.ends_with('s') && ACTIVE.contains(&lemma::verb(word).as_ref()) =>
+            {
+                Tag::Verb
+            }
+            // "athlete skiing in snow", "pole burried in dirt": nouns to a tagger that does not know them.
+            (Tag::Noun, Some(Tag::Noun), _)
+                if !named && word.len() > 5 && word.ends_with("ing") && ends_phrase =>
+            {
+                Tag::Gerund
+            }
+            (Tag::Noun, Some(Tag::Noun), Some(Tag::Preposition))
+                if !named && word.len() > 4 && word.ends_with("ed") =>
+            {
+                Tag::Participle
+            }
+            // "pointy collar", "short-sleeved shirt".
+            (Tag::Noun, _, Some(Tag::Noun))
+                if !named && (DESCRIBING.contains(word) || word.ends_with("sleeved")) =>
+            {
+                Tag::Adjective
+            }
             _ => continue,
         };
         if let Some(token) = tokens.get_mut(index) {
