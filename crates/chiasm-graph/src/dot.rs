@@ -30,6 +30,15 @@ impl Writer {
         );
     }
 
+    /// A dashed edge without direction.
+    pub(crate) fn dashed(&mut self, from: &str, to: &str, label: &str) {
+        let _ = writeln!(
+            self.0,
+            "  {from} -> {to} [dir=none, style=dashed, label={}];",
+            quoted(label)
+        );
+    }
+
     pub(crate) fn finish(mut self) -> String {
         self.0.push_str("}\n");
         self.0

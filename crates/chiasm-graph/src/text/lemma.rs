@@ -313,7 +313,7 @@ pub fn noun(word: &str) -> Cow<'_, str> {
         return Cow::Borrowed(if plural { stem } else { word });
     }
     if let Some(base) = stem.strip_suffix("ie") {
-        if IE_NOUNS.contains(&stem) || base.len() < 3 {
+        if IE_NOUNS.contains(&stem) || base.len() < 2 {
             return Cow::Borrowed(stem);
         }
         return Cow::Owned(format!("{base}y"));
@@ -363,7 +363,7 @@ pub fn verb(word: &str) -> Cow<'_, str> {
         return Cow::Borrowed(word);
     }
     if let Some(base) = stem.strip_suffix("ie") {
-        return if base.len() < 3 {
+        return if base.len() < 2 {
             Cow::Borrowed(stem)
         } else {
             Cow::Owned(format!("{base}y"))
@@ -387,7 +387,7 @@ fn restored<'a>(stem: &'a str, end: &str) -> Cow<'a, str> {
     let with_e = || Cow::Owned(format!("{stem}e"));
     if end == "ed" {
         if let Some(base) = stem.strip_suffix('i') {
-            return if base.len() < 3 {
+            return if base.len() < 2 {
                 with_e()
             } else {
                 Cow::Owned(format!("{base}y"))
