@@ -195,6 +195,7 @@ fn random(
         regions: None,
         texts: Vec::new(),
         referred: Vec::new(),
+        offsets: Vec::new(),
         views: Views::default(),
         image_size: side,
         input_ids,

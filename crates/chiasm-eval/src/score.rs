@@ -1,9 +1,10 @@
 //! From a predictions file to figures, and from figures to a table for the terminal.
 //!
-//! Retrieval is here, [`classes`] has answers and labels, [`alignment`] attention on regions. [`read_any`] tells their files apart.
+//! Retrieval is here, [`classes`] has answers and labels, [`alignment`] attention on regions, [`grounding`] boxes that texts refer to. [`read_any`] tells their files apart.
 
 pub mod alignment;
 pub mod classes;
+pub mod grounding;
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -17,12 +18,13 @@ use crate::metrics::rerank::{evaluate_reranked, is_exhaustive, restrict, shortli
 use crate::metrics::retrieval::{self, Direction, DirectionMetrics, RetrievalMetrics, TieRule};
 use crate::metrics::{Reranked, RetrievalError, ScoreMatrix};
 use crate::predictions::{
-    AlignmentPredictions, ClassPredictions, DatasetIdentity, ModelIdentity, Predictions,
-    PredictionsError, RerankedPair, TrainingOverlap, kind_of_lines,
+    AlignmentPredictions, ClassPredictions, DatasetIdentity, GroundingPredictions, ModelIdentity,
+    Predictions, PredictionsError, RerankedPair, TrainingOverlap, kind_of_lines,
 };
 
 pub use alignment::{AlignmentReport, render_alignment_table, score_alignment};
 pub use classes::{ClassReport, render_class_table, score_classes};
+pub use grounding::{GroundingReport, render_grounding_table, score_grounding};
 
 /// A predictions file of any kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +35,8 @@ pub enum AnyPredictions {
     Classes(ClassPredictions),
     /// How much attention lay on what a text names.
     Alignment(AlignmentPredictions),
+    /// Which box a text refers to.
+    Grounding(GroundingPredictions),
 }
 
 /// Reads the predictions file at `path`, whatever its kind: retrieval is safetensors, the others are lines of JSON, whose
@@ -56,6 +60,7 @@ pub fn read_any(path: &Path) -> Result<AnyPredictions, PredictionsError> {
     match kind_of_lines(path)?.as_str() {
         classes::KIND => ClassPredictions::read(path).map(AnyPredictions::Classes),
         alignment::KIND => AlignmentPredictions::read(path).map(AnyPredictions::Alignment),
+        grounding::KIND => GroundingPredictions::read(path).map(AnyPredictions::Grounding),
         other => Err(PredictionsError::Metadata {
             path: path.to_owned(),
             what: format!("its first line announces `{other}`, which this version does not know"),

@@ -5,14 +5,21 @@
 //! `right - left + 1` wide.
 
 /// Left, top, right, bottom in pixels.
-pub type PixelBox = [f32; 4];
+pub type PixelBox = [f64; 4];
 
 /// What a head's corrections are measured in: shifts in a tenth, sizes in a fifth.
-pub const DEVIATIONS: [f32; 4] = [0.1, 0.1, 0.2, 0.2];
+pub const DEVIATIONS: [f64; 4] = [0.1, 0.1, 0.2, 0.2];
+
+/// A box given in fractions of a picture of this width and height.
+#[must_use]
+pub fn in_pixels(corners: [f32; 4], [width, height]: [f64; 2]) -> PixelBox {
+    let [x1, y1, x2, y2] = corners.map(f64::from);
+    [x1 * width, y1 * height, x2 * width, y2 * height]
+}
 
 /// Shared area as a part of the joint area, 0 to 1; 0 where a box is inverted.
 #[must_use]
-pub fn overlap(a: PixelBox, b: PixelBox) -> f32 {
+pub fn overlap(a: PixelBox, b: PixelBox) -> f64 {
     let area = |x: PixelBox| (x[2] - x[0] + 1.0).max(0.0) * (x[3] - x[1] + 1.0).max(0.0);
     let width = a[2].min(b[2]) - a[0].max(b[0]) + 1.0;
     let height = a[3].min(b[3]) - a[1].max(b[1]) + 1.0;
@@ -22,7 +29,7 @@ pub fn overlap(a: PixelBox, b: PixelBox) -> f32 {
 }
 
 /// Width and height, at least a pixel, and centre.
-fn shape(x: PixelBox) -> [f32; 4] {
+fn shape(x: PixelBox) -> [f64; 4] {
     let [width, height] = [(x[2] - x[0] + 1.0).max(1.0), (x[3] - x[1] + 1.0).max(1.0)];
     [width, height, x[0] + 0.5 * width, x[1] + 0.5 * height]
 }
@@ -30,7 +37,7 @@ fn shape(x: PixelBox) -> [f32; 4] {
 /// The correction that makes `right` of `region`: the shift of the centre in sizes of the region, and
 /// the logarithms of both growths. Not yet divided by [`DEVIATIONS`].
 #[must_use]
-pub fn encode(region: PixelBox, right: PixelBox) -> [f32; 4] {
+pub fn encode(region: PixelBox, right: PixelBox) -> [f64; 4] {
     let ([w, h, x, y], [rw, rh, rx, ry]) = (shape(region), shape(right));
     [(rx - x) / w, (ry - y) / h, (rw / w).ln(), (rh / h).ln()]
 }
@@ -38,9 +45,9 @@ pub fn encode(region: PixelBox, right: PixelBox) -> [f32; 4] {
 /// A region after its correction, a pixel larger than what [`encode`] began with: the published code
 /// does not take the pixel off again.
 #[must_use]
-pub fn decode(region: PixelBox, correction: [f32; 4]) -> PixelBox {
+pub fn decode(region: PixelBox, correction: [f64; 4]) -> PixelBox {
     /// Sizes grow 1,000-fold at most, so that no correction makes a box infinite.
-    const MOST: f32 = 6.907_755;
+    const MOST: f64 = 6.907_755_278_982_137;
     let [w, h, x, y] = shape(region);
     let [dx, dy, dw, dh] = correction;
     let (x, y) = (dx.mul_add(w, x), dy.mul_add(h, y));
@@ -50,7 +57,7 @@ pub fn decode(region: PixelBox, correction: [f32; 4]) -> PixelBox {
 
 /// The part of a box inside a picture of this width and height.
 #[must_use]
-pub fn clip(x: PixelBox, [width, height]: [f32; 2]) -> PixelBox {
+pub fn clip(x: PixelBox, [width, height]: [f64; 2]) -> PixelBox {
     let (right, bottom) = ((width - 1.0).max(0.0), (height - 1.0).max(0.0));
     [
         x[0].clamp(0.0, right),
@@ -66,7 +73,7 @@ mod tests {
     use chiasm_testkit::Case;
     use proptest::prelude::*;
 
-    fn boxes(values: &[f32]) -> Vec<PixelBox> {
+    fn boxes(values: &[f64]) -> Vec<PixelBox> {
         let (boxes, _) = values.as_chunks();
         boxes.to_vec()
     }
@@ -76,12 +83,12 @@ mod tests {
         let Some(case) = Case::open("tbkin/box_transform") else {
             return;
         };
-        let of = |name: &str| boxes(&case.tensor(name).f32s());
+        let of = |name: &str| boxes(&case.tensor(name).values);
         let (from, to) = (of("inputs.ex"), of("inputs.gt"));
-        let close = |found: [f32; 4], expected: [f32; 4], allowed: f32| {
+        let close = |found: [f64; 4], expected: [f64; 4], allowed: f64| {
             let apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
             assert!(
-                apart.fold(0.0, f32::max) <= allowed,
+                apart.fold(0.0, f64::max) <= allowed,
                 "{found:?} {expected:?}"
             );
         };
@@ -92,7 +99,7 @@ mod tests {
             close(decode(from[row], targets[row]), decoded[row], 1e-3);
             close(clip(decoded[row], [400.0, 300.0]), clipped[row], 1e-3);
         }
-        let expected = case.tensor("expected.iou").f32s();
+        let expected = &case.tensor("expected.iou").values;
         for (a, row) in from.iter().zip(expected.chunks(to.len())) {
             for (b, expected) in to.iter().zip(row) {
                 assert!((overlap(*a, *b) - expected).abs() <= 1e-6);
@@ -101,7 +108,7 @@ mod tests {
     }
 
     fn any_box() -> impl Strategy<Value = PixelBox> {
-        (0.0f32..300.0, 0.0f32..300.0, 0.0f32..200.0, 0.0f32..200.0)
+        (0.0f64..300.0, 0.0f64..300.0, 0.0f64..200.0, 0.0f64..200.0)
             .prop_map(|(x, y, w, h)| [x, y, x + w, y + h])
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chiasm_graph::config::{GraphConfig, MaskAblation, MaskConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,12 @@ pub struct KnowledgeConfig {
     pub transport: f64,
     /// Share of pairs whose image is replaced by another one. Default: 0.5.
     pub negatives: f64,
+    /// Which knowledge hides words and regions. Default: `both`.
+    pub masking: MaskAblation,
+    /// How masks are drawn.
+    pub masks: MaskConfig,
+    /// How captions and regions become a graph.
+    pub graph: GraphConfig,
 }
 
 impl Default for KnowledgeConfig {
@@ -143,6 +150,9 @@ impl Default for KnowledgeConfig {
             matching: 1.0,
             transport: 0.1,
             negatives: 0.5,
+            masking: MaskAblation::Both,
+            masks: MaskConfig::default(),
+            graph: GraphConfig::default(),
         }
     }
 }

@@ -99,9 +99,10 @@ impl StepInput {
                 let draw = self.matching.as_ref()?;
                 Some(fused.zip(draw.partner.iter().copied()).collect())
             }
+            // Masked regions come paired.
             Pairing::Knowledge => {
-                let draw = &self.knowledge.as_ref()?.matching;
-                Some(fused.zip(draw.partner.iter().copied()).collect())
+                self.knowledge.as_ref()?;
+                Some(fused.map(|row| (row, row)).collect())
             }
             Pairing::Candidates => {
                 let draw = self.ranking.as_ref()?;

@@ -9,7 +9,7 @@ use chiasm_nn::boxes::{DEVIATIONS, PixelBox, encode, overlap};
 use crate::knowledge::smooth;
 
 /// Overlap from which on a region is right.
-pub const RIGHT: f32 = 0.5;
+pub const RIGHT: f64 = 0.5;
 
 /// What the regions of a batch should be told, region after region.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,14 +30,16 @@ impl GroundTargets {
     pub fn of(pictures: &[(Vec<PixelBox>, PixelBox)]) -> Self {
         let mut targets = Self::default();
         for (regions, wanted) in pictures {
-            let overlaps: Vec<f32> = regions
+            let overlaps: Vec<f64> = regions
                 .iter()
                 .map(|region| overlap(*region, *wanted))
                 .collect();
-            let counts = |overlap: f32| if overlap >= RIGHT { overlap } else { 0.0 };
-            let total: f32 = overlaps.iter().map(|overlap| counts(*overlap)).sum();
+            let counts = |overlap: f64| if overlap >= RIGHT { overlap } else { 0.0 };
+            let total: f64 = overlaps.iter().map(|overlap| counts(*overlap)).sum();
             for (region, overlap) in regions.iter().zip(overlaps) {
-                targets.shares.push(counts(overlap) / (total + 1e-8));
+                targets
+                    .shares
+                    .push((counts(overlap) / (total + 1e-8)) as f32);
                 targets.right.push(overlap >= RIGHT);
                 // Of a region that is not right, nothing is asked.
                 let shift = if overlap >= RIGHT {
@@ -45,7 +47,7 @@ impl GroundTargets {
                 } else {
                     [0.0; 4]
                 };
-                let in_units = std::array::from_fn(|i| shift[i] / DEVIATIONS[i]);
+                let in_units = std::array::from_fn(|i| (shift[i] / DEVIATIONS[i]) as f32);
                 targets.shifts.push(in_units);
             }
         }

@@ -33,7 +33,7 @@ pub struct KnowledgeInput {
     pub text: TextInput,
     /// The words that are asked for.
     pub words: MlmTargets,
-    /// Images with hidden regions, one a text, before they are paired.
+    /// Images with hidden regions, one a text, as they are paired.
     pub regions: Regions,
     /// What is asked of hidden regions.
     pub targets: RegionTargets,

@@ -13,6 +13,7 @@ pub mod forward;
 pub mod gather;
 pub mod grounding;
 pub mod knowledge;
+pub mod knowledge_masks;
 pub mod losses;
 pub mod masking;
 pub mod memory;

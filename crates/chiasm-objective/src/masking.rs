@@ -4,11 +4,13 @@
 //! Each draw is a pure function of (seed, step, sample), so that a resumed run repeats it, and
 //! none changes its input.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::RegionRows;
 use chiasm_data::rng::{self, Rng};
 use chiasm_nn::Spans;
-use chiasm_nn::boxes::PixelBox;
+use chiasm_nn::boxes::in_pixels;
 use chiasm_nn::model::Seen;
 use chiasm_nn::regions::Regions;
 use chiasm_nn::text::TextInput;
@@ -18,6 +20,7 @@ use crate::classification::ClassTargets;
 use crate::config::{ClassLoss, GlobalCompletionConfig, MlmConfig, ObjectivesConfig};
 use crate::forward::{MaskedText, StepInput};
 use crate::grounding::GroundTargets;
+use crate::knowledge_masks::{Knowledge, KnowledgeRows, knowledge_draw};
 use crate::mlm::MlmTargets;
 use crate::ranking::RankingDraw;
 
@@ -42,6 +45,18 @@ impl Vocabulary {
             special_ids,
             ordinary_ids,
         }
+    }
+
+    /// Id of the mask token.
+    #[must_use]
+    pub(crate) fn mask_id(&self) -> i64 {
+        self.mask_id
+    }
+
+    /// The ordinary word that a number in `[0, 1)` stands for.
+    pub(crate) fn ordinary(&self, share: f64) -> Option<i64> {
+        let place = (share * self.ordinary_ids.len() as f64) as usize;
+        self.ordinary_ids.get(place).copied()
     }
 }
 
@@ -85,7 +100,18 @@ impl<'a> TextRows<'a> {
             .collect()
     }
 
-    fn rows(&self) -> usize {
+    /// Tokens of a row that are not padding.
+    pub(crate) fn real_tokens(&self, row: usize) -> usize {
+        let mask = self
+            .attention_mask
+            .get(row * self.len..(row + 1) * self.len);
+        mask.unwrap_or_default()
+            .iter()
+            .filter(|keep| **keep == 1)
+            .count()
+    }
+
+    pub(crate) fn rows(&self) -> usize {
         self.input_ids.len().checked_div(self.len).unwrap_or(0)
     }
 
@@ -361,8 +387,18 @@ pub struct MatchingDraw {
 /// the batch with another text. A text without such a sample keeps its own and counts as a match.
 #[must_use]
 pub fn matching_draw(text: TextRows<'_>, key: DrawKey<'_>) -> MatchingDraw {
+    partners(text, text.rows() / 2, "matching", key)
+}
+
+/// [`matching_draw`] in which so many texts keep their image.
+pub(crate) fn partners(
+    text: TextRows<'_>,
+    keep: usize,
+    purpose: &str,
+    key: DrawKey<'_>,
+) -> MatchingDraw {
     let batch = text.rows();
-    let mut rng = rng::stream(key.seed, "matching", &[key.step]);
+    let mut rng = rng::stream(key.seed, purpose, &[key.step]);
     let mut order: Vec<usize> = (0..batch).collect();
     partial_shuffle(&mut order, batch, &mut rng);
     let row_ids = |row: usize| text.input_ids.get(row * text.len..(row + 1) * text.len);
@@ -370,7 +406,7 @@ pub fn matching_draw(text: TextRows<'_>, key: DrawKey<'_>) -> MatchingDraw {
         partner: (0..batch).collect(),
         labels: vec![1; batch],
     };
-    for row in order.into_iter().skip(batch / 2) {
+    for row in order.into_iter().skip(keep) {
         let others: Vec<usize> = (0..batch)
             .filter(|other| {
                 key.samples.get(*other) != key.samples.get(row) && row_ids(*other) != row_ids(row)
@@ -480,21 +516,15 @@ fn ground_targets(rows: &RegionRows, referred: &[Option<[f32; 4]>], batch: usize
         .zip(referred)
         .take(batch);
     let pictures = pictures.map(|((count, (width, height)), wanted)| {
-        let size = [*width as f32, *height as f32];
+        let size = [*width, *height].map(f64::from);
         let own = rows.boxes.get(start..start + count).unwrap_or_default();
         start += count;
-        let nowhere = [f32::NEG_INFINITY; 4];
+        let nowhere = [f64::NEG_INFINITY; 4];
         let wanted = wanted.map_or(nowhere, |wanted| in_pixels(wanted, size));
         let own = own.iter().map(|region| in_pixels(*region, size));
         (own.collect(), wanted)
     });
     GroundTargets::of(&pictures.collect::<Vec<_>>())
-}
-
-/// A box given in fractions of a picture of this width and height.
-#[must_use]
-pub fn in_pixels([x1, y1, x2, y2]: [f32; 4], [width, height]: [f32; 2]) -> PixelBox {
-    [x1 * width, y1 * height, x2 * width, y2 * height]
 }
 
 /// The pictures of a batch on the host.
@@ -553,13 +583,26 @@ impl ClassRows<'_> {
     }
 }
 
+/// What else is known of the samples of a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KnownRows<'a> {
+    /// What each text refers to, as fractions of its picture.
+    pub referred: &'a [Option<[f32; 4]>],
+    /// The texts themselves.
+    pub captions: &'a [String],
+    /// Which bytes of its text each token is, special tokens none.
+    pub offsets: &'a [Vec<Range<usize>>],
+    /// What a run knows of captions and classes, where scene graphs lead masks.
+    pub knowledge: Option<&'a Knowledge>,
+}
+
 /// Draws what the enabled objectives need and moves the batch to the device.
 #[must_use]
 pub fn step_input(
     text: TextRows<'_>,
     images: SeenRows<'_>,
     classes: Option<ClassRows<'_>>,
-    referred: &[Option<[f32; 4]>],
+    known: KnownRows<'_>,
     vocabulary: &Vocabulary,
     config: &ObjectivesConfig,
     key: DrawKey<'_>,
@@ -616,9 +659,22 @@ pub fn step_input(
             (Some(config), Some(classes)) => Some(classes.targets(fused_size, config.loss)),
             _ => None,
         },
-        knowledge: None,
+        knowledge: match (&config.knowledge, images, known.knowledge) {
+            (Some(config), SeenRows::Regions(regions), Some(knowledge)) => {
+                let rows = KnowledgeRows {
+                    captions: known.captions,
+                    offsets: known.offsets,
+                    regions,
+                };
+                let draw = knowledge_draw(fused, rows, knowledge, vocabulary, config, key, device);
+                Some(draw)
+            }
+            _ => None,
+        },
         grounding: match (&config.grounding, images) {
-            (Some(_), SeenRows::Regions(rows)) => Some(ground_targets(rows, referred, fused_size)),
+            (Some(_), SeenRows::Regions(rows)) => {
+                Some(ground_targets(rows, known.referred, fused_size))
+            }
             _ => None,
         },
     }

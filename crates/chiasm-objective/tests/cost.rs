@@ -15,7 +15,9 @@ use chiasm_objective::config::{
 };
 use chiasm_objective::cost::{Pass, Stream};
 use chiasm_objective::forward::{Features, forward};
-use chiasm_objective::masking::{DrawKey, ImageRows, SeenRows, TextRows, Vocabulary, step_input};
+use chiasm_objective::masking::{
+    DrawKey, ImageRows, KnownRows, SeenRows, TextRows, Vocabulary, step_input,
+};
 use chiasm_objective::{Accounting, ForwardPlan, Frozen, ObjectivesConfig, PlanCost, PlanSizes};
 
 const BATCH: usize = 6;
@@ -73,7 +75,7 @@ fn features(config: &ModelConfig, objectives: &ObjectivesConfig, sizes: PlanSize
             patches: config.vision.num_patches(),
         }),
         None,
-        &[],
+        KnownRows::default(),
         &Vocabulary::new(50, 4, |id| id < 5),
         objectives,
         DrawKey {

@@ -18,7 +18,9 @@ use chiasm_objective::config::{
     ContrastiveConfig, GlobalCompletionConfig, LocalCompletionConfig, MatchingConfig, MlmConfig,
 };
 use chiasm_objective::losses::{shared, shared_with};
-use chiasm_objective::masking::{DrawKey, ImageRows, SeenRows, TextRows, Vocabulary, step_input};
+use chiasm_objective::masking::{
+    DrawKey, ImageRows, KnownRows, SeenRows, TextRows, Vocabulary, step_input,
+};
 use chiasm_objective::{Gather, Losses, ObjectivesConfig, StepInput};
 
 const SAMPLES: usize = 8;
@@ -134,7 +136,7 @@ fn step(from: usize, to: usize, config: &ObjectivesConfig, device: &Device) -> S
             patches: 9,
         }),
         None,
-        &[],
+        KnownRows::default(),
         &Vocabulary::new(40, 4, |id| id <= 4),
         config,
         DrawKey {

@@ -566,13 +566,9 @@ fn referring_expressions() {
         let places = real(&case, "img_mask");
         let boxes = case.tensor("inputs.boxes");
         let len = boxes.shape[1];
-        let corners: Vec<[f32; 4]> = boxes.f32s().as_chunks().0.to_vec();
-        let wanted: Vec<[f32; 4]> = case
-            .tensor("inputs.gt_boxes_xyxy")
-            .f32s()
-            .as_chunks()
-            .0
-            .to_vec();
+        let corners: Vec<[f64; 4]> = boxes.values.as_chunks().0.to_vec();
+        let wanted = &case.tensor("inputs.gt_boxes_xyxy").values;
+        let wanted: Vec<[f64; 4]> = wanted.as_chunks().0.to_vec();
         let mut start = 0;
         let pictures: Vec<_> = (0..wanted.len())
             .map(|picture| {
@@ -618,7 +614,7 @@ fn referring_expressions() {
         let (ranks, shifts) = (values(ranks), values(shifts));
         close("rank_logits", &ranks, &golden("rank_logits", 1), 3e-5);
         close("reg", &shifts, &golden("reg", 4), 3e-5);
-        let size = case.tensor("inputs.image_hw").f32s();
+        let size = &case.tensor("inputs.image_hw").values;
         let decoded = case.tensor("expected.decoded").f32s();
         let mut start = 0;
         for picture in 0..wanted.len() {
@@ -628,12 +624,14 @@ fn referring_expressions() {
                 .max_by(|a, b| ranks[*a].total_cmp(&ranks[*b]))
                 .unwrap();
             start = own.end;
-            let correction = std::array::from_fn(|i| shifts[best * 4 + i] * DEVIATIONS[i]);
+            let correction =
+                std::array::from_fn(|i| f64::from(shifts[best * 4 + i]) * DEVIATIONS[i]);
             let region = corners[places.rows[best]];
             let found = clip(
                 decode(region, correction),
                 [size[picture * 2 + 1], size[picture * 2]],
             );
+            let found = found.map(|x| x as f32);
             close(
                 "decoded",
                 &found,
@@ -648,7 +646,7 @@ fn referring_expressions() {
         let padded: Vec<_> = (0..wanted.len())
             .map(|picture| {
                 let real = places.lengths[picture];
-                let far = [-1e6f32; 4];
+                let far = [-1e6; 4];
                 let own = corners[picture * len..picture * len + real].to_vec();
                 let filled = own.into_iter().chain(vec![far; len - real]);
                 (filled.collect(), wanted[picture])

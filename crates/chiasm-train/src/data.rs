@@ -57,6 +57,24 @@ impl TrainData {
         let mut without_class = 0;
         let mut sources = Vec::new();
         for (config, mut dataset) in recipe.sources().zip(sets) {
+            if recipe.objectives.grounding.is_some() {
+                dataset = dataset.referring();
+                if dataset.is_empty() {
+                    return Err(fail(
+                        format!("no training sample of {} refers to a box", dataset.name),
+                        "give data such as RefCOCO, Flickr30k Entities or phrases.jsonl",
+                    ));
+                }
+            }
+            if recipe.model.regions.is_some() && config.regions.is_none() && !config.blind {
+                return Err(fail(
+                    format!(
+                        "{} comes without regions, and the model sees nothing else",
+                        dataset.name
+                    ),
+                    "name them with `--regions`; `chiasm regions extract` makes them",
+                ));
+            }
             let answerable = targets.as_ref().map(|targets| dataset.answerable(targets));
             let taught = answerable.filter(|(with_class, _)| !with_class.is_empty());
             let classes = targets.as_ref().map_or(0, |targets| targets.len());

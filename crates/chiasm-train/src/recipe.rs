@@ -360,12 +360,11 @@ impl Recipe {
     /// The validation figure that tells which checkpoint is best.
     #[must_use]
     pub fn monitor(&self) -> &str {
-        match (
-            self.evaluation.monitor.as_str(),
-            &self.objectives.classification,
-        ) {
-            ("", Some(_)) => "accuracy",
-            ("", None) => "rsum",
+        let objectives = &self.objectives;
+        let has_accuracy = objectives.classification.is_some() || objectives.grounding.is_some();
+        match (self.evaluation.monitor.as_str(), has_accuracy) {
+            ("", true) => "accuracy",
+            ("", false) => "rsum",
             (name, _) => name,
         }
     }
@@ -415,8 +414,45 @@ impl Recipe {
                 "give a share above 0 and at most 1",
             );
         }
+        let objectives = &self.objectives;
+        for (name, is_on) in [
+            ("knowledge", objectives.knowledge.is_some()),
+            ("grounding", objectives.grounding.is_some()),
+        ] {
+            if is_on && self.model.regions.is_none() {
+                return fail(
+                    format!("`objectives.{name}` needs a model that sees regions"),
+                    "write `[model.regions]`, or begin with the recipe `tbkin-tiny`",
+                );
+            }
+        }
+        if objectives.contrastive.is_some() && !self.model.heads.contrastive {
+            return fail(
+                "`objectives.contrastive` needs both towers in a common space".to_owned(),
+                "set `model.heads.contrastive = true`",
+            );
+        }
+        if let Some(knowledge) = &objectives.knowledge {
+            let problem = knowledge
+                .masks
+                .problem()
+                .map(|what| format!("masks.{what}"));
+            let problem = problem.or_else(|| {
+                let graph = knowledge.graph.problem();
+                graph.map(|what| format!("graph.{what}"))
+            });
+            if let Some(problem) = problem {
+                return fail(
+                    format!("`objectives.knowledge.{problem}`"),
+                    "leave the key out for the published value",
+                );
+            }
+        }
         if let Some(completion) = &self.objectives.global_completion {
-            let patches = self.model.vision.num_patches();
+            let patches = match &self.model.regions {
+                Some(regions) => regions.most,
+                None => self.model.vision.num_patches(),
+            };
             if !(0.0..1.0).contains(&completion.image_drop)
                 || kept_patches(patches, completion.image_drop) == 0
             {

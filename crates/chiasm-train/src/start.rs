@@ -10,6 +10,7 @@ use burn::tensor::Device;
 use chiasm_data::TextTokenizer;
 use chiasm_format::{Archive, ByteSource};
 use chiasm_nn::config::{TextConfig, VisionConfig};
+use chiasm_nn::published::rosita;
 use chiasm_nn::published::{encoder, scl};
 use chiasm_nn::weights::{
     LoadReport, StateDict, WeightError, from_archive, load_state_dict, replace_value, shapes,
@@ -211,7 +212,21 @@ pub fn apply(
         }
         note("model", path, report);
     }
-    if let Some(path) = &weights.text {
+    if let Some(path) = weights.text.as_ref().filter(|_| config.is_one_stream()) {
+        let wrap = |source| wrong(path, source);
+        let (mut state, _) = read(path)?;
+        // Positions beyond those of the model are left out.
+        let rows = config.text.position_table();
+        for (name, tensor) in &mut state {
+            if name.ends_with("position_embeddings.weight") {
+                tensor.keep_rows(rows);
+            }
+        }
+        let (filled, report) = rosita::begin_with_bert(model, state).map_err(wrap)?;
+        allow(&report.missing, &weights.allow_missing).map_err(wrap)?;
+        model = filled;
+        note("text", path, report);
+    } else if let Some(path) = &weights.text {
         let (state, json) = read(path)?;
         let mut theirs = TextConfig::default();
         let (_, tower, report) = encoder::text_tower(
@@ -292,7 +307,7 @@ fn rank_as_match(mut model: VisionLanguageModel) -> VisionLanguageModel {
     model
 }
 
-/// Fills a model from a state dict with our names or SCL's; positions of other sizes are fitted.
+/// Fills a model from a state dict with our names, SCL's or ROSITA's; positions of other sizes are fitted.
 ///
 /// # Errors
 /// A tensor of another shape.
@@ -305,6 +320,9 @@ pub fn whole(
         let reshaped = scl::fit_positions(config, &mut state)?;
         let (model, report) = load_state_dict(model, state)?;
         return Ok((model, LoadReport { reshaped, ..report }));
+    }
+    if rosita::is_rosita(&shapes_of(&state)) {
+        return rosita::fill(model, state);
     }
     chiasm_nn::published::fill(model, config, state)
 }
@@ -370,9 +388,12 @@ pub fn config_beside(path: &Path) -> Result<Option<Value>, TrainError> {
 }
 
 /// What a task adds to a pre-trained model: heads, a table of frames, a token for hidden patches.
-const ADDED: [&str; 4] = [
+const ADDED: [&str; 7] = [
     "class_head.*",
     "rank_head.*",
+    "ground_head.*",
+    "region_head.*",
+    "fusion.gates",
     "vision.temporal",
     "vision.mask_token",
 ];

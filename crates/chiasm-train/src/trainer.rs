@@ -23,9 +23,10 @@ use chiasm_nn::published::scl;
 use chiasm_nn::select;
 use chiasm_nn::weights::{from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
+use chiasm_objective::knowledge_masks::Knowledge;
 use chiasm_objective::losses;
 use chiasm_objective::masking::{
-    ClassRows, DrawKey, ImageRows, SeenRows, TextRows, Vocabulary, step_input,
+    ClassRows, DrawKey, ImageRows, KnownRows, SeenRows, TextRows, Vocabulary, step_input,
 };
 
 use serde_json::Value;
@@ -104,12 +105,19 @@ pub struct Trainer {
     targets: Option<Arc<Targets>>,
     tokenizer: Arc<TextTokenizer>,
     vocabulary: Vocabulary,
+    knowledge: Option<Knowledge>,
     device: Device,
     step: u64,
     /// Figures of the model as it is, when it was evaluated.
     evaluated: BTreeMap<String, f64>,
     best: Option<Best>,
     data_fingerprint: String,
+}
+
+/// Names of the classes that a source's regions have: those of bottom-up attention.
+fn class_names(_recipe: &Recipe) -> Vec<String> {
+    let names = chiasm_graph::vocabulary::objects().iter();
+    names.map(|name| name.name().to_owned()).collect()
 }
 
 /// The recipe's tokenizer file, or a tokenizer trained on the training texts.
@@ -259,7 +267,10 @@ impl Trainer {
             )?;
             loaders.push((loader, config.weight));
         }
+        let knowledge = (recipe.objectives.knowledge.is_some())
+            .then(|| Knowledge::learn(data.texts(), class_names(&recipe)));
         Ok(Self {
+            knowledge,
             optimizer: Optimizer::new(recipe.optimizer.clone()),
             vocabulary: vocabulary(&tokenizer, &recipe)?,
             model: Some(recipe.weights.frozen(model)),
@@ -512,7 +523,12 @@ impl Trainer {
                 targets: &batch.targets,
                 classes: self.model_config.heads.classes,
             }),
-            &batch.referred,
+            KnownRows {
+                referred: &batch.referred,
+                captions: &batch.texts,
+                offsets: &batch.offsets,
+                knowledge: self.knowledge.as_ref(),
+            },
             &self.vocabulary,
             &self.recipe.objectives,
             DrawKey {

@@ -264,12 +264,14 @@ pub(crate) enum CheckpointArg {
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EvalTask {
-    /// Classes if the model was trained for classes, else retrieval
+    /// What the model was trained for: classes, the region of a text, or else retrieval
     Auto,
     /// Find pictures or clips by texts, and texts by pictures
     Retrieval,
     /// The class of every pair: answers, truth, relation
     Classes,
+    /// The region that a text refers to
+    Grounding,
 }
 
 /// `chiasm align`.

@@ -7,6 +7,7 @@
 mod texts;
 mod views;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -72,6 +73,8 @@ pub struct HostBatch {
     pub regions: Option<RegionRows>,
     /// The text of each sample.
     pub texts: Vec<String>,
+    /// For each text and each of its tokens the bytes that it is of; none for special tokens.
+    pub offsets: Vec<Vec<Range<usize>>>,
     /// What the text of each sample refers to, as fractions of the picture: left, top, right, bottom;
     /// `None` where it is not said.
     pub referred: Vec<Option<[f32; 4]>>,
@@ -237,6 +240,7 @@ impl Inner {
             regions,
             texts: rows.iter().map(|row| row.raw.clone()).collect(),
             referred: rows.iter().map(|row| row.referred).collect(),
+            offsets: rows.iter().map(|row| row.text.offsets.clone()).collect(),
             views,
             image_size: self.config.preprocess.image_size,
             input_ids: texts.ids,

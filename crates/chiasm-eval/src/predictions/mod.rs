@@ -1,6 +1,6 @@
 //! Predictions files: everything a metric needs, nothing of the model.
 //!
-//! Classes and alignment are JSON lines ([`classes`], [`alignment`]). Retrieval is one `.safetensors` file:
+//! Classes, alignment and grounding are JSON lines ([`classes`], [`alignment`], [`grounding`]). Retrieval is one `.safetensors` file:
 //!
 //! | tensor | type and shape |
 //! |---|---|
@@ -17,6 +17,7 @@
 pub mod alignment;
 pub mod classes;
 mod error;
+pub mod grounding;
 mod lines;
 mod tensors;
 
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use alignment::{AlignmentInfo, AlignmentPredictions, AlignmentRow};
 pub use classes::{ClassInfo, ClassPredictions, ClassRow, Targets};
 pub use error::PredictionsError;
+pub use grounding::{GroundingInfo, GroundingPredictions, GroundingRow};
 pub(crate) use lines::kind as kind_of_lines;
 use tensors::{Header, IMAGE_OF_TEXT, Reader, SCORES, Tensor, rerank_names};
 

@@ -3,4 +3,5 @@
 pub mod alignment;
 pub mod classes;
 pub mod embedder;
+pub mod grounding;
 pub mod retrieval;

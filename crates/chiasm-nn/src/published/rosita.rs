@@ -6,8 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::names::{bert_names, layer_names};
-use crate::weights::LoadReport;
+use super::bert_family;
+use crate::VisionLanguageModel;
+use crate::names::{bert_names, from_published, layer_names};
+use crate::weights::{LoadReport, Shapes, StateDict, WeightError, load_state_dict, shapes};
 
 /// Parts that every checkpoint has.
 const TRUNK: [&str; 11] = [
@@ -116,6 +118,74 @@ pub fn bert(ours: &str) -> Vec<String> {
         _ => return Vec::new(),
     };
     vec![format!("{name}.{leaf}")]
+}
+
+/// Whether names are those of a ROSITA checkpoint.
+#[must_use]
+pub fn is_rosita(names: &Shapes) -> bool {
+    let first = "backbone.layers.0.mhatt.dense_q.weight";
+    names
+        .keys()
+        .any(|name| canonical(name).as_deref() == Some(first))
+}
+
+/// Fills a model of one stream from a ROSITA checkpoint; what it lacks keeps its value.
+///
+/// # Errors
+/// A tensor of another shape.
+pub fn fill(
+    model: VisionLanguageModel,
+    found: StateDict,
+) -> Result<(VisionLanguageModel, LoadReport), WeightError> {
+    filled(model, found, canonical, names)
+}
+
+/// Begins a model of one stream with BERT's words and layers; regions, and heads that BERT has not,
+/// keep their values.
+///
+/// # Errors
+/// Another number of layers, or a tensor of another shape.
+pub fn begin_with_bert(
+    model: VisionLanguageModel,
+    found: StateDict,
+) -> Result<(VisionLanguageModel, LoadReport), WeightError> {
+    let todays = |name: &str| bert_family::canonical(name, &["bert."], &["cls.seq_relationship."]);
+    let (model, mut report) = filled(model, found, todays, bert)?;
+    // Sentence encoders come without the pooler and the heads of pre-training.
+    let beside = |name: &String| {
+        let heads = ["text_pooler.", "mlm_head."];
+        bert(name).is_empty() || heads.iter().any(|head| name.starts_with(head))
+    };
+    report.missing.retain(|name| !beside(name));
+    Ok((model, report))
+}
+
+fn filled(
+    model: VisionLanguageModel,
+    found: StateDict,
+    todays: impl Fn(&str) -> Option<String>,
+    names: fn(&str) -> Vec<String>,
+) -> Result<(VisionLanguageModel, LoadReport), WeightError> {
+    let (mut state, mut ignored) = (StateDict::new(), Vec::new());
+    for (name, tensor) in found {
+        match todays(&name) {
+            Some(today) => {
+                state.insert(today, tensor);
+            }
+            None => ignored.push(name),
+        }
+    }
+    let ours = from_published(&shapes(&model), &mut state, names);
+    let (model, report) = load_state_dict(model, ours)?;
+    let unexpected = state.into_keys().collect();
+    Ok((
+        model,
+        LoadReport {
+            ignored,
+            unexpected,
+            ..report
+        },
+    ))
 }
 
 /// Index and part of a module of the one stream's layers.

@@ -210,5 +210,6 @@ impl Published for VisionLanguageModel {
 /// Whether names are our own, not published ones.
 #[must_use]
 pub fn is_own(names: &Shapes) -> bool {
-    names.contains_key("text.words.weight") && names.contains_key("vision.class_token")
+    let sees = ["vision.class_token", "regions.features.weight"];
+    names.contains_key("text.words.weight") && sees.iter().any(|name| names.contains_key(*name))
 }

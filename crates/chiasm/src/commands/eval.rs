@@ -7,14 +7,16 @@ use chiasm_data::{Dataset, Split, Views};
 use chiasm_eval::metrics::retrieval::evaluate;
 use chiasm_eval::metrics::{RetrievalMetrics, TieRule};
 use chiasm_eval::predictions::{
-    ClassPredictions, ModelIdentity, Predictions, Targets, TrainingOverlap,
+    ClassPredictions, GroundingPredictions, ModelIdentity, Predictions, Targets, TrainingOverlap,
 };
 use chiasm_eval::score::{
-    ClassReport, ScoreReport, render_class_table, render_table, score, score_classes,
+    ClassReport, GroundingReport, ScoreReport, render_class_table, render_grounding_table,
+    render_table, score, score_classes, score_grounding,
 };
 use chiasm_eval::submission::{write_nlvr2, write_vqa};
 use chiasm_eval::tasks::classes::{self, ClassJob};
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
+use chiasm_eval::tasks::grounding::{self, GroundingJob};
 use chiasm_eval::tasks::retrieval::{self, RetrievalJob};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_train::TrainedModel;
@@ -181,6 +183,32 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
         blind: args.blind || config.blind,
         ..model.embedder(&device, model.views(&config, &subset))
     };
+    let grounds = match &model {
+        Model::Own(trained) => trained.config.heads.grounding,
+        Model::Published(_) => false,
+    };
+    let wanted = matches!(args.task, EvalTask::Auto | EvalTask::Grounding);
+    if wanted && grounds {
+        let job = GroundingJob {
+            dataset: &subset.referring(),
+            split: split.clone(),
+            model: model.identity(&args.run),
+            training_overlap: overlap,
+        };
+        let default = || predictions_path(&folder, &split, "jsonl");
+        let path = args.predictions.clone().unwrap_or_else(default);
+        let report = ground(&embedder, &job, &path)?;
+        output::report(global, &report, &render_grounding_table(&report))?;
+        note(&format!("predictions: {}", path.display()));
+        return Ok(());
+    }
+    if args.task == EvalTask::Grounding {
+        return Err(CliError::new(
+            "the model was not trained to find what a text refers to",
+            "fine-tune it with `[objectives.grounding]`, for example the recipe `tbkin-refcoco`"
+                .to_owned(),
+        ));
+    }
     let of_classes = match &model {
         Model::Own(trained) if args.task != EvalTask::Retrieval => {
             trained.targets.as_ref().map(|targets| (trained, targets))
@@ -237,6 +265,20 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     output::report(global, &report, &render_table(&report))?;
     note(&format!("predictions: {}", path.display()));
     Ok(())
+}
+
+/// Finds what texts refer to with a progress bar; writes what was found and scores what was written.
+pub(crate) fn ground(
+    embedder: &Embedder<'_>,
+    job: &GroundingJob<'_>,
+    path: &Path,
+) -> Result<GroundingReport, CliError> {
+    let mut bar = Bar::default();
+    let predictions = grounding::run(embedder, job, &mut |what, done, total| {
+        bar.show(what, done, total);
+    })?;
+    predictions.write(path)?;
+    Ok(score_grounding(&GroundingPredictions::read(path)?))
 }
 
 /// Runs the classification task with a progress bar.

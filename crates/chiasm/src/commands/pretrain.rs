@@ -12,10 +12,12 @@ use burn::tensor::Device;
 use chiasm_data::{Dataset, Split, Targets, TextTokenizer, Views};
 use chiasm_eval::predictions::ModelIdentity;
 use chiasm_eval::score::{
-    MARK, OverlapReport, grouped, marked, percent, render_class_table, score_classes,
+    MARK, OverlapReport, grouped, marked, percent, render_class_table, render_grounding_table,
+    score_classes, score_grounding,
 };
 use chiasm_eval::tasks::classes::{self, ClassJob};
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
+use chiasm_eval::tasks::grounding::{self, GroundingJob};
 use chiasm_nn::layers::Init;
 use chiasm_nn::{VisionLanguageModel, compute};
 use chiasm_train::data::{Source, views};
@@ -354,6 +356,34 @@ fn finish(
         ));
         return Ok(());
     }
+    if trained.config.heads.grounding {
+        let grounding = GroundingJob {
+            dataset: &subset.referring(),
+            split: split.to_string(),
+            model: eval::identity(&trained, &job.out),
+            training_overlap: Some(facts.overlap.clone()),
+        };
+        let embedder = eval::embedder(&trained, &trained.model, device, Views::default());
+        let path = eval::predictions_path(&job.out, split.as_str(), "jsonl");
+        let found = eval::ground(&embedder, &grounding, &path)?;
+        output::report(global, &found, &render_grounding_table(&found))?;
+        note(&format!(
+            "\npredictions: {}\ntook {}",
+            path.display(),
+            duration(facts.started.elapsed().as_secs_f64())
+        ));
+        return Ok(());
+    }
+    if !trained.config.heads.contrastive {
+        // What such a model has learned shows in what is fine-tuned from it.
+        note(&format!(
+            "\ntrained: {}; fine-tune it with `--weights {}`\ntook {}",
+            job.out.display(),
+            job.out.display(),
+            duration(facts.started.elapsed().as_secs_f64())
+        ));
+        return Ok(());
+    }
     let summary = report::write(
         &job.out,
         &trained,
@@ -472,6 +502,13 @@ impl Observer for Watcher<'_> {
             let accuracy = self.accuracy(&embedder, targets)?;
             return Ok(BTreeMap::from([("accuracy".to_owned(), accuracy)]));
         }
+        if self.recipe.objectives.grounding.is_some() {
+            let accuracy = self.grounded(&embedder)?;
+            return Ok(BTreeMap::from([("accuracy".to_owned(), accuracy)]));
+        }
+        if !self.recipe.model.heads.contrastive {
+            return Ok(BTreeMap::new());
+        }
         let metrics =
             eval::measure(&embedder, &self.val_set).map_err(|error| error.message().to_owned())?;
         let figure = |fraction: f64| marked(format!("{:.1} %", 100.0 * fraction), self.mark);
@@ -517,6 +554,24 @@ impl Watcher<'_> {
         let accuracy = report.accuracy.map_or(0.0, |accuracy| accuracy.mean);
         let figure = marked(percent(accuracy), self.mark);
         self.progress.line(&format!("val: accuracy {figure}"));
+        Ok(accuracy)
+    }
+}
+
+impl Watcher<'_> {
+    /// Accuracy of what is found for the validation texts.
+    fn grounded(&self, embedder: &Embedder<'_>) -> Result<f64, String> {
+        let job = GroundingJob {
+            dataset: &self.val_set.referring(),
+            split: Split::Val.to_string(),
+            model: ModelIdentity::default(),
+            training_overlap: None,
+        };
+        let predictions = grounding::run(embedder, &job, &mut |_, _, _| {});
+        let report = score_grounding(&predictions.map_err(|error| error.to_string())?);
+        let accuracy = report.accuracy.map_or(0.0, |accuracy| accuracy.mean);
+        let figure = marked(percent(accuracy), self.mark);
+        self.progress.line(&format!("val: found {figure}"));
         Ok(accuracy)
     }
 }
@@ -573,6 +628,14 @@ fn short(name: &str) -> &str {
         "local_completion_image" => "mltc-v",
         "local_completion_text" => "mltc-t",
         "classification" => "class",
+        "knowledge_words" => "words",
+        "knowledge_features" => "feat",
+        "knowledge_objects" => "obj",
+        "knowledge_attributes" => "attr",
+        "knowledge_matching" => "itm",
+        "knowledge_transport" => "ot",
+        "grounding_rank" => "rank",
+        "grounding_shift" => "box",
         other => other,
     }
 }
