@@ -275,6 +275,35 @@ impl TextGraph {
     }
 }
 
+/// A graph with all forms that it is stored in, for JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct Document<'a> {
+    /// The cleaned caption.
+    pub text: String,
+    /// Base forms of its words.
+    pub lemmas: Vec<&'a str>,
+    /// Word numbers, as this field stores graphs.
+    pub tsg: Tsg,
+    /// What is said, see [`TextGraph::facts`].
+    pub facts: Vec<Vec<String>>,
+    /// Words, objects, attributes and relations.
+    #[serde(flatten)]
+    pub graph: &'a TextGraph,
+}
+
+impl TextGraph {
+    /// The graph with all forms that it is stored in.
+    pub fn document(&self) -> Document<'_> {
+        Document {
+            text: self.text(),
+            lemmas: self.words.iter().map(|word| word.lemma.as_str()).collect(),
+            tsg: self.to_tsg(),
+            facts: self.facts(),
+            graph: self,
+        }
+    }
+}
+
 /// The facts, one a line: `(dog, is, brown)`.
 impl fmt::Display for TextGraph {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,6 +11,6 @@ mod phrase;
 mod tagger;
 mod words;
 
-pub use graph::{Attribute, Object, Relation, TextGraph, Tsg, TsgError, Word};
+pub use graph::{Attribute, Document, Object, Relation, TextGraph, Tsg, TsgError, Word};
 pub use parse::parse;
 pub(crate) use tagger::digits;

@@ -769,7 +769,7 @@ impl Reader<'_> {
             let part = PARTS.contains(&self.lemma(head));
             let limb = self.lemma(modifier) == "tree"
                 && matches!(self.lemma(head), "branch" | "limb" | "leaf");
-            if !is_compound(&name, self.text(head)) && ((part && animate) || limb) {
+            if limb || (part && animate && !is_compound(&name, self.text(head))) {
                 owner = Some(modifier);
                 said.pop();
             } else if is_compound(&name, self.text(head)) || !is_like_adjective(&name) {

@@ -496,7 +496,10 @@ fn correct(tokens: &mut [Token]) {
                 ),
             ) if word == "that" => Tag::Relative,
             // "watch has a face", "net across the court".
-            (Tag::Verb | Tag::Adjective, None, _) if named && ends_phrase => Tag::Noun,
+            (Tag::Verb, None, _) if named && ends_phrase => Tag::Noun,
+            (Tag::Adjective, None, _) if named && ends_phrase && next != Some(Tag::And) => {
+                Tag::Noun
+            }
             (Tag::Verb, None, Some(Tag::Noun | Tag::Participle | Tag::Gerund)) if named => {
                 Tag::Noun
             }
