@@ -143,6 +143,11 @@ fn odd_captions_have_graphs() {
     let long = "a dog chases a cat and ".repeat(100);
     let chain = "a part of ".repeat(5000);
     let owners = "the man 's ".repeat(3000);
+    let crowd = format!(
+        "{}hold{}",
+        "a dog and ".repeat(160),
+        " a cat and".repeat(160)
+    );
     for caption in [
         "",
         " ",
@@ -179,6 +184,7 @@ fn odd_captions_have_graphs() {
         &long,
         &chain,
         &owners,
+        &crowd,
     ] {
         sound(&parse(caption), caption);
     }
