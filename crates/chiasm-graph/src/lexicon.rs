@@ -94,6 +94,11 @@ pub fn similarity(a: &str, b: &str) -> f64 {
     whole.max(by_head)
 }
 
+/// True when two nouns or noun phrases are the same or synonyms.
+pub(crate) fn is_synonym(a: &str, b: &str) -> bool {
+    related(&phrase(a), &phrase(b)) >= SYNONYM
+}
+
 /// The words that are some kind of `kind`, over any number of steps, with their synonyms.
 fn kinds_of(kind: &str) -> HashSet<&'static str> {
     let lexicon = &*LEXICON;
@@ -201,4 +206,107 @@ fn phrase(text: &str) -> String {
 fn last(phrase: &str) -> Option<&str> {
     let (_, head) = phrase.rsplit_once(' ')?;
     (!LEXICON.opaque.contains(phrase)).then_some(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vocabulary;
+    use proptest::prelude::*;
+
+    /// The 80 classes of COCO's detectors.
+    const COCO: &str = "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, \
+        stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, \
+        umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, \
+        skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, \
+        orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, \
+        laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, \
+        scissors, teddy bear, hair drier, toothbrush";
+
+    #[test]
+    fn pairs_of_captions_and_classes() {
+        for (word, class, wanted) in [
+            ("dog", "dog", SAME),
+            ("puppy", "dog", KIND),
+            ("terrier", "dog", KIND),
+            ("woman", "person", KIND),
+            ("women", "person", KIND),
+            ("guy", "man", SYNONYM),
+            ("bride", "person", KIND),
+            ("motorbike", "motorcycle", SYNONYM),
+            ("plane", "airplane", SYNONYM),
+            ("racket", "tennis racket", HEAD),
+            ("table", "dining table", HEAD),
+            ("plant", "potted plant", HEAD),
+            ("ball", "sports ball", HEAD),
+            ("television", "tv", SYNONYM),
+            ("phone", "cell phone", SYNONYM),
+            ("pony", "horse", SYNONYM),
+            ("bike", "bicycle", SYNONYM),
+            ("dog", "hot dog", 0.0),
+            ("dog", "couch", 0.0),
+            ("car", "train car", 0.0),
+            ("", "dog", 0.0),
+        ] {
+            let found = similarity(word, class);
+            assert!(
+                (found - wanted).abs() < 1e-12,
+                "{word} and {class}: {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn detectors_classes_are_known() {
+        let known = |name: &str| {
+            let name = phrase(name);
+            let own =
+                |word: &str| LEXICON.groups.contains_key(word) || LEXICON.kinds.contains_key(word);
+            own(&name)
+                || last(&name).is_some_and(own)
+                || LEXICON.kinds.values().flatten().any(|kind| *kind == name)
+        };
+        let coco: Vec<&str> = COCO.split(',').map(str::trim).collect();
+        assert_eq!(coco.len(), 80);
+        let alone: Vec<&&str> = coco.iter().filter(|name| !known(name)).collect();
+        assert!(alone.len() <= 12, "{alone:?}");
+        let objects = vocabulary::objects();
+        let covered = objects
+            .iter()
+            .filter(|name| name.aliases().iter().any(|alias| known(alias)))
+            .count();
+        assert!(
+            covered * 100 >= objects.len() * 60,
+            "{covered} of {}",
+            objects.len()
+        );
+    }
+
+    #[test]
+    fn list_has_no_circle() {
+        for word in LEXICON.kinds.keys() {
+            let above = |word: &String| LEXICON.kinds.get(word).cloned().unwrap_or_default();
+            let mut next = above(word);
+            for _ in 0..DEPTH {
+                assert!(!next.contains(word), "{word} is a kind of itself");
+                next = next.iter().flat_map(above).collect();
+            }
+            assert!(
+                next.is_empty(),
+                "{word} is more than {DEPTH} steps below {next:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn similarity_is_symmetric(a in 0usize..1600, b in 0usize..1600) {
+            let objects = vocabulary::objects();
+            let (a, b) = (objects[a].name(), objects[b].name());
+            prop_assert_eq!(similarity(a, b), similarity(b, a));
+            prop_assert_eq!(similarity(a, a), SAME);
+            prop_assert!((0.0..=1.0).contains(&similarity(a, b)));
+        }
+    }
 }

@@ -247,10 +247,11 @@ pub fn random_walk(
                 if is_intra(config, side) && other != at {
                     found.raise(vertex, OWN * weight);
                 }
-            } else if config.cross && touched.get(other).copied().unwrap_or(false) {
-                if let Some(reached) = reached.get_mut(other) {
-                    *reached = Some(reached.unwrap_or(0.0).max(weight));
-                }
+            } else if config.cross
+                && touched.get(other).copied().unwrap_or(false)
+                && let Some(reached) = reached.get_mut(other)
+            {
+                *reached = Some(reached.unwrap_or(0.0).max(weight));
             }
         }
     }

@@ -4,7 +4,7 @@
 //! the counting. A graph becomes a set of tuples as in SPICE: `(object)`, `(object, attribute)`,
 //! `(subject, relation, object)`. Two tuples match when their words do, after what both sides go through alike:
 //! lower case, singulars, infinitives, digits for number words, `(X, of, Y)` as `(Y, have, X)`. Spelling aside
-//! nothing is forgiven, unless synonyms are asked for.
+//! nothing is forgiven, unless synonyms of objects are asked for.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
@@ -83,12 +83,41 @@ struct RawRow {
     graph: String,
 }
 
+#[derive(Deserialize)]
+struct RawCaption {
+    caption: String,
+}
+
 /// Reads annotated captions, a JSON object a line; empty lines are passed over.
 ///
 /// # Errors
 /// If a line cannot be read, is longer than 1 MiB, is no such object, or its graph cannot be read; the error names
 /// the line. Also without any row, or with more than 4,000,000.
-pub fn read_rows(mut reader: impl BufRead) -> Result<Vec<Row>, ScoreError> {
+pub fn read_rows(reader: impl BufRead) -> Result<Vec<Row>, ScoreError> {
+    read_lines(reader, |line| {
+        let raw: RawRow = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        Ok(Row {
+            caption: raw.caption,
+            facts: read_facts(&raw.graph)?,
+        })
+    })
+}
+
+/// Reads the captions of such lines; a graph may be missing.
+///
+/// # Errors
+/// As [`read_rows`].
+pub fn read_captions(reader: impl BufRead) -> Result<Vec<String>, ScoreError> {
+    read_lines(reader, |line| {
+        let raw: RawCaption = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        Ok(raw.caption)
+    })
+}
+
+fn read_lines<T>(
+    mut reader: impl BufRead,
+    read: impl Fn(&[u8]) -> Result<T, String>,
+) -> Result<Vec<T>, ScoreError> {
     let mut rows = Vec::new();
     let mut buffer = Vec::new();
     for line in 1.. {
@@ -111,13 +140,7 @@ pub fn read_rows(mut reader: impl BufRead) -> Result<Vec<Row>, ScoreError> {
         if rows.len() >= MAX_ROWS {
             return Err(refuse(format!("more than {MAX_ROWS} rows")));
         }
-        let raw: RawRow =
-            serde_json::from_slice(&buffer).map_err(|error| refuse(error.to_string()))?;
-        let facts = read_facts(&raw.graph).map_err(refuse)?;
-        rows.push(Row {
-            caption: raw.caption,
-            facts,
-        });
+        rows.push(read(&buffer).map_err(refuse)?);
     }
     if rows.is_empty() {
         Err(ScoreError::Empty)
@@ -189,7 +212,7 @@ pub struct PartScore {
 pub struct Report {
     /// Captions scored.
     pub captions: usize,
-    /// True when synonyms count as the same word.
+    /// True when synonyms of objects count as the same word.
     pub synonyms: bool,
     /// Objects.
     pub objects: PartScore,
@@ -236,6 +259,36 @@ pub fn evaluate_predictions(
         predictions.iter().map(|row| row.facts.clone()),
         synonyms,
     ))
+}
+
+/// The figures as a table of at most 80 columns.
+pub fn render_table(report: &Report) -> String {
+    let mut table = format!(
+        "{:<12}{:>10}{:>8}{:>8}{:>12}{:>10}{:>10}",
+        "tuples", "precision", "recall", "F1", "mean F1", "found", "annotated"
+    );
+    let parts = [
+        ("objects", &report.objects),
+        ("attributes", &report.attributes),
+        ("relations", &report.relations),
+        ("all", &report.all),
+    ];
+    for (name, part) in parts {
+        table.push_str(&format!(
+            "\n{name:<12}{:>10.4}{:>8.4}{:>8.4}{:>12.4}{:>10}{:>10}",
+            part.precision, part.recall, part.f1, part.mean_f1, part.predicted, part.annotated
+        ));
+    }
+    let words = if report.synonyms {
+        "synonyms of objects count as the same"
+    } else {
+        "words have to be the same"
+    };
+    table.push_str(&format!("\n{} captions; {words}", report.captions));
+    if let Some(rate) = report.captions_per_second {
+        table.push_str(&format!("; {rate:.0} captions/s"));
+    }
+    table
 }
 
 /// Kinds of tuples: objects, attributes, relations.
@@ -334,9 +387,13 @@ fn matches(found: &[Vec<String>], wanted: &[Vec<String>], synonyms: bool) -> usi
     }
     if synonyms {
         let near = |a: &[String], b: &[String]| {
-            a.iter()
-                .zip(b)
-                .all(|(a, b)| a == b || lexicon::similarity(a, b) >= lexicon::SYNONYM)
+            let same = |at: usize| a.get(at) == b.get(at);
+            let alike = |at: usize| match (a.get(at), b.get(at)) {
+                (Some(a), Some(b)) => lexicon::is_synonym(a, b),
+                _ => false,
+            };
+            // What a relation or an attribute says has to be the same.
+            alike(0) && (a.len() < 2 || same(1)) && (a.len() < 3 || alike(2))
         };
         count += unmatched
             .into_iter()
@@ -414,4 +471,154 @@ fn predicate(said: &str) -> String {
         })
         .collect();
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row(caption: &str, graph: &str) -> Row {
+        Row {
+            caption: caption.to_owned(),
+            facts: read_facts(graph).unwrap(),
+        }
+    }
+
+    fn against(gold: &str, found: &str, synonyms: bool) -> Report {
+        evaluate_predictions(&[row("", gold)], &[row("", found)], synonyms).unwrap()
+    }
+
+    #[test]
+    fn tuples_are_counted() {
+        let report = against(
+            "( dogs , sit on , couch ) , ( dogs , is , 2 )",
+            "( dog , sits on , couch ) , ( dog , is , red )",
+            false,
+        );
+        assert_eq!(
+            (
+                report.objects.matched,
+                report.objects.predicted,
+                report.objects.annotated
+            ),
+            (2, 2, 2)
+        );
+        assert_eq!(
+            (report.attributes.matched, report.attributes.predicted),
+            (0, 1)
+        );
+        assert_eq!(report.relations.f1, 1.0);
+        assert_eq!(
+            (
+                report.all.matched,
+                report.all.predicted,
+                report.all.annotated
+            ),
+            (3, 4, 4)
+        );
+        assert_eq!((report.all.f1, report.all.mean_f1), (0.75, 0.75));
+    }
+
+    #[test]
+    fn spelling_is_made_alike_on_both_sides() {
+        for (gold, found) in [
+            ("( Two Dogs )", "( two dog )"),
+            ("( dog , is , 2 )", "( dogs , is , two )"),
+            ("( tree , have , leaves )", "( leaf , of , trees )"),
+            ("( man , ride , horse )", "( man , is riding , horse )"),
+            ("( dog ) , ( dog )", "( dogs )"),
+        ] {
+            assert_eq!(
+                against(gold, found, false).all.f1,
+                1.0,
+                "{gold} and {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn synonyms_count_when_asked_for() {
+        let (gold, found) = ("( dog , on , sofa )", "( dog , on , couch )");
+        assert_eq!(against(gold, found, false).relations.matched, 0);
+        assert_eq!(against(gold, found, true).all.f1, 1.0);
+        // Each annotated tuple is used once.
+        let report = against("( sofa )", "( couch ) , ( loveseat )", true);
+        assert_eq!((report.objects.matched, report.objects.predicted), (1, 2));
+    }
+
+    #[test]
+    fn nothing_against_nothing() {
+        let report = against("", "", false);
+        assert_eq!(
+            (report.all.f1, report.all.mean_f1, report.captions),
+            (0.0, 0.0, 1)
+        );
+        assert_eq!(against("( dog )", "", false).all.recall, 0.0);
+        assert!(matches!(
+            evaluate_predictions(&[row("", "")], &[], false),
+            Err(ScoreError::Count { .. })
+        ));
+    }
+
+    #[test]
+    fn own_parser_is_scored() {
+        let rows = [row(
+            "a brown dog on the couch",
+            "( dog , is , brown ) , ( dog , on , couch )",
+        )];
+        let report = evaluate(&rows, false);
+        assert_eq!(report.all.f1, 1.0);
+        assert!(report.captions_per_second.is_some());
+        assert!(render_table(&report).lines().all(|line| line.len() <= 80));
+    }
+
+    #[test]
+    fn odd_files_are_refused_with_their_line() {
+        let good = r#"{"caption": "a dog", "graph": "( dog )"}"#;
+        for (bad, reason) in [
+            ("{", "line 3: EOF"),
+            ("3", "line 3: invalid type"),
+            (r#"{"caption": "a dog"}"#, "line 3: missing field `graph`"),
+            (r#"{"graph": "dog"}"#, "line 3: a graph has to begin"),
+            (
+                r#"{"graph": "( dog , is )"}"#,
+                "line 3: `( dog , is )` has 2 parts",
+            ),
+            (r#"{"graph": "( a ,  , b )"}"#, "line 3:"),
+        ] {
+            let error = read_rows(format!("{good}\n\n{bad}\n").as_bytes()).unwrap_err();
+            assert!(error.to_string().starts_with(reason), "{error}");
+            assert!(error.hint().is_some());
+        }
+        assert!(matches!(read_rows(&b"\n"[..]), Err(ScoreError::Empty)));
+        let long = format!("{{\"graph\": \"{}\"}}", "x".repeat(MAX_LINE_BYTES));
+        assert!(
+            read_rows(long.as_bytes())
+                .unwrap_err()
+                .to_string()
+                .contains("longer than")
+        );
+        assert_eq!(
+            read_captions(&b"{\"caption\": \"a dog\"}"[..]).unwrap(),
+            ["a dog"]
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn facts_are_written_as_they_are_read(facts in prop::collection::vec(prop_oneof![
+            prop::collection::vec("[a-z]{1,6}( [a-z]{1,6})?", 1),
+            prop::collection::vec("[a-z]{1,6}( [a-z]{1,6})?", 3),
+        ], 0..6)) {
+            prop_assert_eq!(read_facts(&write_facts(&facts)).unwrap(), facts);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes: Vec<u8>, text: String) {
+            let _ = read_rows(&bytes[..]);
+            let _ = read_facts(&text);
+        }
+    }
 }

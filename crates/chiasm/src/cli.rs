@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Align(Box<AlignArgs>),
     /// Compute the figures of any predictions file again
     Score(ScoreArgs),
+    /// Show the scene graph of a caption, or score such graphs against people's
+    Graph(GraphArgs),
     /// Look at data before using it
     Data(DataArgs),
     /// Write a recipe for your own data
@@ -355,6 +357,40 @@ pub(crate) struct ScoreArgs {
     /// How ties count
     #[arg(long, value_enum, default_value = "pessimistic")]
     pub(crate) ties: TieArg,
+}
+
+/// How the graph of a caption is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphForm {
+    /// A fact a line
+    Text,
+    /// The DOT language of Graphviz
+    Dot,
+    /// Numbers of words, as this field stores graphs beside captions
+    Tsg,
+}
+
+/// `chiasm graph`.
+#[derive(Args, Debug)]
+pub(crate) struct GraphArgs {
+    /// The caption
+    #[arg(required_unless_present = "data")]
+    pub(crate) caption: Option<String>,
+    /// How the graph is printed
+    #[arg(long, value_enum, default_value = "text", conflicts_with = "data")]
+    pub(crate) format: GraphForm,
+    /// Captions instead: a JSON object with `caption` a line. Prints each with its graph, a line each
+    #[arg(long, value_name = "FILE", conflicts_with = "caption")]
+    pub(crate) data: Option<PathBuf>,
+    /// Score the graphs against those in the data, written as FACTUAL writes them
+    #[arg(long, requires = "data", conflicts_with = "caption")]
+    pub(crate) score: bool,
+    /// Score these graphs, lines as `--data` prints them, instead of our own
+    #[arg(long, value_name = "FILE", requires = "score")]
+    pub(crate) predictions: Option<PathBuf>,
+    /// Count synonyms of the built-in list as the same word
+    #[arg(long, requires = "score")]
+    pub(crate) synonyms: bool,
 }
 
 /// `chiasm data`.

@@ -3,6 +3,7 @@
 //! Owns the graph and the forms it is shown and written in: lines of facts, DOT, and the field's `tsg` index lists
 //! (`specs/tbkin.md` 2.2). How a caption becomes a graph is `parse`'s.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -205,8 +206,8 @@ impl TextGraph {
         }
     }
 
-    /// The facts of the graph: `[object]` for one of which nothing else is said, `[object, is, value]`,
-    /// `[subject, predicate, object]`. Without repetitions.
+    /// The facts of the graph: `[object, is, value]`, `[subject, predicate, object]`, and `[object]` for one of which
+    /// nothing else is said. Without repetitions.
     pub fn facts(&self) -> Vec<Vec<String>> {
         let name = |object: usize| {
             self.objects
@@ -214,43 +215,38 @@ impl TextGraph {
                 .map(|object| object.name.clone())
                 .unwrap_or_default()
         };
+        let mut spoken = vec![false; self.objects.len()];
+        let mut speak = |object: usize| {
+            if let Some(spoken) = spoken.get_mut(object) {
+                *spoken = true;
+            }
+        };
         let mut facts: Vec<Vec<String>> = Vec::new();
-        let attributes = self.attributes.iter().map(|attribute| {
-            (
-                attribute.object,
-                None,
-                vec![
-                    name(attribute.object),
-                    "is".to_owned(),
-                    attribute.value.clone(),
-                ],
-            )
-        });
-        let relations = self.relations.iter().map(|relation| {
-            let fact = vec![
+        for attribute in &self.attributes {
+            speak(attribute.object);
+            facts.push(vec![
+                name(attribute.object),
+                "is".to_owned(),
+                attribute.value.clone(),
+            ]);
+        }
+        for relation in &self.relations {
+            speak(relation.subject);
+            speak(relation.object);
+            facts.push(vec![
                 name(relation.subject),
                 relation.predicate.clone(),
                 name(relation.object),
-            ];
-            (relation.subject, Some(relation.object), fact)
-        });
-        let mut spoken = vec![false; self.objects.len()];
-        for (first, second, fact) in attributes.chain(relations) {
-            for object in [Some(first), second].into_iter().flatten() {
-                if let Some(spoken) = spoken.get_mut(object) {
-                    *spoken = true;
-                }
-            }
-            if !facts.contains(&fact) {
-                facts.push(fact);
-            }
+            ]);
         }
-        for (object, spoken) in self.objects.iter().zip(spoken) {
-            let fact = vec![object.name.clone()];
-            if !spoken && !facts.contains(&fact) {
-                facts.push(fact);
-            }
-        }
+        let alone = self
+            .objects
+            .iter()
+            .zip(spoken)
+            .filter(|(_, spoken)| !spoken);
+        facts.extend(alone.map(|(object, _)| vec![object.name.clone()]));
+        let mut seen = HashSet::new();
+        facts.retain(|fact| seen.insert(fact.clone()));
         facts
     }
 
@@ -272,6 +268,35 @@ impl TextGraph {
             );
         }
         dot.finish()
+    }
+}
+
+/// A graph with all forms that it is stored in, for JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct Document<'a> {
+    /// The cleaned caption.
+    pub text: String,
+    /// Base forms of its words.
+    pub lemmas: Vec<&'a str>,
+    /// Word numbers, as this field stores graphs.
+    pub tsg: Tsg,
+    /// What is said, see [`TextGraph::facts`].
+    pub facts: Vec<Vec<String>>,
+    /// Words, objects, attributes and relations.
+    #[serde(flatten)]
+    pub graph: &'a TextGraph,
+}
+
+impl TextGraph {
+    /// The graph with all forms that it is stored in.
+    pub fn document(&self) -> Document<'_> {
+        Document {
+            text: self.text(),
+            lemmas: self.words.iter().map(|word| word.lemma.as_str()).collect(),
+            tsg: self.to_tsg(),
+            facts: self.facts(),
+            graph: self,
+        }
     }
 }
 

@@ -5,280 +5,15 @@
 
 use std::borrow::Cow;
 
-/// Plurals that no rule gives.
-const NOUNS: &[(&str, &str)] = &[
-    ("aircraft", "aircraft"),
-    ("axes", "axe"),
-    ("blues", "blue"),
-    ("buses", "bus"),
-    ("calves", "calf"),
-    ("canoes", "canoe"),
-    ("children", "child"),
-    ("clothes", "clothes"),
-    ("cookies", "cookie"),
-    ("dice", "die"),
-    ("doves", "dove"),
-    ("elves", "elf"),
-    ("feet", "foot"),
-    ("firemen", "fireman"),
-    ("gas", "gas"),
-    ("gases", "gas"),
-    ("geese", "goose"),
-    ("glasses", "glasses"),
-    ("goggles", "goggles"),
-    ("halves", "half"),
-    ("headphones", "headphones"),
-    ("hooves", "hoof"),
-    ("jeans", "jeans"),
-    ("knives", "knife"),
-    ("leaves", "leaf"),
-    ("lens", "lens"),
-    ("lenses", "lens"),
-    ("lives", "life"),
-    ("loaves", "loaf"),
-    ("men", "man"),
-    ("mice", "mouse"),
-    ("movies", "movie"),
-    ("news", "news"),
-    ("overalls", "overalls"),
-    ("oxen", "ox"),
-    ("pajamas", "pajamas"),
-    ("pants", "pants"),
-    ("pies", "pie"),
-    ("policemen", "policeman"),
-    ("scarves", "scarf"),
-    ("scissors", "scissors"),
-    ("series", "series"),
-    ("sheeps", "sheep"),
-    ("shelves", "shelf"),
-    ("shoes", "shoe"),
-    ("shorts", "shorts"),
-    ("sunglasses", "sunglasses"),
-    ("teeth", "tooth"),
-    ("thieves", "thief"),
-    ("ties", "tie"),
-    ("tights", "tights"),
-    ("toes", "toe"),
-    ("trousers", "trousers"),
-    ("veggies", "veggie"),
-    ("wolves", "wolf"),
-    ("women", "woman"),
-    ("yes", "yes"),
-];
+use super::lists::{E_VERBS, IE_NOUNS, NOUNS, VERBS, WHOLE};
 
-/// Endings in `-ies` whose singular keeps the `e`.
-const IE_NOUNS: &[&str] = &[
-    "brownie", "birdie", "calorie", "cookie", "eerie", "genie", "hoodie", "hippie", "movie",
-    "prairie", "rookie", "selfie", "smoothie", "sortie", "talkie", "veggie", "zombie",
-];
+/// Doubled letters that end a stem of their own.
+const DOUBLE_ENDS: [&str; 4] = ["ll", "ss", "zz", "ff"];
 
-/// Irregular verbs; all forms of `lie` are those of `lay`, as writers of captions mix them.
-const VERBS: &[(&str, &str)] = &[
-    ("am", "be"),
-    ("are", "be"),
-    ("ate", "eat"),
-    ("beaten", "beat"),
-    ("been", "be"),
-    ("being", "be"),
-    ("began", "begin"),
-    ("begun", "begin"),
-    ("bent", "bend"),
-    ("bitten", "bite"),
-    ("bit", "bite"),
-    ("blew", "blow"),
-    ("blown", "blow"),
-    ("bought", "buy"),
-    ("bound", "bind"),
-    ("bringing", "bring"),
-    ("broke", "break"),
-    ("broken", "break"),
-    ("brought", "bring"),
-    ("built", "build"),
-    ("burnt", "burn"),
-    ("came", "come"),
-    ("caught", "catch"),
-    ("chosen", "choose"),
-    ("clung", "cling"),
-    ("did", "do"),
-    ("does", "do"),
-    ("done", "do"),
-    ("dove", "dive"),
-    ("dragged", "drag"),
-    ("drank", "drink"),
-    ("drawn", "draw"),
-    ("drew", "draw"),
-    ("driven", "drive"),
-    ("drove", "drive"),
-    ("drunk", "drink"),
-    ("dug", "dig"),
-    ("dying", "die"),
-    ("eaten", "eat"),
-    ("fallen", "fall"),
-    ("fed", "feed"),
-    ("fell", "fall"),
-    ("felt", "feel"),
-    ("fought", "fight"),
-    ("found", "find"),
-    ("flew", "fly"),
-    ("flown", "fly"),
-    ("frozen", "freeze"),
-    ("gave", "give"),
-    ("given", "give"),
-    ("goes", "go"),
-    ("gone", "go"),
-    ("got", "get"),
-    ("gotten", "get"),
-    ("grew", "grow"),
-    ("grown", "grow"),
-    ("ground", "grind"),
-    ("had", "have"),
-    ("has", "have"),
-    ("having", "have"),
-    ("held", "hold"),
-    ("hid", "hide"),
-    ("hidden", "hide"),
-    ("hung", "hang"),
-    ("is", "be"),
-    ("kept", "keep"),
-    ("kneeling", "kneel"),
-    ("knelt", "kneel"),
-    ("known", "know"),
-    ("laid", "lay"),
-    ("lain", "lay"),
-    ("lays", "lay"),
-    ("lead", "lead"),
-    ("leapt", "leap"),
-    ("led", "lead"),
-    ("left", "leave"),
-    ("lie", "lay"),
-    ("lies", "lay"),
-    ("lit", "light"),
-    ("lying", "lay"),
-    ("made", "make"),
-    ("meeting", "meet"),
-    ("met", "meet"),
-    ("mown", "mow"),
-    ("overlooking", "overlook"),
-    ("ran", "run"),
-    ("ridden", "ride"),
-    ("rode", "ride"),
-    ("rose", "rise"),
-    ("sang", "sing"),
-    ("sat", "sit"),
-    ("saw", "see"),
-    ("seated", "sit"),
-    ("seating", "sit"),
-    ("seen", "see"),
-    ("sent", "send"),
-    ("shaken", "shake"),
-    ("shone", "shine"),
-    ("shot", "shoot"),
-    ("shown", "show"),
-    ("skiing", "ski"),
-    ("skis", "ski"),
-    ("slept", "sleep"),
-    ("slid", "slide"),
-    ("sold", "sell"),
-    ("spoken", "speak"),
-    ("spun", "spin"),
-    ("stood", "stand"),
-    ("strung", "string"),
-    ("stuck", "stick"),
-    ("struck", "strike"),
-    ("swam", "swim"),
-    ("swung", "swing"),
-    ("taken", "take"),
-    ("taught", "teach"),
-    ("threw", "throw"),
-    ("thrown", "throw"),
-    ("told", "tell"),
-    ("took", "take"),
-    ("tying", "tie"),
-    ("used", "use"),
-    ("using", "use"),
-    ("was", "be"),
-    ("went", "go"),
-    ("were", "be"),
-    ("wore", "wear"),
-    ("worn", "wear"),
-    ("wound", "wind"),
-    ("woven", "weave"),
-    ("written", "write"),
-    ("wrote", "write"),
-];
-
-/// Verbs that end in `e` although the spelling of their stem does not tell.
-const E_VERBS: &[&str] = &[
-    "admire",
-    "arrange",
-    "bathe",
-    "become",
-    "bite",
-    "bore",
-    "breathe",
-    "celebrate",
-    "change",
-    "challenge",
-    "clothe",
-    "combine",
-    "come",
-    "compete",
-    "complete",
-    "compose",
-    "decline",
-    "define",
-    "describe",
-    "divide",
-    "examine",
-    "exchange",
-    "excite",
-    "expose",
-    "explore",
-    "graze",
-    "hinge",
-    "illustrate",
-    "imagine",
-    "inspire",
-    "invite",
-    "line",
-    "lounge",
-    "mine",
-    "observe",
-    "outline",
-    "paste",
-    "plunge",
-    "prepare",
-    "provide",
-    "promote",
-    "range",
-    "recline",
-    "require",
-    "retire",
-    "ride",
-    "shore",
-    "smile",
-    "stare",
-    "store",
-    "surprise",
-    "taste",
-    "tie",
-    "waste",
-];
-
-/// Verbs whose stem ends in a doubled letter of its own.
-const DOUBLE_ENDS: &[&str] = &["ll", "ss", "zz", "ff"];
-
-/// Verbs of several syllables that end in a single consonant after a single vowel and take no `e`.
-const PLAIN_ENDS: &[&str] = &[
+/// Ends of stems of several syllables that took no `e`: `open`, `visit`, `listen`.
+const PLAIN_ENDS: [&str; 17] = [
     "er", "en", "or", "on", "et", "el", "al", "op", "om", "ow", "it", "ic", "in", "ar", "up", "ip",
     "il",
-];
-
-/// Whole words that end in `-ing` or `-ed` and are no form of another.
-const WHOLE: &[&str] = &[
-    "bed", "bring", "cling", "feed", "fling", "red", "ring", "shed", "sing", "sled", "speed",
-    "spring", "sting", "string", "swing", "weed", "wing", "bleed", "breed", "need", "seed", "wed",
-    "king", "thing", "ceiling",
 ];
 
 /// The singular of a noun, in lower case: `boxes` gives `box`.
@@ -291,14 +26,14 @@ const WHOLE: &[&str] = &[
 /// assert_eq!(noun("grass"), "grass");
 /// ```
 pub fn noun(word: &str) -> Cow<'_, str> {
-    if let Some((_, base)) = NOUNS.iter().find(|(form, _)| *form == word) {
+    if let Some(base) = NOUNS.get(word) {
         return Cow::Borrowed(base);
     }
     for end in ["men", "women"] {
-        if let Some(stem) = word.strip_suffix(end) {
-            if stem.len() > 3 {
-                return Cow::Owned(format!("{stem}{}", end.replace("men", "man")));
-            }
+        if let Some(stem) = word.strip_suffix(end)
+            && stem.len() > 3
+        {
+            return Cow::Owned(format!("{stem}{}", end.replace("men", "man")));
         }
     }
     let Some(stem) = word.strip_suffix('s') else {
@@ -313,7 +48,7 @@ pub fn noun(word: &str) -> Cow<'_, str> {
         return Cow::Borrowed(if plural { stem } else { word });
     }
     if let Some(base) = stem.strip_suffix("ie") {
-        if IE_NOUNS.contains(&stem) || base.len() < 2 {
+        if IE_NOUNS.contains(stem) || base.len() < 2 {
             return Cow::Borrowed(stem);
         }
         return Cow::Owned(format!("{base}y"));
@@ -343,17 +78,18 @@ pub fn noun(word: &str) -> Cow<'_, str> {
 /// assert_eq!(verb("covered"), "cover");
 /// ```
 pub fn verb(word: &str) -> Cow<'_, str> {
-    if let Some((_, base)) = VERBS.iter().find(|(form, _)| *form == word) {
+    if let Some(base) = VERBS.get(word) {
         return Cow::Borrowed(base);
     }
-    if WHOLE.contains(&word) {
+    if WHOLE.contains(word) {
         return Cow::Borrowed(word);
     }
     for end in ["ing", "ed"] {
-        if let Some(stem) = word.strip_suffix(end) {
-            if stem.len() >= 2 && stem.contains(VOWELS) {
-                return restored(stem, end);
-            }
+        if let Some(stem) = word.strip_suffix(end)
+            && stem.len() >= 2
+            && stem.contains(VOWELS)
+        {
+            return restored(stem, end);
         }
     }
     let Some(stem) = word.strip_suffix('s') else {
@@ -369,13 +105,12 @@ pub fn verb(word: &str) -> Cow<'_, str> {
             Cow::Owned(format!("{base}y"))
         };
     }
-    if let Some(base) = stem.strip_suffix('e') {
-        if ["ch", "sh", "x", "ss", "zz", "o"]
+    if let Some(base) = stem.strip_suffix('e')
+        && ["ch", "sh", "x", "ss", "zz", "o"]
             .iter()
             .any(|end| base.ends_with(end))
-        {
-            return Cow::Borrowed(base);
-        }
+    {
+        return Cow::Borrowed(base);
     }
     Cow::Borrowed(stem)
 }
@@ -385,14 +120,14 @@ const VOWELS: [char; 6] = ['a', 'e', 'i', 'o', 'u', 'y'];
 /// The infinitive from what is left of a form without its ending.
 fn restored<'a>(stem: &'a str, end: &str) -> Cow<'a, str> {
     let with_e = || Cow::Owned(format!("{stem}e"));
-    if end == "ed" {
-        if let Some(base) = stem.strip_suffix('i') {
-            return if base.len() < 2 {
-                with_e()
-            } else {
-                Cow::Owned(format!("{base}y"))
-            };
-        }
+    if end == "ed"
+        && let Some(base) = stem.strip_suffix('i')
+    {
+        return if base.len() < 2 {
+            with_e()
+        } else {
+            Cow::Owned(format!("{base}y"))
+        };
     }
     if E_VERBS
         .iter()

@@ -6,11 +6,12 @@
 
 mod graph;
 pub mod lemma;
+mod lists;
 mod parse;
 mod phrase;
 mod tagger;
 mod words;
 
-pub use graph::{Attribute, Object, Relation, TextGraph, Tsg, TsgError, Word};
-pub use parse::parse;
+pub use graph::{Attribute, Document, Object, Relation, TextGraph, Tsg, TsgError, Word};
+pub use parse::{MAX_WORDS, parse};
 pub(crate) use tagger::digits;

@@ -5,128 +5,14 @@
 //! ways of writing predicates are followed (`have` for parts, the active voice, `on top of`).
 
 use super::graph::{TextGraph, Word};
+use super::lists::{ACTIVE, HOLDING, PASSIVE_IN, PLACED, PLACES, SPELLINGS};
 use super::phrase::{Phrase, Reader};
 use super::tagger::{self, Tag};
 use super::words::{self, Break};
 
-/// Nouns that make a preposition together with the words around them: `on the top of`.
-const PLACES: &[(&str, &str)] = &[
-    ("top", "on top of"),
-    ("side", "on side of"),
-    ("sides", "on side of"),
-    ("front", "in front of"),
-    ("back", "on back of"),
-    ("bottom", "on bottom of"),
-    ("middle", "on middle of"),
-    ("center", "in center of"),
-    ("end", "in end of"),
-    ("edge", "on edge of"),
-    ("corner", "in corner of"),
-    ("left", "at the left of"),
-    ("right", "on the right side of"),
-    ("rear", "at rear of"),
-    ("inside", "inside"),
-    ("outside", "outside"),
-    ("base", "on bottom of"),
-];
-
-/// Prepositions that are written in more than one way.
-const SPELLINGS: &[(&str, &str)] = &[
-    ("underneath", "under"),
-    ("beneath", "under"),
-    ("below", "under"),
-    ("atop", "on top of"),
-    ("thru", "through"),
-    ("in between", "between"),
-    ("towards", "toward"),
-    ("close to", "near"),
-    ("besides", "beside"),
-    ("off of", "off"),
-    ("inside of", "inside"),
-    ("outside of", "outside"),
-    ("up in", "in"),
-    ("out in", "in"),
-    ("up on", "on"),
-    ("out on", "on"),
-    ("upon", "on"),
-];
-
-/// Verbs whose past participle with `in`, `by` or `with` says what the object does to the subject.
-const PASSIVE_IN: &[&str] = &["cover", "surround", "enclose", "line", "fill"];
-
-/// Verbs after whose participle `by` says where.
-const PLACED: &[&str] = &[
-    "park", "sit", "stand", "lay", "place", "locate", "put", "leave", "set", "hang", "stack",
-    "station",
-];
-
-/// Verbs that only somebody can do.
-pub(super) const ACTIVE: &[&str] = &[
-    "wear",
-    "hold",
-    "ride",
-    "carry",
-    "eat",
-    "play",
-    "look",
-    "watch",
-    "walk",
-    "talk",
-    "run",
-    "jump",
-    "swing",
-    "throw",
-    "catch",
-    "hit",
-    "kick",
-    "ski",
-    "surf",
-    "skate",
-    "skateboard",
-    "snowboard",
-    "read",
-    "drink",
-    "swim",
-    "smile",
-    "use",
-    "pet",
-    "feed",
-    "pull",
-    "push",
-    "wait",
-    "sleep",
-    "graze",
-    "drive",
-    "kneel",
-    "pose",
-    "cut",
-    "cook",
-    "prepare",
-    "dress",
-    "bend",
-    "leap",
-    "work",
-    "race",
-    "sniff",
-    "reach",
-    "wash",
-    "brush",
-    "serve",
-    "bite",
-    "chase",
-    "lick",
-    "sit",
-    "stand",
-    "climb",
-    "crouch",
-    "squat",
-];
-
-/// Verbs after whose object a place is said of the object, not of the subject.
-const HOLDING: &[&str] = &[
-    "wear", "have", "hold", "carry", "show", "display", "see", "contain", "line", "cover",
-    "surround", "overlook", "put",
-];
+/// Words of a caption that are read; what comes after them is not looked at. Everybody named may do something to
+/// everything named, so that a graph can have the square of this.
+pub const MAX_WORDS: usize = 1000;
 
 /// A link that waits for its object.
 #[derive(Clone, Debug)]
@@ -141,8 +27,8 @@ struct Link {
 
 /// Reads the scene graph of a caption.
 ///
-/// Takes any text. English photo captions are what it is made for; without a noun, or in another script, the graph
-/// has words and no objects.
+/// Takes any text, and of it the first [`MAX_WORDS`]. English photo captions are what it is made for; without a
+/// noun, or in another script, the graph has words and no objects.
 ///
 /// # Examples
 ///
@@ -154,7 +40,8 @@ struct Link {
 /// );
 /// ```
 pub fn parse(caption: &str) -> TextGraph {
-    let pieces = words::split(caption);
+    let mut pieces = words::split(caption);
+    pieces.truncate(MAX_WORDS);
     let tokens = tagger::tag(&pieces);
     let mut reader = Reader {
         tokens: &tokens,
@@ -195,7 +82,7 @@ struct Clause {
     joined: bool,
     /// `that` or `which` was read after the last phrase.
     relative: bool,
-    /// All objects that phrases named, for pronouns.
+    /// The object that was named first.
     first: Option<usize>,
 }
 
@@ -272,7 +159,6 @@ impl Clause {
             }
             Tag::Preposition => self.preposition(reader, at),
             Tag::To => self.to(reader, at),
-            Tag::Adverb => self.adverb(reader, at),
             Tag::Adjective
             | Tag::Participle
             | Tag::Gerund
@@ -311,7 +197,7 @@ impl Clause {
                 }
             }
             Tag::Verb => self.verb(reader, at),
-            Tag::There | Tag::Mark | Tag::Other => at + 1,
+            Tag::Adverb | Tag::There | Tag::Mark | Tag::Other => at + 1,
         }
     }
 
@@ -500,56 +386,10 @@ impl Clause {
     }
 
     fn preposition(&mut self, reader: &mut Reader<'_>, at: usize) -> usize {
-        let (words, end) = compound_preposition(reader, at);
-        let said = words.0;
-        if self.link.as_ref().is_some_and(|link| link.verb.is_none())
-            && self
-                .link
-                .as_ref()
-                .is_some_and(|link| link.words.last() == Some(&(at.saturating_sub(1))))
-        {
-            // "up on", "out of": one preposition.
-            if let Some(link) = &mut self.link {
-                link.words.extend(at..end);
-                link.predicate = spelled(&format!("{} {said}", link.predicate));
-            }
-            return end;
-        }
-        match &mut self.link {
-            // "lying down on", "hanging down from".
-            Some(link)
-                if matches!(said.as_str(), "down" | "up" | "out")
-                    && reader.tag(end) == Some(Tag::Preposition) =>
-            {
-                link.words.push(at);
-            }
-            Some(link) => {
-                link.words.extend(at..end);
-                let verb = link.verb.clone().unwrap_or_default();
-                let last = reader
-                    .tokens
-                    .get(link.words.first().copied().unwrap_or(at))
-                    .map(|token| token.tag);
-                let participle = last == Some(Tag::Participle);
-                if participle
-                    && ((said == "by" && !PLACED.contains(&verb.as_str()))
-                        || (PASSIVE_IN.contains(&verb.as_str())
-                            && verb != "fill"
-                            && matches!(said.as_str(), "in" | "with" | "by")))
-                {
-                    link.passive = true;
-                    link.predicate = verb;
-                } else if verb == "dress" && said == "in" {
-                    link.predicate = "wear".to_owned();
-                } else {
-                    link.predicate = spelled(&format!("{} {said}", link.predicate));
-                }
-            }
-            None => {
-                let subjects = self.holder(reader, &said);
-                if subjects.is_empty() {
-                    return end;
-                }
+        let (said, end) = compound_preposition(reader, at);
+        let Some(link) = &mut self.link else {
+            let subjects = self.holder(&said);
+            if !subjects.is_empty() {
                 self.link = Some(Link {
                     subjects,
                     words: (at..end).collect(),
@@ -557,7 +397,22 @@ impl Clause {
                     verb: None,
                     passive: false,
                 });
+                self.auxiliary = false;
+                self.joined = false;
             }
+            return end;
+        };
+        link.words.extend(at..end);
+        let particle = matches!(said.as_str(), "down" | "up" | "out");
+        match link.verb.clone() {
+            // "lying down on", "hanging down from": what follows says where.
+            Some(_) if particle && reader.tag(end) == Some(Tag::Preposition) => {}
+            Some(verb) if is_passive(reader, link, &verb, &said) => {
+                link.passive = true;
+                link.predicate = verb;
+            }
+            Some(verb) if verb == "dress" && said == "in" => "wear".clone_into(&mut link.predicate),
+            _ => link.predicate = spelled(&format!("{} {said}", link.predicate)),
         }
         self.auxiliary = false;
         self.joined = false;
@@ -565,53 +420,41 @@ impl Clause {
     }
 
     /// The phrase that a preposition belongs to.
-    fn holder(&self, _reader: &Reader<'_>, said: &str) -> Vec<usize> {
+    fn holder(&self, said: &str) -> Vec<usize> {
         if self.auxiliary {
             return self.subject.clone();
         }
-        if let Some(done) = &self.done {
-            if let Some(verb) = &done.verb {
-                let bare = done.predicate == *verb;
-                if bare
-                    && !done.passive
-                    && !HOLDING.contains(&verb.as_str())
-                    && said != "with"
-                    && said != "of"
-                {
-                    return done.subjects.clone();
-                }
+        if let Some(done) = &self.done
+            && let Some(verb) = &done.verb
+        {
+            let bare = done.predicate == *verb;
+            if bare
+                && !done.passive
+                && !HOLDING.contains(verb.as_str())
+                && said != "with"
+                && said != "of"
+            {
+                return done.subjects.clone();
             }
         }
         self.last.clone()
     }
 
     fn to(&mut self, reader: &mut Reader<'_>, at: usize) -> usize {
-        if matches!(reader.tag(at + 1), Some(Tag::Verb)) {
+        if reader.tag(at + 1) == Some(Tag::Verb) {
             // "trying to reach": what is done is the second verb.
-            if let Some(link) = self.link.take() {
-                self.link = Some(link);
-                return self.verb(reader, at + 1);
-            }
             return self.verb(reader, at + 1);
         }
         self.preposition(reader, at)
     }
 
-    fn adverb(&mut self, reader: &Reader<'_>, at: usize) -> usize {
-        let _ = reader;
-        at + 1
-    }
-
     fn verb(&mut self, reader: &mut Reader<'_>, at: usize) -> usize {
         let lemma = reader.lemma(at).to_owned();
         let tag = reader.tag(at);
-        let subjects = match self.link.take() {
-            Some(link) if !self.joined => link.subjects,
-            open => {
-                if let Some(link) = open {
-                    self.link = Some(link);
-                    self.close_link(reader);
-                }
+        let subjects = match self.link.take_if(|_| !self.joined) {
+            Some(link) => link.subjects,
+            None => {
+                self.close_link(reader);
                 self.actor(reader, &lemma, tag)
             }
         };
@@ -637,12 +480,12 @@ impl Clause {
         if self.relative {
             return self.last.clone();
         }
-        if self.joined {
-            if let Some(done) = &self.done {
-                if done.verb.is_some() && !done.passive {
-                    return done.subjects.clone();
-                }
-            }
+        if self.joined
+            && let Some(done) = &self.done
+            && done.verb.is_some()
+            && !done.passive
+        {
+            return done.subjects.clone();
         }
         if self.auxiliary || tag == Some(Tag::Verb) {
             return self.subject.clone();
@@ -652,7 +495,7 @@ impl Clause {
                 .iter()
                 .any(|object| reader.animate.get(*object) == Some(&true))
         };
-        if ACTIVE.contains(&lemma) && !animate(&self.last) && animate(&self.subject) {
+        if ACTIVE.contains(lemma) && !animate(&self.last) && animate(&self.subject) {
             return self.subject.clone();
         }
         self.last.clone()
@@ -690,49 +533,53 @@ impl Clause {
     }
 }
 
+/// True when a participle and a preposition say what the object does: `covered in`, `held by`.
+fn is_passive(reader: &Reader<'_>, link: &Link, verb: &str, said: &str) -> bool {
+    let first = link.words.first().and_then(|word| reader.tag(*word));
+    let agent = said == "by" && !PLACED.contains(verb);
+    let means = matches!(said, "in" | "with" | "by") && PASSIVE_IN.contains(verb);
+    first == Some(Tag::Participle) && (agent || means)
+}
+
 /// A preposition of one or several words: what it says and the word after it.
-fn compound_preposition(reader: &Reader<'_>, at: usize) -> ((String,), usize) {
+fn compound_preposition(reader: &Reader<'_>, at: usize) -> (String, usize) {
     let word = reader.text(at);
     let next = reader.text(at + 1);
-    if matches!(
-        (word, next),
-        ("next", "to") | ("out", "of") | ("off", "of") | ("in", "between") | ("close", "to")
-    ) {
-        return ((spelled(&format!("{word} {next}")),), at + 2);
+    let pairs = [
+        ("next", "to"),
+        ("out", "of"),
+        ("off", "of"),
+        ("in", "between"),
+        ("close", "to"),
+    ];
+    if pairs.contains(&(word, next)) {
+        return (spelled(&format!("{word} {next}")), at + 2);
     }
-    let mut place = at + 1;
-    while place < at + 4
-        && (matches!(reader.tag(place), Some(Tag::Determiner | Tag::Quantifier))
-            || (matches!(
-                reader.text(place),
-                "left" | "right" | "far" | "very" | "top" | "bottom"
-            ) && reader.text(place + 1) != "of"))
-    {
-        place += 1;
-    }
-    let plain = ((spelled(word),), at + 1);
-    if reader.text(place + 1) != "of" {
-        return plain;
-    }
-    match PLACES.iter().find(|(noun, _)| *noun == reader.text(place)) {
-        Some((noun, said)) => {
-            let middle = reader.text(place - 1);
-            let said = match (*noun, middle) {
-                ("side", "right") => "on the right side of".to_owned(),
-                ("side", "left") => "at the left of".to_owned(),
-                ("sides", "both") => "on both sides of".to_owned(),
-                ("side", "either") => "on either side of".to_owned(),
-                _ => (*said).to_owned(),
-            };
-            ((said,), place + 2)
-        }
-        None => plain,
-    }
+    let skipped = |place: usize| {
+        let article = matches!(reader.tag(place), Some(Tag::Determiner | Tag::Quantifier));
+        let which = matches!(
+            reader.text(place),
+            "left" | "right" | "far" | "very" | "top" | "bottom"
+        );
+        article || (which && reader.text(place + 1) != "of")
+    };
+    let place = (at + 1..at + 4)
+        .find(|place| !skipped(*place))
+        .unwrap_or(at + 4);
+    let noun = reader.text(place);
+    let Some(said) = PLACES.get(noun).filter(|_| reader.text(place + 1) == "of") else {
+        return (spelled(word), at + 1);
+    };
+    let said = match (noun, reader.text(place - 1)) {
+        ("side", "right") => "on the right side of",
+        ("side", "left") => "at the left of",
+        ("sides", "both") => "on both sides of",
+        ("side", "either") => "on either side of",
+        _ => said,
+    };
+    (said.to_owned(), place + 2)
 }
 
 fn spelled(said: &str) -> String {
-    SPELLINGS
-        .iter()
-        .find(|(other, _)| *other == said)
-        .map_or_else(|| said.to_owned(), |(_, usual)| (*usual).to_owned())
+    (*SPELLINGS.get(said).unwrap_or(&said)).to_owned()
 }

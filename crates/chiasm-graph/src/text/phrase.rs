@@ -8,355 +8,19 @@ use std::sync::LazyLock;
 
 use super::graph::{Attribute, Object, Relation, TextGraph};
 use super::lemma;
+use super::lists::{
+    COMPOUNDS, EMPTY_ADVERBS, HOLDERS, LIKE_ADJECTIVES, LIKE_ADJECTIVES_ING, LIKE_NOUNS, MEASURES,
+    PARTS, SHADES, SHARES,
+};
 use super::tagger::{self, Tag, Token};
 use super::words::{Break, Genitive, Piece};
-use crate::{lexicon, vocabulary};
-
-/// First words of compounds that say what the second is made of or like.
-const LIKE_ADJECTIVES: &[&str] = &[
-    "adult",
-    "asian",
-    "african",
-    "chinese",
-    "japanese",
-    "indian",
-    "american",
-    "army",
-    "baby",
-    "bare",
-    "brick",
-    "bronze",
-    "camouflage",
-    "cardboard",
-    "cement",
-    "ceramic",
-    "chocolate",
-    "christmas",
-    "clay",
-    "computer",
-    "concrete",
-    "copper",
-    "cotton",
-    "denim",
-    "dirt",
-    "directional",
-    "electric",
-    "electrical",
-    "female",
-    "fighter",
-    "fleece",
-    "giant",
-    "cargo",
-    "whipped",
-    "spandex",
-    "asphalt",
-    "foam",
-    "fruit",
-    "fur",
-    "glass",
-    "granite",
-    "grass",
-    "gravel",
-    "hardwood",
-    "ice",
-    "iron",
-    "jet",
-    "khaki",
-    "laptop",
-    "lattice",
-    "leather",
-    "log",
-    "lone",
-    "male",
-    "marble",
-    "mesh",
-    "metal",
-    "mosaic",
-    "nylon",
-    "ocean",
-    "oak",
-    "paper",
-    "pine",
-    "plastic",
-    "pleather",
-    "porcelain",
-    "rock",
-    "rubber",
-    "sand",
-    "satin",
-    "silk",
-    "slate",
-    "steel",
-    "stone",
-    "straw",
-    "styrofoam",
-    "suit",
-    "tile",
-    "tin",
-    "toy",
-    "velvet",
-    "vinyl",
-    "wicker",
-    "wine",
-    "wire",
-    "wood",
-    "wool",
-    "woolen",
-    "young",
-    "tomato",
-    "lace",
-    "bamboo",
-    "designer",
-    "digital",
-    "polka",
-    "chain",
-    "winter",
-    "summer",
-    "evening",
-    "wii",
-    "nintendo",
-    "apple",
-    "stainless",
-    "teenage",
-    "senior",
-    "junior",
-    "passenger",
-    "rainbow",
-    "lime",
-    "corner",
-    "outdoor",
-    "indoor",
-    "sports",
-];
-
-/// First words that make a compound with any noun.
-const LIKE_NOUNS: &[&str] = &[
-    "left", "right", "front", "back", "top", "bottom", "side", "hind", "rear", "upper", "lower",
-];
-
-/// Verbs in -ing that stand before a noun as adjectives do; others take it as their object.
-const LIKE_ADJECTIVES_ING: &[&str] = &[
-    "smiling",
-    "sitting",
-    "standing",
-    "sleeping",
-    "flying",
-    "rocking",
-    "rolling",
-    "folding",
-    "sliding",
-    "sparkling",
-    "setting",
-    "parking",
-    "running",
-    "laughing",
-    "hanging",
-    "walking",
-    "grazing",
-    "floating",
-    "moving",
-    "oncoming",
-    "glowing",
-    "matching",
-    "reclining",
-    "revolving",
-    "swinging",
-    "overhanging",
-    "burning",
-    "towering",
-    "crashing",
-    "flowing",
-    "jumping",
-    "crying",
-    "growing",
-    "blooming",
-    "missing",
-    "shining",
-    "peeling",
-    "breaking",
-    "surrounding",
-];
-
-/// Compounds besides those that region detectors name.
-const COMPOUNDS: &[&str] = &[
-    "dining table",
-    "dining room",
-    "cutting board",
-    "chopping board",
-    "rocking chair",
-    "living room",
-    "parking lot",
-    "parking meter",
-    "parking garage",
-    "swimming pool",
-    "washing machine",
-    "frying pan",
-    "mixing bowl",
-    "baking sheet",
-    "baking pan",
-    "high chair",
-    "hot dog",
-    "polar bear",
-    "french fry",
-    "landing gear",
-    "steering wheel",
-    "bunk bed",
-    "video game",
-    "mobile phone",
-    "ice cream",
-    "bowling ball",
-    "serving tray",
-    "drinking glass",
-    "shopping bag",
-    "shopping cart",
-    "sleeping bag",
-    "wedding cake",
-    "light bulb",
-    "light fixture",
-    "light switch",
-    "light pole",
-    "light post",
-    "sewing machine",
-    "vending machine",
-    "starting line",
-    "shipping container",
-    "measuring cup",
-    "skiing slope",
-    "waiting room",
-    "reading glass",
-    "hiking boot",
-    "hiking trail",
-    "dressing room",
-    "measuring tape",
-    "orange juice",
-    "green bean",
-    "red light",
-    "remote control",
-    "shaving cream",
-    "railing post",
-    "racing track",
-];
-
-/// Parts that a thing has when its name stands right before them.
-const PARTS: &[&str] = &[
-    "head", "face", "neck", "leg", "arm", "hand", "foot", "ear", "eye", "nose", "mouth", "tail",
-    "body", "back", "hair", "fur", "paw", "hoof", "horn", "mane", "tooth", "trunk", "finger",
-    "shoulder", "knee", "beak", "wing", "feather", "tusk", "claw", "chest", "wrist", "lap", "chin",
-    "tongue", "snout", "skin", "hat", "shirt", "shoe", "pants", "helmet", "jacket", "shorts",
-];
-
-/// Nouns before `of` that only say how many or how laid out: `a bunch of trees` are trees.
-const MEASURES: &[&str] = &[
-    "lot",
-    "bunch",
-    "pair",
-    "row",
-    "pile",
-    "stack",
-    "bouquet",
-    "couple",
-    "bale",
-    "loaf",
-    "cluster",
-    "variety",
-    "kind",
-    "type",
-    "number",
-    "set",
-    "amount",
-    "handful",
-    "dozen",
-    "herd",
-    "flock",
-    "sort",
-    "assortment",
-    "collection",
-    "series",
-    "body",
-    "grouping",
-    "load",
-    "plenty",
-    "array",
-    "abundance",
-    "layer",
-    "roll",
-    "string",
-    "ton",
-    "bundle",
-    "clump",
-    "majority",
-    "mix",
-    "selection",
-    "bit",
-    "hundred",
-    "gathering",
-    "pack",
-    "style",
-    "cup",
-    "crowd",
-    "swarm",
-    "bed",
-    "mound",
-    "mixture",
-    "rest",
-    "strip",
-    "stretch",
-    "patch",
-    "heap",
-    "mass",
-    "blade",
-    "ball",
-    "bushel",
-    "portion",
-    "spray",
-    "view",
-];
-
-/// Nouns before `of` that are kept as an attribute: `a piece of cake` is cake, a piece.
-const SHARES: &[&str] = &[
-    "piece", "slice", "part", "patch", "chunk", "bit", "half", "section",
-];
-
-/// Nouns before `of` that hold what follows, with how they hold it.
-const HOLDERS: &[(&str, &str)] = &[
-    ("plate", "on"),
-    ("tray", "on"),
-    ("platter", "on"),
-    ("glass", "in"),
-    ("bottle", "in"),
-    ("bowl", "in"),
-    ("box", "in"),
-    ("basket", "in"),
-    ("vase", "in"),
-    ("bucket", "in"),
-    ("mug", "in"),
-    ("jar", "in"),
-    ("bag", "in"),
-    ("can", "in"),
-    ("line", "in"),
-    ("cup", "in"),
-    ("pot", "in"),
-    ("pitcher", "in"),
-    ("crate", "in"),
-    ("bin", "in"),
-];
-
-/// Shades that belong to the colour after them.
-const SHADES: &[&str] = &[
-    "light", "dark", "bright", "pale", "deep", "neon", "navy", "lime", "golden", "hot", "baby",
-    "forest", "royal",
-];
-
-/// Adverbs that say nothing that can be seen.
-const EMPTY_ADVERBS: &[&str] = &[
-    "very", "really", "so", "quite", "too", "also", "still", "just", "only", "almost", "nearly",
-    "somewhat", "slightly",
-];
+use crate::lexicon;
+use crate::vocabulary::{self, Name};
 
 static COMPOUND_SET: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let named = vocabulary::objects()
         .iter()
-        .flat_map(|name| name.aliases())
+        .flat_map(Name::aliases)
         .copied();
     named
         .filter(|name| {
@@ -384,7 +48,7 @@ pub(super) fn is_compound(first: &str, second: &str) -> bool {
 }
 
 fn is_like_adjective(word: &str) -> bool {
-    LIKE_ADJECTIVES.contains(&word) || tagger::is_colour(word)
+    LIKE_ADJECTIVES.contains(word) || tagger::is_colour(word)
 }
 
 /// A material as the adjective that people write for it.
@@ -472,12 +136,12 @@ impl Reader<'_> {
         }
         let draft = self.draft(at)?;
         let head = draft.nouns.last().copied();
-        if let (Some(head), true) = (head, depth < DEEPEST) {
-            if self.text(draft.end) == "of" && self.gap(draft.end) == Break::None {
-                if let Some(found) = self.of(&draft, head, depth) {
-                    return Some(found);
-                }
-            }
+        if let (Some(head), true) = (head, depth < DEEPEST)
+            && self.text(draft.end) == "of"
+            && self.gap(draft.end) == Break::None
+            && let Some(found) = self.of(&draft, head, depth)
+        {
+            return Some(found);
         }
         let possessed = draft.possessed;
         let definite = draft.definite;
@@ -520,18 +184,14 @@ impl Reader<'_> {
         };
         if word == "group" {
             self.describe(whole, vec![head, of], "group of".to_owned());
-        } else if SHARES.contains(&word.as_str()) {
+        } else if SHARES.contains(word.as_str()) {
             self.adorn(whole, draft);
             let value = self.text(head).to_owned();
             self.describe(whole, vec![head], value);
-        } else if MEASURES.contains(&word.as_str()) {
-            // Nothing to keep: neither the noun nor its adjectives are about what is seen.
-        } else {
+        } else if !MEASURES.contains(word.as_str()) {
             let object = self.commit(draft);
-            match HOLDERS.iter().find(|(holder, _)| *holder == word) {
-                Some((_, how)) => self.relate(Some(whole), vec![of], object, how),
-                None => self.relate(Some(whole), vec![of], object, "have"),
-            }
+            let how = HOLDERS.get(word.as_str()).unwrap_or(&"have");
+            self.relate(Some(whole), vec![of], object, how);
             return Some(Phrase { object, ..inner });
         }
         Some(inner)
@@ -557,15 +217,15 @@ impl Reader<'_> {
         object: Option<usize>,
         predicate: &str,
     ) {
-        if let (Some(subject), Some(object)) = (subject, object) {
-            if subject != object {
-                self.graph.relations.push(Relation {
-                    subject,
-                    words,
-                    object,
-                    predicate: predicate.to_owned(),
-                });
-            }
+        if let (Some(subject), Some(object)) = (subject, object)
+            && subject != object
+        {
+            self.graph.relations.push(Relation {
+                subject,
+                words,
+                object,
+                predicate: predicate.to_owned(),
+            });
         }
     }
 
@@ -618,7 +278,7 @@ impl Reader<'_> {
                     opened = true;
                 }
                 Tag::Adverb if lone && self.is_adverb_of_adjective(at) => {
-                    if !EMPTY_ADVERBS.contains(&token.text.as_str()) {
+                    if !EMPTY_ADVERBS.contains(token.text.as_str()) {
                         draft.adjectives.push(vec![at, at + 1]);
                         at += 1;
                     }
@@ -626,7 +286,7 @@ impl Reader<'_> {
                 }
                 Tag::Adjective
                     if lone
-                        && (LIKE_NOUNS.contains(&token.text.as_str())
+                        && (LIKE_NOUNS.contains(token.text.as_str())
                             || self.opens_compound(at))
                         && self.tag(at + 1) == Some(Tag::Noun) =>
                 {
@@ -638,8 +298,7 @@ impl Reader<'_> {
                             .adjectives
                             .last()
                             .is_some_and(|last| last.as_slice() == [at - 1])
-                        && ((SHADES.contains(&self.text(at - 1))
-                            && tagger::is_colour(&token.text))
+                        && ((SHADES.contains(self.text(at - 1)) && tagger::is_colour(&token.text))
                             || matches!(
                                 token.text.as_str(),
                                 "colored" | "coloured" | "color" | "colour"
@@ -670,7 +329,7 @@ impl Reader<'_> {
                     if lone
                         && self.tag(at + 1) == Some(Tag::Noun)
                         && self.gap(at + 1) == Break::None
-                        && (opened || LIKE_ADJECTIVES_ING.contains(&token.text.as_str())) =>
+                        && (opened || LIKE_ADJECTIVES_ING.contains(token.text.as_str())) =>
                 {
                     draft.adjectives.push(vec![at]);
                 }
@@ -685,7 +344,7 @@ impl Reader<'_> {
                     }
                 }
                 Tag::Noun => {
-                    let shade = SHADES.contains(&token.text.as_str())
+                    let shade = SHADES.contains(token.text.as_str())
                         && lone
                         && self
                             .tokens
@@ -706,7 +365,7 @@ impl Reader<'_> {
                     }
                 }
                 Tag::Gerund if self.opens_compound(at) && self.tag(at + 1) == Some(Tag::Noun) => {
-                    draft.nouns.push(at)
+                    draft.nouns.push(at);
                 }
                 _ => break,
             }
@@ -736,7 +395,7 @@ impl Reader<'_> {
             match tag {
                 Tag::Noun => return true,
                 Tag::Adjective | Tag::And | Tag::Participle | Tag::Adverb if next < at + 6 => {
-                    next += 1
+                    next += 1;
                 }
                 Tag::Gerund => return self.opens_compound(next),
                 _ => return false,
@@ -766,10 +425,10 @@ impl Reader<'_> {
         if let Some(&modifier) = before.last() {
             let name = self.text(modifier).to_owned();
             let animate = self.tokens.get(modifier).is_some_and(tagger::is_animate);
-            let part = PARTS.contains(&self.lemma(head));
+            let part = PARTS.contains(self.lemma(head));
             let limb = self.lemma(modifier) == "tree"
                 && matches!(self.lemma(head), "branch" | "limb" | "leaf");
-            if !is_compound(&name, self.text(head)) && ((part && animate) || limb) {
+            if limb || (part && animate && !is_compound(&name, self.text(head))) {
                 owner = Some(modifier);
                 said.pop();
             } else if is_compound(&name, self.text(head)) || !is_like_adjective(&name) {
@@ -782,16 +441,13 @@ impl Reader<'_> {
             let value = material(self.text(word)).to_owned();
             self.describe(object, vec![word], value);
         }
-        match owner {
-            Some(word) => {
-                let name = self.lemma(word).to_owned();
-                let owner = self.object(vec![word], word);
-                if let Some(object) = self.graph.objects.get_mut(owner) {
-                    object.name = name;
-                }
-                self.relate(Some(owner), Vec::new(), Some(object), "have");
+        if let Some(word) = owner {
+            let name = self.lemma(word).to_owned();
+            let owner = self.object(vec![word], word);
+            if let Some(object) = self.graph.objects.get_mut(owner) {
+                object.name = name;
             }
-            None => {}
+            self.relate(Some(owner), Vec::new(), Some(object), "have");
         }
         self.adorn(object, draft);
         Some(object)

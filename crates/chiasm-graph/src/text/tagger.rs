@@ -9,7 +9,10 @@ use std::sync::LazyLock;
 use english_pos_tagger::Tagger;
 
 use super::lemma;
-use super::parse::ACTIVE;
+use super::lists::{
+    ACTIVE, ADVERBS, AUXILIARIES, COLOURS, CORRECTIONS, DETERMINERS, List, NUMBERS, POSSESSIVES,
+    PREPOSITIONS, PRONOUNS, QUANTIFIERS,
+};
 use super::phrase::is_compound;
 use super::words::{Genitive, Piece};
 use crate::lexicon;
@@ -73,230 +76,6 @@ pub(super) struct Token {
     pub(super) tag: Tag,
 }
 
-const DETERMINERS: &[&str] = &[
-    "a", "an", "the", "this", "that", "these", "those", "each", "every", "another", "both", "all",
-];
-const QUANTIFIERS: &[&str] = &[
-    "many", "several", "few", "some", "any", "various", "numerous", "other", "multiple", "more",
-    "most", "dozen",
-];
-const POSSESSIVES: &[&str] = &["his", "her", "its", "their", "my", "your", "our"];
-const AUXILIARIES: &[&str] = &[
-    "is", "are", "was", "were", "be", "been", "being", "am", "can", "could", "will", "would",
-    "may", "might", "must", "should", "shall", "do", "does", "did", "isnt", "arent", "wasnt",
-    "werent", "doesnt", "dont", "appears", "appear", "seems", "seem", "its", "theres",
-];
-const PREPOSITIONS: &[&str] = &[
-    "on",
-    "in",
-    "at",
-    "with",
-    "of",
-    "under",
-    "behind",
-    "near",
-    "by",
-    "above",
-    "below",
-    "over",
-    "beside",
-    "besides",
-    "between",
-    "among",
-    "amongst",
-    "against",
-    "inside",
-    "outside",
-    "into",
-    "onto",
-    "from",
-    "through",
-    "thru",
-    "across",
-    "along",
-    "alongside",
-    "around",
-    "toward",
-    "towards",
-    "beneath",
-    "underneath",
-    "atop",
-    "off",
-    "upon",
-    "within",
-    "without",
-    "for",
-    "about",
-    "after",
-    "before",
-    "during",
-    "past",
-    "beyond",
-    "amid",
-    "like",
-    "per",
-    "via",
-    "down",
-    "up",
-    "out",
-    "opposite",
-    "next",
-    "except",
-    "aboard",
-    "than",
-    "as",
-];
-const PRONOUNS: &[&str] = &[
-    "it",
-    "he",
-    "she",
-    "they",
-    "them",
-    "him",
-    "i",
-    "we",
-    "us",
-    "you",
-    "me",
-    "something",
-    "someone",
-    "nothing",
-    "himself",
-    "herself",
-    "itself",
-    "themselves",
-    "each other",
-    "eachother",
-    "everything",
-    "everyone",
-    "anyone",
-];
-const ADVERBS: &[&str] = &[
-    "very",
-    "together",
-    "away",
-    "back",
-    "together",
-    "closely",
-    "partially",
-    "partly",
-    "mostly",
-    "slightly",
-    "quite",
-    "really",
-    "too",
-    "also",
-    "still",
-    "just",
-    "only",
-    "almost",
-    "nearly",
-    "so",
-    "here",
-    "apart",
-    "forward",
-    "ahead",
-    "nearby",
-    "upside",
-    "sideways",
-    "upwards",
-    "downwards",
-    "now",
-    "then",
-    "completely",
-    "fully",
-    "somewhat",
-];
-const COLOURS: &[&str] = &[
-    "red",
-    "blue",
-    "green",
-    "yellow",
-    "black",
-    "white",
-    "brown",
-    "grey",
-    "gray",
-    "pink",
-    "purple",
-    "orange",
-    "tan",
-    "silver",
-    "gold",
-    "golden",
-    "beige",
-    "maroon",
-    "teal",
-    "turquoise",
-    "violet",
-    "blonde",
-    "blond",
-    "navy",
-    "khaki",
-    "cream",
-    "burgundy",
-    "ivory",
-    "lavender",
-    "plaid",
-    "striped",
-    "wooden",
-    "multicolored",
-    "multi-colored",
-];
-const NUMBERS: &[(&str, &str)] = &[
-    ("one", "1"),
-    ("two", "2"),
-    ("three", "3"),
-    ("four", "4"),
-    ("five", "5"),
-    ("six", "6"),
-    ("seven", "7"),
-    ("eight", "8"),
-    ("nine", "9"),
-    ("ten", "10"),
-    ("eleven", "11"),
-    ("twelve", "12"),
-    ("thirteen", "13"),
-    ("fourteen", "14"),
-    ("fifteen", "15"),
-    ("sixteen", "16"),
-    ("seventeen", "17"),
-    ("eighteen", "18"),
-    ("nineteen", "19"),
-    ("twenty", "20"),
-    ("thirty", "30"),
-    ("forty", "40"),
-    ("fifty", "50"),
-    ("hundred", "100"),
-];
-
-/// Words that a tagger trained on news takes for something else.
-const CORRECTIONS: &[(&str, &str)] = &[
-    ("curly", "JJ"),
-    ("miniature", "JJ"),
-    ("mini", "JJ"),
-    ("tiny", "JJ"),
-    ("antique", "JJ"),
-    ("shaggy", "JJ"),
-    ("scruffy", "JJ"),
-    ("microwave", "NN"),
-    ("vest", "NN"),
-    ("skier", "NN"),
-    ("tracks", "NNS"),
-    ("pants", "NNS"),
-    ("tall", "JJ"),
-    ("fluffy", "JJ"),
-    ("wooden", "JJ"),
-    ("round", "JJ"),
-    ("square", "JJ"),
-    ("parked", "VBN"),
-    ("concrete", "NN"),
-    ("mosaic", "NN"),
-    ("skateboarder", "NN"),
-    ("surfer", "NN"),
-    ("frisbee", "NN"),
-];
-
 static TAGGER: LazyLock<Tagger> = LazyLock::new(|| {
     let mut tagger = Tagger::new();
     tagger.update_lexicon(CORRECTIONS.iter().map(|(word, tag)| (*word, vec![*tag])));
@@ -307,7 +86,7 @@ static TAGGER: LazyLock<Tagger> = LazyLock::new(|| {
 static NAMED: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
     vocabulary::objects()
         .iter()
-        .flat_map(|name| name.aliases())
+        .flat_map(super::super::vocabulary::Name::aliases)
         .copied()
         .filter(|name| !name.contains(' '))
         .collect()
@@ -317,7 +96,7 @@ static NAMED: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
 static DESCRIBING: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
     vocabulary::attributes()
         .iter()
-        .flat_map(|name| name.aliases())
+        .flat_map(super::super::vocabulary::Name::aliases)
         .copied()
         .filter(|name| !name.contains(' ') && !NAMED.contains(name))
         .collect()
@@ -337,15 +116,12 @@ pub(super) fn pronoun(word: &str) -> Option<&'static str> {
 
 /// The digits that a number word stands for.
 pub(crate) fn digits(word: &str) -> Option<&'static str> {
-    NUMBERS
-        .iter()
-        .find(|(name, _)| *name == word)
-        .map(|(_, digits)| *digits)
+    NUMBERS.get(word).copied()
 }
 
 /// True for colours and what behaves like them: before a noun never part of its name.
 pub(super) fn is_colour(word: &str) -> bool {
-    COLOURS.contains(&word)
+    COLOURS.contains(word)
 }
 
 /// Tags the words of a caption.
@@ -394,7 +170,7 @@ pub(super) fn tag(pieces: &[Piece]) -> Vec<Token> {
 }
 
 fn closed(word: &str, next: &str) -> Option<Tag> {
-    let is = |list: &[&str]| list.contains(&word);
+    let is = |list: &List| list.contains(word);
     Some(match word {
         "and" | "or" | "&" | "but" | "plus" => Tag::And,
         "to" => Tag::To,
@@ -406,13 +182,13 @@ fn closed(word: &str, next: &str) -> Option<Tag> {
         "having" => Tag::Gerund,
         "her" if next.is_empty() => Tag::Pronoun,
         "front" | "left" | "right" | "top" | "back" | "side" | "bottom" | "middle" => return None,
-        _ if is(DETERMINERS) => Tag::Determiner,
-        _ if is(QUANTIFIERS) => Tag::Quantifier,
-        _ if is(POSSESSIVES) => Tag::Possessive,
-        _ if is(AUXILIARIES) => Tag::Auxiliary,
-        _ if is(PREPOSITIONS) => Tag::Preposition,
-        _ if is(PRONOUNS) => Tag::Pronoun,
-        _ if is(ADVERBS) => Tag::Adverb,
+        _ if is(&DETERMINERS) => Tag::Determiner,
+        _ if is(&QUANTIFIERS) => Tag::Quantifier,
+        _ if is(&POSSESSIVES) => Tag::Possessive,
+        _ if is(&AUXILIARIES) => Tag::Auxiliary,
+        _ if is(&PREPOSITIONS) => Tag::Preposition,
+        _ if is(&PRONOUNS) => Tag::Pronoun,
+        _ if is(&ADVERBS) => Tag::Adverb,
         _ if is_colour(word) => Tag::Adjective,
         _ if digits(word).is_some() => Tag::Number,
         _ => return None,
@@ -496,7 +272,10 @@ fn correct(tokens: &mut [Token]) {
                 ),
             ) if word == "that" => Tag::Relative,
             // "watch has a face", "net across the court".
-            (Tag::Verb | Tag::Adjective, None, _) if named && ends_phrase => Tag::Noun,
+            (Tag::Verb, None, _) if named && ends_phrase => Tag::Noun,
+            (Tag::Adjective, None, _) if named && ends_phrase && next != Some(Tag::And) => {
+                Tag::Noun
+            }
             (Tag::Verb, None, Some(Tag::Noun | Tag::Participle | Tag::Gerund)) if named => {
                 Tag::Noun
             }
@@ -540,7 +319,7 @@ fn correct(tokens: &mut [Token]) {
                 Tag::Verb
             }
             (Tag::Noun, Some(Tag::Noun), Some(Tag::Preposition | Tag::To))
-                if word.ends_with('s') && ACTIVE.contains(&lemma::verb(word).as_ref()) =>
+                if word.ends_with('s') && ACTIVE.contains(lemma::verb(word).as_ref()) =>
             {
                 Tag::Verb
             }

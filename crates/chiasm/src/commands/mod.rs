@@ -9,6 +9,7 @@ mod embed;
 pub(crate) mod eval;
 mod frames;
 mod generate;
+mod graph;
 mod inspect;
 mod new;
 mod plan;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Eval(args) => eval::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Align(args) => align::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Graph(args) => graph::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
