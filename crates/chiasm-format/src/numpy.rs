@@ -12,7 +12,7 @@ use zip::result::ZipError;
 
 mod write;
 
-pub use write::write_npz;
+pub use write::{LARGEST_HALF, write_npz};
 
 /// Cap on the header of an array. NumPy itself reads 10,000 bytes.
 const MAX_HEADER_BYTES: usize = 64 << 10;

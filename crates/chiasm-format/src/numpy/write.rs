@@ -9,6 +9,9 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::{Dtype, Npy, NumpyError, broken, in_member};
 
+/// The largest number of half precision.
+pub const LARGEST_HALF: f32 = 65_504.0;
+
 /// Bytes that the elements of an array begin at a multiple of.
 const ALIGNMENT: usize = 64;
 

@@ -15,6 +15,7 @@ mod plan;
 mod pretrain;
 mod quickstart;
 mod recipe;
+mod regions;
 mod report;
 mod score;
 mod search;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Align(args) => align::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Regions(args) => regions::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Embed(args) => embed::run(args, global).map(|()| ExitCode::SUCCESS),
