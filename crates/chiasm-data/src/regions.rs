@@ -35,7 +35,7 @@ mod write;
 
 pub use pictures::{Picture, fingerprint, pictures};
 pub use set::{FILES, RegionIdentity, RegionSet, manifest, verify};
-pub use write::{Form, RegionWriter, WriteConfig};
+pub use write::{Form, RegionWriter, SHARD_PICTURES, WriteConfig};
 
 /// Bytes at the start of a row in which its id has to end.
 const ID_BYTES: u64 = 4096;

@@ -515,6 +515,9 @@ pub(crate) struct ExtractArgs {
     pub(crate) data: String,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+    /// Which samples' pictures
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) split: SplitArg,
     /// Folder of the set; pictures that are there already are left out
     #[arg(long, value_name = "DIR", default_value = "regions")]
     pub(crate) out: PathBuf,

@@ -24,8 +24,8 @@ use crate::dataset::Rect;
 use crate::error::DataError;
 use crate::frames::key_of;
 
-/// Pictures of a shard: half a minute of extraction at the usual rates, which is what a kill costs.
-const SHARD_PICTURES: u64 = 1000;
+/// Pictures of a shard unless something else is said: what a kill costs is a minute of extraction at the usual rates.
+pub const SHARD_PICTURES: u64 = 1000;
 
 /// How a set lies on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct WriteConfig {
     pub set: RegionSet,
     /// How it lies on the disk.
     pub form: Form,
+    /// Pictures of a shard at most, for example [`SHARD_PICTURES`].
+    pub shard: u64,
     /// Whether features are stored in half precision.
     pub half: bool,
     /// What the pictures are, for example [`crate::Dataset::fingerprint`]: a set is continued with the same only.
@@ -79,7 +81,7 @@ impl RegionWriter {
             "data": config.data,
         });
         let options = ShardOptions {
-            max_samples: SHARD_PICTURES,
+            max_samples: config.shard,
             ..ShardOptions::new(NAME, settings)
         };
         let sink = match config.form {

@@ -27,7 +27,7 @@ use crate::device;
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress, note};
-use crate::source::open_source;
+use crate::source::{open_source, select};
 
 /// Pictures of a set that are looked at for its figures.
 const LOOKED_AT: usize = 200;
@@ -183,7 +183,7 @@ impl Job<'_> {
         };
         let set = RegionSet::look(path)?;
         let names: Vec<&str> = sources.iter().map(|(name, _)| name.as_str()).collect();
-        let data = chiasm_data::regions::fingerprint(&names);
+        let data = regions::fingerprint(&names);
         let mut writer = self.writer(&set, data)?;
         let (batch, mut bar) = (self.args.batch_size, None);
         let report = convert(path, &sources, &mut writer, batch, &mut |step| {
@@ -199,11 +199,13 @@ impl Job<'_> {
             let source = readers::Source::look(path)?;
             let format = readers::recognise(&source, &self.config.options())?;
             if format.name == "folder" {
-                return Ok((readers::pictures(path)?, Quarantine::default()));
+                let (dataset, _) = select(&readers::pictures(path)?, self.args.split)?;
+                return Ok((dataset, Quarantine::default()));
             }
         }
         let opened = open_source(self.config)?;
-        Ok((opened.dataset, opened.quarantine))
+        let (dataset, _) = select(&opened.dataset, self.args.split)?;
+        Ok((dataset, opened.quarantine))
     }
 
     /// The names of objects and attributes in the model's own space.
@@ -231,6 +233,7 @@ impl Job<'_> {
                 StoreArg::Shards => Form::Shards,
                 StoreArg::Npz => Form::Npz,
             },
+            shard: regions::SHARD_PICTURES,
             half: self.args.half,
             data,
         };
@@ -385,7 +388,7 @@ fn summary(about: &About) -> String {
     let set = &about.set;
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<12}{value}");
+        let _ = writeln!(text, "{name:<14}{value}");
     };
     line("provider", set.provider.clone());
     if let Some(settings) = set.settings.as_object() {
