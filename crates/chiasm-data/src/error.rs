@@ -9,6 +9,7 @@ use chiasm_format::shard::ShardError;
 
 use crate::decode::DecodeError;
 use crate::frames::ClipError;
+use crate::regions::RegionIdentity;
 use crate::tokenizer::TokenizerError;
 use crate::transform::TransformError;
 
@@ -89,6 +90,16 @@ pub enum DataError {
         pattern: PathBuf,
         /// What is wrong with it, or that nothing matches.
         reason: String,
+    },
+    /// Features of regions are not those that a model was trained on.
+    #[error("{}\n  from: {}", found.difference(expected), path.display())]
+    RegionsDiffer {
+        /// Where they are.
+        path: PathBuf,
+        /// What they are.
+        found: Box<RegionIdentity>,
+        /// What the model takes.
+        expected: Box<RegionIdentity>,
     },
     /// Features of regions cannot be used.
     #[error("region features cannot be used: {reason}\n  from: {origin}")]
@@ -257,6 +268,7 @@ impl DataError {
                 "look at {found} pictures a sample, or take samples of another number out of the data"
             )),
             Self::Regions { hint, .. } => hint.clone(),
+            Self::RegionsDiffer { expected, .. } => Some(expected.how_to_make()),
             Self::Format(error) => error.hint().map(str::to_owned),
             Self::Tokenizer(error) => error.hint(),
             Self::Transform(error) => error.hint(),

@@ -710,7 +710,7 @@ fn encode(picture: &Rgb, config: &CacheConfig) -> Result<Vec<u8>, DecodeError> {
 
 /// The key of a sample in a shard: its id where that is a plain name, else what is left of it and a
 /// hash, so that keys stay apart.
-fn key_of(id: &str) -> String {
+pub(crate) fn key_of(id: &str) -> String {
     const MAX_LEN: usize = 120;
     let plain = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '-' | '_');
     if !id.is_empty() && id.len() <= MAX_LEN && id.chars().all(plain) {

@@ -1,8 +1,10 @@
 //! Features of regions: what a detector saw in a picture, box by box.
 //!
-//! Owns reading one picture's regions ([`read`]) and finding those of a whole data set ([`attach`]). The
-//! containers are `chiasm_format`'s. Taken are
+//! Owns reading one picture's regions ([`read`]), finding those of a whole data set ([`attach`]), and writing a
+//! set of them ([`RegionWriter`]) that says what made it ([`RegionSet`]). What makes them is `chiasm-regions`'s.
+//! The containers are `chiasm_format`'s. Taken are
 //!
+//! * a set that `chiasm regions extract` wrote: the folder of its `regions.json`;
 //! * a folder of `.npz` files, one a picture, named after it (`NAME.jpg.npz` or `NAME.npz`), with `x`
 //!   `[n, d]` (or `[d, n]`), `boxes` (or `bbox`) `[n, 4]` in pixels, `image_w` and `image_h`;
 //! * a table of base64 cells, `.tsv`, with its `.lineidx` beside it if there is one, see
@@ -19,14 +21,27 @@ use std::sync::Arc;
 
 use chiasm_format::lineidx::{LineIndex, MAX_DIM, MAX_REGIONS, TableError, parse_row, row_id};
 use chiasm_format::numpy::{Npy, Npz, NumpyError};
+use chiasm_format::shard::{Manifest, split_key};
+use chiasm_format::tar::{TarError, TarReader};
 use rayon::prelude::*;
 
 use crate::dataset::{Dataset, ImageSource, Rect, RegionSource, Sample, SharedFile};
 use crate::error::DataError;
 use crate::readers::Opened;
 
+mod pictures;
+mod set;
+mod write;
+
+pub use pictures::{Picture, fingerprint, pictures};
+pub use set::{FILES, RegionIdentity, RegionSet, manifest, verify};
+pub use write::{Form, RegionWriter, SHARD_PICTURES, WriteConfig};
+
 /// Bytes at the start of a row in which its id has to end.
 const ID_BYTES: u64 = 4096;
+
+/// Cap on what is said of a picture in a shard: 64 KiB.
+const MAX_ABOUT_BYTES: u64 = 64 << 10;
 
 /// Where each thing is in an archive: this model family's name first, then those of others.
 const FEATURES: &[&str] = &["x", "features", "feat"];
@@ -243,7 +258,33 @@ pub fn read(source: &RegionSource) -> Result<Regions, DataError> {
     }
 }
 
-/// Finds the regions of every sample in a folder of `.npz` files or a `.tsv` table.
+/// All regions at a path with the names of their pictures, in the order of the source.
+///
+/// # Errors
+/// If there are none, or the set, folder or table cannot be read.
+pub fn list(path: &Path) -> Result<Vec<(String, RegionSource)>, DataError> {
+    Ok(Known::look(path)?.sources)
+}
+
+/// The regions of one picture by its name, with or without extension, or COCO's number.
+///
+/// # Errors
+/// If there are none of it, or they cannot be read.
+pub fn find(path: &Path, name: &str) -> Result<Regions, DataError> {
+    let known = Known::look(path)?;
+    let found = known.find_name([name].into_iter());
+    let found = found.ok_or_else(|| {
+        let (first, count) = (known.sources.first(), known.sources.len());
+        let first = first.map_or("", |(name, _)| name.as_str());
+        unusable(
+            path.display().to_string(),
+            format!("there are none of `{name}`; it has {count} pictures, the first is `{first}`"),
+        )
+    })?;
+    read(&found)
+}
+
+/// Finds the regions of every sample in a set, a folder of `.npz` files, or a `.tsv` table.
 ///
 /// Samples without regions, or with an unreadable file, go to the quarantine.
 ///
@@ -502,6 +543,14 @@ struct Known {
     names: HashMap<String, RegionSource>,
     /// By COCO's number; `None` where two pictures have it.
     numbers: HashMap<u64, Option<RegionSource>>,
+    /// All, with the name of each, in the order of the source.
+    sources: Vec<(String, RegionSource)>,
+}
+
+/// What is said of a picture beside its archive in a shard.
+#[derive(serde::Deserialize)]
+struct About {
+    id: String,
 }
 
 impl Known {
@@ -509,26 +558,79 @@ impl Known {
         let mut known = Self {
             names: HashMap::new(),
             numbers: HashMap::new(),
+            sources: Vec::new(),
         };
-        if path.is_dir() {
-            for file in archives(path)? {
-                let name = file
-                    .file_stem()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned();
-                known.add(&name, &RegionSource::Npz(ImageSource::Path(file)));
+        let manifest = set::manifest(path)?;
+        let folder = set::folder_of(path);
+        match &manifest {
+            Some(manifest) if !manifest.shards.is_empty() => known.add_shards(folder, manifest)?,
+            _ if folder.is_dir() => {
+                for file in archives(folder)? {
+                    let name = name_of_archive(&file, manifest.is_some())?;
+                    known.add(&name, &RegionSource::Npz(ImageSource::Path(file)));
+                }
             }
-        } else {
-            known.add_table(path)?;
+            _ => known.add_table(path)?,
         }
         if known.names.is_empty() {
-            return Err(unusable(
-                path.display().to_string(),
-                "there are none (.npz, or rows)".to_owned(),
-            ));
+            return Err(nothing(path));
         }
         Ok(known)
+    }
+
+    /// The archives in the shards of a set, by the ids beside them.
+    fn add_shards(&mut self, folder: &Path, manifest: &Manifest) -> Result<(), DataError> {
+        for shard in &manifest.shards {
+            let path = folder.join(&shard.file);
+            let damaged = |reason: String| {
+                DataError::Regions {
+                origin: path.display().to_string(),
+                reason,
+                hint: Some(
+                    "run the `chiasm regions extract` that wrote it again; it makes good what is missing"
+                        .to_owned(),
+                ),
+            }
+            };
+            let tar = |error: TarError| damaged(error.to_string());
+            let file = File::open(&path).map_err(|error| DataError::io(&path, error))?;
+            let len = file
+                .metadata()
+                .map_err(|error| DataError::io(&path, error))?
+                .len();
+            if len != shard.bytes {
+                return Err(damaged(format!(
+                    "it has {len} bytes, the manifest says {}",
+                    shard.bytes
+                )));
+            }
+            let shared = SharedFile::open(&path)?;
+            let mut members = TarReader::new(file).map_err(tar)?;
+            let mut id = None;
+            while let Some(member) = members.next_member().map_err(tar)? {
+                match split_key(&member.name) {
+                    Some((_, "json")) => {
+                        let body = members.body(&member, MAX_ABOUT_BYTES).map_err(tar)?;
+                        let about: About = serde_json::from_slice(&body)
+                            .map_err(|error| damaged(format!("`{}`: {error}", member.name)))?;
+                        id = Some(about.id);
+                    }
+                    Some((_, "npz")) => {
+                        let id = id
+                            .take()
+                            .ok_or_else(|| damaged(format!("`{}` has no id", member.name)))?;
+                        let part = ImageSource::Part {
+                            file: Arc::clone(&shared),
+                            offset: member.offset,
+                            len: member.len,
+                        };
+                        self.add(&id, &RegionSource::Npz(part));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     fn add_table(&mut self, path: &Path) -> Result<(), DataError> {
@@ -565,6 +667,7 @@ impl Known {
 
     /// The first of two with the same name stays.
     fn add(&mut self, name: &str, source: &RegionSource) {
+        self.sources.push((name.to_owned(), source.clone()));
         for name in [name, base(name), stem(name)] {
             if !self.names.contains_key(name) {
                 self.names.insert(name.to_owned(), source.clone());
@@ -585,12 +688,16 @@ impl Known {
             path.as_deref(),
             Some(sample.id.as_str()),
         ];
-        let names = || names.iter().flatten().copied();
-        names()
+        self.find_name(names.iter().flatten().copied())
+    }
+
+    fn find_name<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Option<RegionSource> {
+        names
+            .clone()
             .flat_map(|name| [name, base(name), stem(name)])
             .find_map(|name| self.names.get(name))
             .or_else(|| {
-                let numbers = names().filter_map(|name| coco_number(stem(name)));
+                let numbers = names.filter_map(|name| coco_number(stem(name)));
                 numbers
                     .filter_map(|number| self.numbers.get(&number))
                     .flatten()
@@ -598,6 +705,20 @@ impl Known {
             })
             .cloned()
     }
+}
+
+/// The name of an archive's picture: the file's, unless the archive is of a set, which knows better.
+fn name_of_archive(path: &Path, of_set: bool) -> Result<String, DataError> {
+    if of_set {
+        let failed = |error: NumpyError| numpy(&path.display().to_string(), &error);
+        let file = File::open(path).map_err(|error| DataError::io(path, error))?;
+        let name = Npz::open(file).map_err(failed)?.read("filename");
+        if let Some([name]) = name.map_err(failed)?.to_strings().as_deref() {
+            return Ok(name.clone());
+        }
+    }
+    let stem = path.file_stem().unwrap_or_default();
+    Ok(stem.to_string_lossy().into_owned())
 }
 
 /// The `.npz` files of a folder, in the order of the alphabet.
@@ -651,6 +772,11 @@ fn origin_of(source: &RegionSource) -> String {
             .path()
             .map_or_else(|| "in memory".to_owned(), |path| path.display().to_string()),
     }
+}
+
+fn nothing(path: &Path) -> DataError {
+    let reason = "there are none (.npz, or rows)".to_owned();
+    unusable(path.display().to_string(), reason)
 }
 
 fn unusable(origin: String, reason: String) -> DataError {

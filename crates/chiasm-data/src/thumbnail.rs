@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
 
-use crate::decode::{AlphaRule, DecodeError, Limits, decode};
+use crate::decode::{AlphaRule, DecodeError, Limits, Rgb, decode};
 use crate::resample::{Filter, resize};
 
 /// A PNG whose longer side is at most `side` pixels; transparency lies over white. A smaller
@@ -26,12 +26,20 @@ pub fn thumbnail(bytes: &[u8], side: usize) -> Result<Vec<u8>, DecodeError> {
     } else {
         picture
     };
-    let mut png = Cursor::new(Vec::new());
+    png(&picture)
+}
+
+/// A picture as a PNG.
+///
+/// # Errors
+/// If it cannot be encoded.
+pub fn png(picture: &Rgb) -> Result<Vec<u8>, DecodeError> {
+    let mut bytes = Cursor::new(Vec::new());
     let size = (picture.width as u32, picture.height as u32);
-    PngEncoder::new(&mut png)
+    PngEncoder::new(&mut bytes)
         .write_image(&picture.data, size.0, size.1, ExtendedColorType::Rgb8)
         .map_err(|error| DecodeError::Damaged(error.to_string()))?;
-    Ok(png.into_inner())
+    Ok(bytes.into_inner())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod arrow;
 pub mod atomic;
+pub mod darknet;
 pub mod error;
 pub mod lineidx;
 pub mod numpy;

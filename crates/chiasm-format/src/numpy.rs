@@ -2,13 +2,17 @@
 //!
 //! Reads versions 1 to 3 of the format, of either byte order and either order of axes, with elements of
 //! numbers, booleans or strings of a fixed width. Arrays of Python objects are pickles; they are
-//! refused by name and never read.
+//! refused by name and never read. What is written ([`write_npz`]) is the plainest form of them.
 
 use std::io::{Read, Seek, SeekFrom};
 
 use half::f16;
 use zip::ZipArchive;
 use zip::result::ZipError;
+
+mod write;
+
+pub use write::{LARGEST_HALF, write_npz};
 
 /// Cap on the header of an array. NumPy itself reads 10,000 bytes.
 const MAX_HEADER_BYTES: usize = 64 << 10;

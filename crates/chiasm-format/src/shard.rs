@@ -239,7 +239,7 @@ impl ShardWriter {
     /// knows the options of, or that are damaged; if another process writes there; if the file system
     /// fails.
     pub fn open(folder: &Path, options: ShardOptions) -> Result<Self, ShardError> {
-        Self::open_with(folder, options, Box::new(|_| Ok(())))
+        Self::open_with(folder, options, never())
     }
 
     fn open_with(
@@ -257,32 +257,11 @@ impl ShardWriter {
                 reason: "the name of a set is letters, digits, `-` and `_`".to_owned(),
             });
         }
-        step(&mut before, "create folder", folder, || {
-            if folder.is_dir() {
-                return Ok(());
-            }
-            fs::create_dir_all(folder)?;
-            folder.parent().map_or(Ok(()), sync_folder)
-        })?;
-        let settings_path = settings_path(folder, &options.name);
-        let manifest_path = manifest_path(folder, &options.name);
-        let manifest = read_json::<Manifest>(&manifest_path)?;
-        if let Some(manifest) = &manifest {
-            must_equal(&manifest_path, &manifest.options, &options)?;
-        }
-        match read_json::<ShardOptions>(&settings_path)? {
-            Some(begun) => must_equal(&settings_path, &begun, &options)?,
-            None => {
-                let unknown = shard_path(folder, &options.name, 0);
-                if manifest.is_none() && unknown.exists() {
-                    return Err(ShardError::Settings {
-                        path: unknown,
-                        reason: "nothing says what the shard was made with".to_owned(),
-                    });
-                }
-                write_json(&settings_path, &options, &mut before)?;
-            }
-        }
+        let manifest = begin(folder, &options, &mut before)?;
+        let (settings_path, manifest_path) = (
+            settings_path(folder, &options.name),
+            manifest_path(folder, &options.name),
+        );
         let lock = Lock::take(settings_path)?;
         let known = manifest.map(|manifest| manifest.shards).unwrap_or_default();
         let (shards, keys) = whole_shards(folder, &options.name, &known)?;
@@ -366,13 +345,7 @@ impl ShardWriter {
             options: self.options.clone(),
             shards: self.shards.clone(),
         };
-        let path = manifest_path(&self.folder, &self.options.name);
-        write_json(&path, &manifest, &mut self.before)?;
-        let settings = settings_path(&self.folder, &self.options.name);
-        step(&mut self.before, "remove settings", &settings, || {
-            fs::remove_file(&settings)?;
-            sync_folder(&self.folder)
-        })?;
+        conclude(&self.folder, &manifest, &mut self.before)?;
         Ok(manifest)
     }
 
@@ -538,6 +511,101 @@ fn put_block(out: &mut Vec<u8>, name: &str, kind: u8, bytes: &[u8]) {
     out.extend_from_slice(&header);
     out.extend_from_slice(bytes);
     out.resize(out.len().next_multiple_of(BLOCK), 0);
+}
+
+/// The manifest of a finished set; `None` where there is none, or none yet.
+///
+/// # Errors
+/// If it cannot be read, or is none.
+pub fn manifest_of(folder: &Path, name: &str) -> Result<Option<Manifest>, ShardError> {
+    read_json(&manifest_path(folder, name))
+}
+
+/// Reads all shards of a finished set and compares them with the hashes of its manifest.
+///
+/// # Errors
+/// The first shard that is missing or is not as it was written.
+pub fn verify(folder: &Path, manifest: &Manifest) -> Result<(), ShardError> {
+    whole_shards(folder, &manifest.options.name, &manifest.shards).map(|_| ())
+}
+
+/// Begins or goes on with a set whose samples are files of their own and not shards: compares `options` with
+/// those that the set was begun with, and keeps them until [`conclude_files`].
+///
+/// # Errors
+/// Other options, or what the file system says.
+pub fn begin_files(folder: &Path, options: &ShardOptions) -> Result<(), ShardError> {
+    begin(folder, options, &mut never()).map(|_| ())
+}
+
+/// Writes the manifest of a set whose samples are files of their own.
+///
+/// # Errors
+/// What the file system says.
+pub fn conclude_files(
+    folder: &Path,
+    options: ShardOptions,
+    samples: u64,
+) -> Result<Manifest, ShardError> {
+    let manifest = Manifest {
+        format: FORMAT,
+        samples,
+        options,
+        shards: Vec::new(),
+    };
+    conclude(folder, &manifest, &mut never())?;
+    Ok(manifest)
+}
+
+/// Stops nowhere.
+fn never() -> Before {
+    Box::new(|_| Ok(()))
+}
+
+/// Makes the folder, and compares the options with what is there. Returns the manifest of a finished set.
+fn begin(
+    folder: &Path,
+    options: &ShardOptions,
+    before: &mut Before,
+) -> Result<Option<Manifest>, ShardError> {
+    step(before, "create folder", folder, || {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(folder)?;
+        folder.parent().map_or(Ok(()), sync_folder)
+    })?;
+    let settings_path = settings_path(folder, &options.name);
+    let manifest_path = manifest_path(folder, &options.name);
+    let manifest = read_json::<Manifest>(&manifest_path)?;
+    if let Some(manifest) = &manifest {
+        must_equal(&manifest_path, &manifest.options, options)?;
+    }
+    match read_json::<ShardOptions>(&settings_path)? {
+        Some(begun) => must_equal(&settings_path, &begun, options)?,
+        None => {
+            let unknown = shard_path(folder, &options.name, 0);
+            if manifest.is_none() && unknown.exists() {
+                return Err(ShardError::Settings {
+                    path: unknown,
+                    reason: "nothing says what the shard was made with".to_owned(),
+                });
+            }
+            write_json(&settings_path, options, before)?;
+        }
+    }
+    Ok(manifest)
+}
+
+/// Writes the manifest; the settings are then in it.
+fn conclude(folder: &Path, manifest: &Manifest, before: &mut Before) -> Result<(), ShardError> {
+    let name = &manifest.options.name;
+    write_json(&manifest_path(folder, name), manifest, before)?;
+    let settings = settings_path(folder, name);
+    step(before, "remove settings", &settings, || {
+        fs::remove_file(&settings)?;
+        sync_folder(folder)
+    })
 }
 
 /// The whole shards of a set in order, and the keys in them.
@@ -1010,8 +1078,11 @@ mod tests {
             if damage == "remove" {
                 fs::remove_file(&path).unwrap();
             }
+            let manifest = manifest_of(folder.path(), "train").unwrap().unwrap();
             let error = ShardWriter::open(folder.path(), options()).err().unwrap();
             assert!(error.to_string().contains(reason), "{damage}: {error}");
+            let found = verify(folder.path(), &manifest).unwrap_err();
+            assert_eq!(found.to_string(), error.to_string());
             assert!(error.hint().unwrap().contains("train-000001.tar"));
         }
     }

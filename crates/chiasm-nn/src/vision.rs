@@ -154,6 +154,18 @@ impl VisionEncoder {
         self.encode_where(patches, 1, |_| true)
     }
 
+    /// Complete pictures, their patches alone after the last norm, row after row.
+    ///
+    /// # Shapes
+    /// - pixel_values: `[batch, 3, side, side]`
+    /// - output: `[batch, patches, width]`
+    #[must_use]
+    pub fn encode_places(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        let encoded = self.encode(&self.embed_patches(pixel_values)).padded();
+        let first = 1 + self.num_registers();
+        encoded.narrow(1, first, self.num_patches())
+    }
+
     /// Clips of `frames` pictures each: the class tokens of all frames, then the patches of the first
     /// frame, of the second, and so on. Whole for the clips that `whole` names by number; of the
     /// others the class tokens alone, without computing what the last block gives for their patches.

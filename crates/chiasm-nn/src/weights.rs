@@ -424,6 +424,25 @@ pub fn to_safetensors(
     safetensors::serialize(views, metadata).map_err(|error| WeightError::Format(error.to_string()))
 }
 
+/// A blake3 digest (hexadecimal) of names, shapes and values: what a result was made with, however the file was
+/// written.
+#[must_use]
+pub fn digest(state: &StateDict) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, tensor) in state {
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update(&(tensor.shape.len() as u64).to_le_bytes());
+        for axis in &tensor.shape {
+            hasher.update(&(*axis as u64).to_le_bytes());
+        }
+        for value in &tensor.values {
+            hasher.update(&value.to_le_bytes());
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
 /// Shapes of the tensors of a state dict.
 #[must_use]
 pub fn shapes_of(state: &StateDict) -> Shapes {

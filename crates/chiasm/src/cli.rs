@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Graph(GraphArgs),
     /// Look at data before using it
     Data(DataArgs),
+    /// Make features of regions from pictures, or look at them
+    Regions(RegionsArgs),
     /// Write a recipe for your own data
     New(NewArgs),
     /// Find pictures with words
@@ -155,7 +157,8 @@ pub(crate) struct SourceArgs {
     /// Folder that image paths are relative to [default: the table's, or `images` in it]
     #[arg(long, value_name = "DIR")]
     pub(crate) image_root: Option<PathBuf>,
-    /// Features of regions for the pictures: a folder of .npz files, or a .tsv with its .lineidx
+    /// Features of regions for the pictures: what `chiasm regions extract` wrote, a folder of .npz
+    /// files, or a .tsv with its .lineidx
     #[arg(long, value_name = "PATH")]
     pub(crate) regions: Option<PathBuf>,
     /// Table with the columns `id` and `split`, whose splits count instead of the data's
@@ -503,6 +506,106 @@ pub(crate) struct AuditArgs {
     /// Where to write the ids of the affected samples of B, by kind, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// `chiasm regions`.
+#[derive(Args, Debug)]
+pub(crate) struct RegionsArgs {
+    /// What to do with regions
+    #[command(subcommand)]
+    pub(crate) command: RegionsCommand,
+}
+
+/// What to do with regions.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegionsCommand {
+    /// Find boxes of things in pictures and write a feature for each
+    Extract(Box<ExtractArgs>),
+    /// Show what made a set of regions, and the regions of a picture
+    Inspect(InspectRegionsArgs),
+}
+
+/// Who finds the boxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProviderArg {
+    /// The image tower alone: neighbouring places that look alike are one region
+    Grid,
+    /// YOLOv4-tiny, with boxes of the tower where it finds too few
+    Detector,
+    /// Nobody: DATA are features that came as files
+    Files,
+}
+
+/// How a set of regions lies on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoreArg {
+    /// Tars of archives
+    Shards,
+    /// A .npz a picture
+    Npz,
+}
+
+/// `chiasm regions extract`.
+#[derive(Args, Debug)]
+pub(crate) struct ExtractArgs {
+    /// Pictures: a folder of them, or data in any format of `chiasm data formats`. With `--provider
+    /// files` the features: a set, a folder of .npz files, or a .tsv
+    pub(crate) data: String,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Which samples' pictures
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) split: SplitArg,
+    /// Folder of the set; pictures that are there already are left out
+    #[arg(long, value_name = "DIR", default_value = "regions")]
+    pub(crate) out: PathBuf,
+    /// Who finds the boxes [default: `detector` where `--detector` is given, else `grid`]
+    #[arg(long, value_enum)]
+    pub(crate) provider: Option<ProviderArg>,
+    /// Image tower that features come from: CLIP, ViT, DINOv2, a convolutional network, or a run.
+    /// CLIP and runs also name regions by the nearest text
+    #[arg(long, value_name = "PATH")]
+    pub(crate) weights_vision: Option<PathBuf>,
+    /// Which checkpoint of a run
+    #[arg(long, value_enum, default_value = "last")]
+    pub(crate) checkpoint: CheckpointArg,
+    /// Weights of YOLOv4-tiny, as darknet writes them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) detector: Option<PathBuf>,
+    /// Regions of a picture at most
+    #[arg(long, value_name = "N", default_value_t = 36)]
+    pub(crate) top: usize,
+    /// Side that pictures are scaled to for the tower, in pixels [default: the tower's own]
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) size: Option<usize>,
+    /// How the set lies on the disk
+    #[arg(long, value_enum, default_value = "shards")]
+    pub(crate) store: StoreArg,
+    /// Store features in half precision
+    #[arg(long)]
+    pub(crate) half: bool,
+    /// Pictures that go through the tower together
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub(crate) batch_size: usize,
+}
+
+/// `chiasm regions inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct InspectRegionsArgs {
+    /// What `chiasm regions extract` wrote, a folder of .npz files, or a .tsv
+    pub(crate) path: PathBuf,
+    /// Show the regions of this picture: its name, with or without extension, or COCO's number
+    #[arg(long, value_name = "ID")]
+    pub(crate) image: Option<String>,
+    /// The picture's file, to draw its regions on
+    #[arg(long, value_name = "FILE", requires = "image", requires = "draw")]
+    pub(crate) picture: Option<PathBuf>,
+    /// Draw the regions and write them as PNG
+    #[arg(long, value_name = "FILE", requires = "picture")]
+    pub(crate) draw: Option<PathBuf>,
+    /// Read everything and compare it with the hashes of the set
+    #[arg(long)]
+    pub(crate) verify: bool,
 }
 
 /// What a recipe is for.

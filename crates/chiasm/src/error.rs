@@ -7,6 +7,7 @@ use chiasm_eval::report::ReportError;
 use chiasm_eval::submission::SubmissionError;
 use chiasm_eval::tasks::embedder::TaskError;
 use chiasm_format::FormatError;
+use chiasm_regions::RegionError;
 use chiasm_train::TrainError;
 
 /// An error on its way to the reader.
@@ -49,6 +50,12 @@ impl From<DataError> for CliError {
 impl From<FormatError> for CliError {
     fn from(error: FormatError) -> Self {
         Self::new(error.to_string(), error.hint().map(str::to_owned))
+    }
+}
+
+impl From<RegionError> for CliError {
+    fn from(error: RegionError) -> Self {
+        Self::new(error.to_string(), error.hint())
     }
 }
 

@@ -8,6 +8,7 @@ use chiasm_eval::predictions::ModelIdentity;
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
 use chiasm_nn::published::encoder::{self, Opened, Pooling, Sizes};
 use chiasm_nn::published::scl;
+use chiasm_regions::Tower;
 use chiasm_train::TrainedModel;
 use chiasm_train::checkpoint::Checkpoint;
 use chiasm_train::recipe::DataConfig;
@@ -42,18 +43,29 @@ impl Model {
         which: CheckpointArg,
         device: &Device,
     ) -> Result<Self, CliError> {
+        Self::open_sized(path, which, Sizes::default(), device)
+    }
+
+    /// As [`Self::open`], published weights with other sizes than their own.
+    pub(crate) fn open_sized(
+        path: &Path,
+        which: CheckpointArg,
+        sizes: Sizes,
+        device: &Device,
+    ) -> Result<Self, CliError> {
         if path.join("checkpoints").is_dir() {
-            return Ok(Self::Own(Box::new(eval::load_run(path, which, device)?)));
+            let trained = Box::new(eval::load_run(path, which, device)?);
+            return Self::of_own_size(trained, sizes);
         }
         let config = start::config_beside(path)?;
         let model_type = config.as_ref().and_then(|config| config.get("model_type"));
         if path.is_dir() && model_type.is_some_and(|kind| kind == scl::MODEL_TYPE) {
             let checkpoint = Checkpoint::of_model_folder(path)?;
             let trained = TrainedModel::load(&checkpoint, device)?;
-            return Ok(Self::Own(Box::new(trained)));
+            return Self::of_own_size(Box::new(trained), sizes);
         }
         let (state, config) = start::read(path)?;
-        let opened = encoder::open(config.as_ref(), state, Sizes::default(), device)
+        let opened = encoder::open(config.as_ref(), state, sizes, device)
             .map_err(|error| CliError::new(format!("{}: {error}", path.display()), None))?;
         let published = Published::beside(path, opened)?;
         note(&format!(
@@ -65,6 +77,36 @@ impl Model {
             published.opened.report.reshaped.len()
         ));
         Ok(Self::Published(Box::new(published)))
+    }
+
+    /// A trained model keeps the sizes that it was trained with.
+    fn of_own_size(trained: Box<TrainedModel>, sizes: Sizes) -> Result<Self, CliError> {
+        let own = trained.config.vision.image_size;
+        match sizes.image_size {
+            Some(size) if size != own => Err(CliError::new(
+                format!("`--size {size}`: the model was trained on pictures of {own} pixels"),
+                "leave `--size` out, or give published weights".to_owned(),
+            )),
+            _ => Ok(Self::Own(trained)),
+        }
+    }
+
+    /// Its image tower, for features of places.
+    pub(crate) fn tower<'a>(&'a self, device: &'a Device) -> Result<Tower<'a>, CliError> {
+        match self {
+            Self::Own(trained) => Ok(Tower::own(&trained.model, &trained.preprocess, device)),
+            Self::Published(published) => {
+                let encoder = &published.opened.encoder;
+                let preprocess = published.preprocess.as_ref().ok_or_else(|| {
+                    CliError::new(
+                        format!("{} is a model of texts", published.name),
+                        "give an image tower: CLIP, ViT, DINOv2, a convolutional network, or a run"
+                            .to_owned(),
+                    )
+                })?;
+                Ok(Tower::published(encoder, preprocess, device)?)
+            }
+        }
     }
 
     /// What of a data set's samples it looks at.

@@ -8,8 +8,10 @@
 use std::path::{Path, PathBuf};
 
 use super::collect::{Collector, Picture, RawRow};
-use super::{Format, OpenOptions, Opened};
-use crate::dataset::{Split, Unit, Visual, read_capped};
+use super::{Format, OpenOptions, Opened, name_of};
+use crate::dataset::{
+    Annotations, Dataset, Origin, Place, Sample, Split, Unit, Visual, read_capped,
+};
 use crate::error::DataError;
 use crate::video::is_video;
 
@@ -33,11 +35,7 @@ fn open(path: &Path) -> Result<Opened, DataError> {
     let mut pictures = Vec::new();
     walk(path, 0, &mut pictures)?;
     if pictures.is_empty() {
-        return Err(DataError::UnknownFormat {
-            path: path.to_owned(),
-            detail: ": the folder holds no pictures (.jpg, .jpeg, .png, .webp, .gif, .bmp)"
-                .to_owned(),
-        });
+        return Err(no_pictures(path));
     }
     let splits: Option<Vec<Split>> = pictures
         .iter()
@@ -61,6 +59,47 @@ fn open(path: &Path) -> Result<Opened, DataError> {
         }
     }
     collector.finish()
+}
+
+/// All pictures and videos of a folder as samples without texts, for what looks at pictures alone.
+///
+/// # Errors
+/// If there are none, or a folder cannot be read.
+pub fn pictures(path: &Path) -> Result<Dataset, DataError> {
+    let mut files = Vec::new();
+    walk(path, 0, &mut files)?;
+    if files.is_empty() {
+        return Err(no_pictures(path));
+    }
+    let samples = files.into_iter().zip(1..).map(|(file, number)| {
+        let id = id_of(path, &file);
+        Sample {
+            split: named_split(path, &file).unwrap_or_else(|| Split::by_hash(&id)),
+            visual: Visual::of_file(file),
+            texts: Vec::new(),
+            group: None,
+            annotations: Annotations::default(),
+            origin: Origin {
+                file: Some(path.to_owned()),
+                place: Some(Place {
+                    unit: Unit::Image,
+                    number,
+                }),
+            },
+            id,
+        }
+    });
+    Ok(Dataset {
+        name: name_of(path),
+        samples: samples.collect(),
+    })
+}
+
+fn no_pictures(path: &Path) -> DataError {
+    DataError::UnknownFormat {
+        path: path.to_owned(),
+        detail: ": the folder holds no pictures (.jpg, .jpeg, .png, .webp, .gif, .bmp)".to_owned(),
+    }
 }
 
 fn walk(folder: &Path, depth: usize, pictures: &mut Vec<PathBuf>) -> Result<(), DataError> {

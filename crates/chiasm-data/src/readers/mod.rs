@@ -55,6 +55,7 @@ use crate::dataset::{Dataset, Split};
 use crate::error::DataError;
 
 pub use columns::Role;
+pub use folder::pictures;
 pub use preview::{Chosen, choose_columns};
 
 /// Longest text that is taken, in characters. No caption is this long; a cell that is holds

@@ -335,6 +335,42 @@ impl Encoder {
     /// # Errors
     /// Pictures that the model cannot take, or a model of texts.
     pub fn embed_images(&self, pixel_values: Tensor<4>) -> Result<Tensor<2>, EncodeError> {
+        self.check_pixels(&pixel_values)?;
+        match self {
+            Self::Text(_) => Err(self.takes_no("pictures")),
+            Self::Image(model) => Ok(model.class(pixel_values)),
+            Self::Residual(model) => Ok(model.features(pixel_values)),
+            Self::Mobile(model) => Ok(model.features(pixel_values)),
+            Self::Both(model) => Ok(model.embed_images(pixel_values)),
+        }
+    }
+
+    /// What the last layer says of every place of a picture, row after row: patches after the last norm, or
+    /// the cells of a convolutional network's map. Places are in a square, `side` by `side`.
+    ///
+    /// # Shapes
+    /// - pixel_values: `[batch, 3, side, side]`
+    /// - output: `[batch, places, width]`
+    ///
+    /// # Errors
+    /// As [`Self::embed_images`].
+    pub fn embed_places(&self, pixel_values: Tensor<4>) -> Result<Tensor<3>, EncodeError> {
+        self.check_pixels(&pixel_values)?;
+        let of_map = |map: Tensor<4>| {
+            let [batch, channels, height, width] = map.dims();
+            map.reshape([batch, channels, height * width])
+                .swap_dims(1, 2)
+        };
+        match self {
+            Self::Text(_) => Err(self.takes_no("pictures")),
+            Self::Image(model) => Ok(model.encoder.encode_places(pixel_values)),
+            Self::Both(model) => Ok(model.vision.encode_places(pixel_values)),
+            Self::Residual(model) => Ok(of_map(model.feature_map(pixel_values))),
+            Self::Mobile(model) => Ok(of_map(model.feature_map(pixel_values))),
+        }
+    }
+
+    fn check_pixels(&self, pixel_values: &Tensor<4>) -> Result<(), EncodeError> {
         let Some(size) = self.image_size() else {
             return Err(self.takes_no("pictures"));
         };
@@ -343,13 +379,7 @@ impl Encoder {
         if channels != 3 || [height, width] != [size; 2] {
             return Err(EncodeError::Pixels { found, size });
         }
-        match self {
-            Self::Text(_) => Err(self.takes_no("pictures")),
-            Self::Image(model) => Ok(model.class(pixel_values)),
-            Self::Residual(model) => Ok(model.features(pixel_values)),
-            Self::Mobile(model) => Ok(model.features(pixel_values)),
-            Self::Both(model) => Ok(model.embed_images(pixel_values)),
-        }
+        Ok(())
     }
 
     fn takes_no(&self, what: &'static str) -> EncodeError {
@@ -387,6 +417,16 @@ impl Encoder {
             Self::Text(model) => Some(model.encoder.max_text_len()),
             Self::Both(model) => Some(model.text.positions.weight.dims()[0]),
             Self::Image(_) | Self::Residual(_) | Self::Mobile(_) => None,
+        }
+    }
+
+    /// Numbers of a place of [`Self::embed_places`]; none for a model of texts.
+    #[must_use]
+    pub fn place_width(&self) -> Option<usize> {
+        match self {
+            Self::Text(_) => None,
+            Self::Both(model) => Some(model.vision.class_token.dims()[0]),
+            Self::Image(_) | Self::Residual(_) | Self::Mobile(_) => Some(self.width()),
         }
     }
 

@@ -22,6 +22,7 @@ pub mod scl;
 pub mod vilt;
 pub mod visual_bert;
 pub mod vit;
+pub mod yolo;
 
 use std::collections::BTreeSet;
 

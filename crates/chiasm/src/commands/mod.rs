@@ -16,6 +16,7 @@ mod plan;
 mod pretrain;
 mod quickstart;
 mod recipe;
+mod regions;
 mod report;
 mod score;
 mod search;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Graph(args) => graph::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Regions(args) => regions::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Embed(args) => embed::run(args, global).map(|()| ExitCode::SUCCESS),

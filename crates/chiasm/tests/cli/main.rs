@@ -13,5 +13,6 @@ mod new;
 mod own_data;
 mod plan;
 mod recipes;
+mod regions;
 mod surface;
 mod tasks;
