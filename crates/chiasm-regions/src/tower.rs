@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::{Preprocess, Resize};
 use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::vision::VisionEncoder;
 use chiasm_nn::published::encoder::{EncodeError, Encoder};
 use chiasm_nn::weights::{digest, state_dict};
 
@@ -23,25 +24,31 @@ pub struct Tower<'a> {
 
 #[derive(Clone, Copy)]
 enum Network<'a> {
-    Own(&'a VisionLanguageModel),
+    Own(&'a VisionLanguageModel, &'a VisionEncoder),
     Published(&'a Encoder),
 }
 
 impl<'a> Tower<'a> {
     /// That of a trained model. `preprocess` is the model's.
-    #[must_use]
+    ///
+    /// # Errors
+    /// A model that sees regions itself.
     pub fn own(
         model: &'a VisionLanguageModel,
         preprocess: &'a Preprocess,
         device: &'a Device,
-    ) -> Self {
-        Self {
-            network: Network::Own(model),
+    ) -> Result<Self, RegionError> {
+        let vision = model.vision.as_ref().ok_or(EncodeError::Modality {
+            family: "a model of regions",
+            what: "pictures",
+        })?;
+        Ok(Self {
+            network: Network::Own(model, vision),
             preprocess,
-            side: model.vision.image_size(),
-            width: model.vision.class_token.dims()[0],
+            side: vision.image_size(),
+            width: vision.class_token.dims()[0],
             device,
-        }
+        })
     }
 
     /// A published one. `preprocess` is how its pictures are prepared.
@@ -83,7 +90,7 @@ impl<'a> Tower<'a> {
     #[must_use]
     pub fn digest(&self) -> String {
         digest(&match self.network {
-            Network::Own(model) => state_dict(&model.vision),
+            Network::Own(_, vision) => state_dict(vision),
             Network::Published(Encoder::Text(model)) => state_dict(model.as_ref()),
             Network::Published(Encoder::Image(model)) => state_dict(model.as_ref()),
             Network::Published(Encoder::Residual(model)) => state_dict(model.as_ref()),
@@ -117,7 +124,7 @@ impl<'a> Tower<'a> {
         }
         let pixels = pixels(batch, number, self.side, self.device);
         let places = match self.network {
-            Network::Own(model) => model.vision.encode_places(pixels),
+            Network::Own(_, vision) => vision.encode_places(pixels),
             Network::Published(encoder) => encoder.embed_places(pixels)?,
         };
         let [_, tokens, dim] = places.dims();
@@ -136,9 +143,9 @@ impl<'a> Tower<'a> {
         let data = TensorData::new(features.to_vec(), [rows, self.width]);
         let features = Tensor::from_data(data, self.device);
         match self.network {
-            Network::Own(model) => {
-                let hidden = model.image_transform.forward(features);
-                Some(model.image_projection.forward(hidden))
+            Network::Own(model, _) => {
+                let hidden = model.image_transform.as_ref()?.forward(features);
+                Some(model.image_projection.as_ref()?.forward(hidden))
             }
             Network::Published(Encoder::Both(model)) => {
                 Some(model.image_projection.forward(features))
@@ -152,7 +159,7 @@ impl<'a> Tower<'a> {
     pub fn is_aligned(&self) -> bool {
         matches!(
             self.network,
-            Network::Own(_) | Network::Published(Encoder::Both(_))
+            Network::Own(..) | Network::Published(Encoder::Both(_))
         )
     }
 }

@@ -60,7 +60,7 @@ fn with_grid<T>(most: usize, run: impl FnOnce(&dyn Provider) -> T) -> T {
     let device = Device::flex();
     let (model, preprocess) = (model(&device), Preprocess::new(24));
     run(&Grid::new(
-        Tower::own(&model, &preprocess, &device),
+        Tower::own(&model, &preprocess, &device).unwrap(),
         None,
         most,
     ))
@@ -332,7 +332,7 @@ fn a_detector_is_filled_up_by_the_grid() {
     let (model, preprocess) = (model(&device), Preprocess::new(24));
     let photo = Rgb::new(40, 30, (0..3600).map(|at| (at * 7 % 256) as u8).collect()).unwrap();
     let made = |bias: f32, most: usize| {
-        let grid = Grid::new(Tower::own(&model, &preprocess, &device), None, most);
+        let grid = Grid::new(Tower::own(&model, &preprocess, &device).unwrap(), None, most);
         let provider = Detector::new(grid, detector(bias), "digest".to_owned(), &device);
         assert_eq!(provider.set().objects, COCO.map(str::to_owned));
         assert_eq!(provider.set().weights["detector"], "digest");
@@ -380,7 +380,7 @@ fn an_aligned_tower_names_regions() {
         objects: names(9),
         attributes: names(4),
     };
-    let tower = Tower::own(&model, &preprocess, &device);
+    let tower = Tower::own(&model, &preprocess, &device).unwrap();
     assert!(tower.is_aligned());
     let plain = Grid::new(tower, None, 12);
     let named = Grid::new(tower, Some(naming), 12);

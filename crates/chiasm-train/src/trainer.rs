@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use chiasm_data::regions::RegionSet;
 use chiasm_data::{
     HostBatch, Loader, LoaderConfig, Mix, Preprocess, RandAugment, RegionLimits, Resize, Targets,
     TextTokenizer,
@@ -114,10 +115,18 @@ pub struct Trainer {
     data_fingerprint: String,
 }
 
-/// Names of the classes that a source's regions have: those of bottom-up attention.
-fn class_names(_recipe: &Recipe) -> Vec<String> {
+/// Names of the classes that the regions of the first source have; those of bottom-up attention where
+/// their file does not say.
+fn class_names(recipe: &Recipe) -> Result<Vec<String>, TrainError> {
+    let named = match &recipe.data.regions {
+        Some(path) => RegionSet::look(path)?.objects,
+        None => Vec::new(),
+    };
+    if !named.is_empty() {
+        return Ok(named);
+    }
     let names = chiasm_graph::vocabulary::objects().iter();
-    names.map(|name| name.name().to_owned()).collect()
+    Ok(names.map(|name| name.name().to_owned()).collect())
 }
 
 /// The recipe's tokenizer file, or a tokenizer trained on the training texts.
@@ -267,8 +276,10 @@ impl Trainer {
             )?;
             loaders.push((loader, config.weight));
         }
-        let knowledge = (recipe.objectives.knowledge.is_some())
-            .then(|| Knowledge::learn(data.texts(), class_names(&recipe)));
+        let knowledge = match recipe.objectives.knowledge {
+            Some(_) => Some(Knowledge::learn(data.texts(), class_names(&recipe)?)),
+            None => None,
+        };
         Ok(Self {
             knowledge,
             optimizer: Optimizer::new(recipe.optimizer.clone()),

@@ -94,7 +94,7 @@ impl Model {
     /// Its image tower, for features of places.
     pub(crate) fn tower<'a>(&'a self, device: &'a Device) -> Result<Tower<'a>, CliError> {
         match self {
-            Self::Own(trained) => Ok(Tower::own(&trained.model, &trained.preprocess, device)),
+            Self::Own(trained) => Ok(Tower::own(&trained.model, &trained.preprocess, device)?),
             Self::Published(published) => {
                 let encoder = &published.opened.encoder;
                 let preprocess = published.preprocess.as_ref().ok_or_else(|| {

@@ -83,9 +83,8 @@ fn open<T>(
     path: &Path,
     read: impl FnOnce(BufReader<File>) -> Result<T, ScoreError>,
 ) -> Result<T, CliError> {
-    let file = File::open(path).map_err(|error| {
-        CliError::new(format!("cannot open {}: {error}", path.display()), None)
-    })?;
+    let file = File::open(path)
+        .map_err(|error| CliError::new(format!("cannot open {}: {error}", path.display()), None))?;
     read(BufReader::new(file)).map_err(|error| unusable(path, &error))
 }
 
