@@ -210,6 +210,13 @@ impl FusionEncoder {
         }
     }
 
+    /// Replaces what attention keeps, from now on; learned gates stay.
+    pub fn reselect(&mut self, select: Option<&SelectConfig>) {
+        let layers = self.joint_layers.len().max(self.text_layers.len());
+        let heads = self.selector.heads();
+        self.selector = Selector::new(select, StackName::Fusion, [layers, heads]);
+    }
+
     /// Runs the encoder on texts and images of the same batch.
     #[must_use]
     pub fn forward(&self, input: Fused) -> Fused {

@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::{Preprocess, Resize};
 use chiasm_nn::VisionLanguageModel;
-use chiasm_nn::vision::VisionEncoder;
 use chiasm_nn::published::encoder::{EncodeError, Encoder};
+use chiasm_nn::vision::VisionEncoder;
 use chiasm_nn::weights::{digest, state_dict};
 
 use crate::places::Places;

@@ -332,7 +332,11 @@ fn a_detector_is_filled_up_by_the_grid() {
     let (model, preprocess) = (model(&device), Preprocess::new(24));
     let photo = Rgb::new(40, 30, (0..3600).map(|at| (at * 7 % 256) as u8).collect()).unwrap();
     let made = |bias: f32, most: usize| {
-        let grid = Grid::new(Tower::own(&model, &preprocess, &device).unwrap(), None, most);
+        let grid = Grid::new(
+            Tower::own(&model, &preprocess, &device).unwrap(),
+            None,
+            most,
+        );
         let provider = Detector::new(grid, detector(bias), "digest".to_owned(), &device);
         assert_eq!(provider.set().objects, COCO.map(str::to_owned));
         assert_eq!(provider.set().weights["detector"], "digest");

@@ -238,7 +238,10 @@ impl Default for ScheduleConfig {
             steps: 1000,
             batch_size: 32,
             accumulate: 1,
-            learning_rate: Schedule::WarmupLinear { warmup: 0.1 },
+            learning_rate: Schedule::WarmupLinear {
+                warmup: 0.1,
+                run: 1.0,
+            },
             clip_norm: 1.0,
             eval_every: 200,
             save_every: 500,

@@ -21,7 +21,7 @@ use chiasm_data::{
 use chiasm_nn::dropout;
 use chiasm_nn::layers::Init;
 use chiasm_nn::published::scl;
-use chiasm_nn::select;
+use chiasm_nn::select::{self, KeptHead, Meter};
 use chiasm_nn::weights::{from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::knowledge_masks::Knowledge;
@@ -66,7 +66,12 @@ pub struct StepRecord {
     pub gradient_norm: f64,
     /// Pairs a second over this step.
     pub samples_per_second: f64,
+    /// How much attention each head kept; nothing in most steps, and where all is kept.
+    pub kept: Vec<KeptHead>,
 }
+
+/// Steps from one in which kept attention is counted to the next.
+const KEPT_EVERY: u64 = 20;
 
 /// What a run shows and asks while it goes on.
 pub trait Observer {
@@ -442,10 +447,17 @@ impl Trainer {
         let (mut loss, mut sum) = (0.0, GradientSum::new(&self.device));
         let progress = self.step as f64 / total.max(1) as f64;
         select::begin_step(self.selection_strength(), progress);
+        // What is kept is counted now and then: counting costs as much as attending.
+        let counts = self.model_config.select.is_some() && self.step.is_multiple_of(KEPT_EVERY);
+        let meter = counts.then(|| Arc::new(Meter::new()));
         for batch in batches {
             dropout::begin_step(dropout_seed(seed, batch.step), &self.device);
             let input = self.step_input(batch);
-            let losses = losses::shared(self.model(), &self.recipe.objectives, &input);
+            let run = || losses::shared(self.model(), &self.recipe.objectives, &input);
+            let losses = match &meter {
+                Some(meter) => select::metered(meter, run),
+                None => run(),
+            };
             let Some(total) = losses.total() else {
                 continue;
             };
@@ -483,6 +495,7 @@ impl Trainer {
         self.step += 1;
         self.evaluated.clear();
         Ok(StepRecord {
+            kept: meter.map_or_else(Vec::new, |meter| meter.heads()),
             step: self.step,
             total_steps: total,
             epoch: batches.last().map_or(0, |batch| batch.epoch),
@@ -710,6 +723,16 @@ fn metric_line(record: &StepRecord) -> MetricLine {
         .iter()
         .map(|(name, value)| (format!("loss_{name}"), *value))
         .collect();
+    for head in &record.kept {
+        let part = serde_json::to_value(head.site.part).unwrap_or_default();
+        let part = part.as_str().unwrap_or_default().to_owned();
+        let name = format!("kept/{part}/layer_{}/head_{}", head.site.layer, head.head);
+        values.insert(name, head.kept);
+    }
+    if !record.kept.is_empty() {
+        let sum: f64 = record.kept.iter().map(|head| head.kept).sum();
+        values.insert("kept".to_owned(), sum / record.kept.len() as f64);
+    }
     values.insert("loss".to_owned(), record.loss);
     values.insert("learning_rate".to_owned(), record.learning_rate);
     values.insert("gradient_norm".to_owned(), record.gradient_norm);

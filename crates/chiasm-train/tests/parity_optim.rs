@@ -182,6 +182,7 @@ fn parity_optim_adamw_warmup_linear() {
     let total = number(hyper, "total_steps");
     let schedule = Schedule::WarmupLinear {
         warmup: number(hyper, "warmup_steps") / total,
+        run: 1.0,
     };
     replay(&case, config, &schedule, total as u64, None);
 }
@@ -195,6 +196,7 @@ fn parity_optim_bert_adam() {
     let config = config(AdamForm::BertAdam, hyper, number(hyper, "weight_decay"));
     let schedule = Schedule::WarmupLinear {
         warmup: number(hyper, "warmup"),
+        run: 1.0,
     };
     replay(
         &case,
@@ -275,6 +277,7 @@ fn parity_optim_schedules() {
     };
     let schedule = Schedule::WarmupLinear {
         warmup: part / whole,
+        run: 1.0,
     };
     let peak = rows.iter().map(|row| row.1).fold(0.0, f64::max);
     for (epoch, want) in rows {
@@ -291,6 +294,7 @@ fn parity_optim_schedules() {
     };
     let schedule = Schedule::WarmupLinear {
         warmup: percent / 100.0,
+        run: 1.0,
     };
     for (step, want) in rows {
         let found = schedule.factor(step, total as u64);

@@ -86,6 +86,8 @@ pub(crate) enum Command {
     Eval(Box<EvalArgs>),
     /// Measure how well attention finds what words name
     Align(Box<AlignArgs>),
+    /// Find the threshold at which attention keeps a wanted share
+    Calibrate(Box<CalibrateArgs>),
     /// Compute the figures of any predictions file again
     Score(ScoreArgs),
     /// Show the scene graph of a caption, or score such graphs against people's
@@ -202,6 +204,13 @@ pub(crate) struct PretrainArgs {
     /// Show the model grey pictures: a baseline of texts alone
     #[arg(long)]
     pub(crate) blind: bool,
+    /// Attention keeps only what passes a threshold: a rule and its value, such as `prob_abs=0.01`, or
+    /// `off` [default: the recipe's]
+    #[arg(long, value_name = "RULE=VALUE")]
+    pub(crate) select: Option<String>,
+    /// Which knowledge hides words and regions in `[objectives.knowledge]` [default: the recipe's]
+    #[arg(long, value_enum)]
+    pub(crate) masking: Option<MaskingArg>,
     /// Build the model, check it against its weights, print the plan and stop; needs no data
     #[arg(long, conflicts_with = "resume")]
     pub(crate) dry_run: bool,
@@ -303,6 +312,48 @@ pub(crate) struct AlignArgs {
     pub(crate) predictions: Option<PathBuf>,
 }
 
+/// Which knowledge leads masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MaskingArg {
+    /// Nothing is hidden
+    None,
+    /// Words and regions alike
+    Random,
+    /// What lies close to a hidden one in its own modality
+    Intra,
+    /// What of the other modality says little about it
+    Cross,
+    /// Both
+    Both,
+}
+
+/// `chiasm calibrate`.
+#[derive(Args, Debug)]
+pub(crate) struct CalibrateArgs {
+    /// Folder of a run, or a model folder
+    pub(crate) run: PathBuf,
+    /// Which checkpoint of a run
+    #[arg(long, value_enum, default_value = "last")]
+    pub(crate) checkpoint: CheckpointArg,
+    /// Rule whose value is looked for; all of them without
+    #[arg(long, value_name = "RULE")]
+    pub(crate) rule: Option<String>,
+    /// Share of attention's keys that is to be kept
+    #[arg(long, value_name = "SHARE", default_value = "0.5")]
+    pub(crate) keep: f64,
+    /// Which samples
+    #[arg(long, value_enum, default_value = "val")]
+    pub(crate) split: SplitArg,
+    /// Samples looked at, at most
+    #[arg(long, value_name = "N", default_value = "1000")]
+    pub(crate) limit: usize,
+    /// Data instead of the run's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+}
+
 /// `chiasm eval`.
 #[derive(Args, Debug)]
 pub(crate) struct EvalArgs {
@@ -331,6 +382,10 @@ pub(crate) struct EvalArgs {
     /// Show the model grey pictures: a baseline of texts alone
     #[arg(long)]
     pub(crate) blind: bool,
+    /// Attention keeps only what passes a threshold: a rule and its value, such as `prob_abs=0.01`, or
+    /// `off` [default: as the model was trained]
+    #[arg(long, value_name = "RULE=VALUE")]
+    pub(crate) select: Option<String>,
     /// Also write the predicted classes for a leaderboard: answers as VQA v2's JSON, true and false as
     /// NLVR2's lines
     #[arg(long, value_name = "FILE")]

@@ -16,6 +16,7 @@ use chiasm_train::{data, start};
 
 use crate::cli::{CheckpointArg, SourceArgs};
 use crate::commands::eval::{self, BATCH_SIZE};
+use crate::commands::pretrain;
 use crate::error::CliError;
 use crate::output::note;
 
@@ -77,6 +78,29 @@ impl Model {
             published.opened.report.reshaped.len()
         ));
         Ok(Self::Published(Box::new(published)))
+    }
+
+    /// Whether it finds what texts refer to.
+    pub(crate) fn grounds(&self) -> bool {
+        matches!(self, Self::Own(trained) if trained.config.heads.grounding)
+    }
+
+    /// Attention keeps what a rule says, as it is typed.
+    pub(crate) fn select(&mut self, typed: &str) -> Result<(), CliError> {
+        let Self::Own(trained) = self else {
+            return Err(CliError::new(
+                "`--select` is for models of our own",
+                "give a run".to_owned(),
+            ));
+        };
+        let base = trained.config.select.clone().unwrap_or_default();
+        let select = pretrain::selected(&base, typed)?;
+        trained.config.select = Some(select);
+        let checked = trained.config.validate();
+        checked.map_err(|error| CliError::new(error.to_string(), None))?;
+        let select = trained.config.select.as_ref();
+        trained.model.fusion.reselect(select);
+        Ok(())
     }
 
     /// A trained model keeps the sizes that it was trained with.

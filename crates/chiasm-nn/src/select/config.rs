@@ -231,6 +231,35 @@ impl Default for SelectConfig {
 }
 
 impl SelectConfig {
+    /// These settings with a rule and value as they are typed: `prob_abs=0.01`, or `off`.
+    ///
+    /// # Errors
+    /// Another form, an unknown rule, a value that the rule cannot have.
+    pub fn typed(&self, text: &str) -> Result<Self, String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        let known = || {
+            let names: Vec<_> = RuleName::ALL.iter().map(|rule| rule.name()).collect();
+            names.join(", ")
+        };
+        let rule = RuleName::of(name)
+            .ok_or_else(|| format!("there is no rule `{name}`: take off, {}", known()))?;
+        let value = match value {
+            Some(value) => value
+                .parse()
+                .map_err(|_| format!("`{value}` is not a number"))?,
+            None if rule == RuleName::Off => self.value,
+            None => return Err(format!("write `{name}=VALUE`, such as `prob_abs=0.005`")),
+        };
+        Ok(Self {
+            rule,
+            value,
+            ..self.clone()
+        })
+    }
+
     /// Refuses values that a rule cannot have, and layers and heads that are not there.
     ///
     /// # Errors
@@ -298,6 +327,21 @@ mod tests {
             assert_eq!(json, rule.name());
         }
         assert_eq!(RuleName::of("threshold"), None);
+    }
+
+    #[test]
+    fn typed_rules() {
+        let base = SelectConfig::default();
+        let found = base.typed("topk=3").unwrap();
+        assert_eq!((found.rule, found.value), (RuleName::Topk, 3.0));
+        assert_eq!(base.typed("off").unwrap().rule, RuleName::Off);
+        for (text, part) in [
+            ("topk", "topk=VALUE"),
+            ("threshold=1", "prob_abs"),
+            ("topp=x", "not a number"),
+        ] {
+            assert!(base.typed(text).unwrap_err().contains(part), "{text}");
+        }
     }
 
     #[test]

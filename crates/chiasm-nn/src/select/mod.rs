@@ -121,6 +121,11 @@ impl Selector {
         }
     }
 
+    /// Heads of a layer.
+    pub(crate) fn heads(&self) -> usize {
+        self.heads
+    }
+
     /// Whether gates are to be learned here.
     #[must_use]
     pub fn learns(&self) -> bool {

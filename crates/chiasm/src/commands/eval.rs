@@ -173,7 +173,10 @@ pub(crate) fn overlap(
 
 pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
-    let model = Model::open(&args.run, args.checkpoint, &device)?;
+    let mut model = Model::open(&args.run, args.checkpoint, &device)?;
+    if let Some(typed) = &args.select {
+        model.select(typed)?;
+    }
     let config = model.data(args.data.as_deref(), &args.source)?;
     let folder = model.output_folder(&args.run);
     let checked = source::load(&config, &folder.join("quarantine-eval.jsonl"))?;
@@ -183,12 +186,8 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
         blind: args.blind || config.blind,
         ..model.embedder(&device, model.views(&config, &subset))
     };
-    let grounds = match &model {
-        Model::Own(trained) => trained.config.heads.grounding,
-        Model::Published(_) => false,
-    };
     let wanted = matches!(args.task, EvalTask::Auto | EvalTask::Grounding);
-    if wanted && grounds {
+    if wanted && model.grounds() {
         let job = GroundingJob {
             dataset: &subset.referring(),
             split: split.clone(),

@@ -3,6 +3,7 @@
 mod align;
 mod answers;
 mod audit;
+mod calibrate;
 mod convert;
 mod data;
 mod embed;
@@ -13,7 +14,7 @@ mod graph;
 mod inspect;
 mod new;
 mod plan;
-mod pretrain;
+pub(crate) mod pretrain;
 mod quickstart;
 mod recipe;
 mod regions;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Plan(args) => plan::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Eval(args) => eval::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Align(args) => align::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Calibrate(args) => calibrate::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Graph(args) => graph::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),

@@ -18,7 +18,9 @@ use chiasm_eval::score::{
 use chiasm_eval::tasks::classes::{self, ClassJob};
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
 use chiasm_eval::tasks::grounding::{self, GroundingJob};
+use chiasm_graph::config::MaskAblation;
 use chiasm_nn::layers::Init;
+use chiasm_nn::select::SelectConfig;
 use chiasm_nn::{VisionLanguageModel, compute};
 use chiasm_train::data::{Source, views};
 use chiasm_train::recipe::DataConfig;
@@ -26,7 +28,7 @@ use chiasm_train::run::RunDir;
 use chiasm_train::trainer::{preprocess, tokenizer};
 use chiasm_train::{Observer, Recipe, StepRecord, TrainData, Trainer, checkpoint, start};
 
-use crate::cli::{CheckpointArg, Global, PretrainArgs};
+use crate::cli::{CheckpointArg, Global, MaskingArg, PretrainArgs};
 use crate::commands::report::{self, Facts};
 use crate::commands::{audit, eval, plan, recipe};
 use crate::error::CliError;
@@ -107,8 +109,37 @@ fn apply(args: &PretrainArgs, recipe: &mut Recipe) -> Result<(), CliError> {
         recipe.data.blind = true;
         recipe.mix.iter_mut().for_each(|data| data.blind = true);
     }
+    if let Some(typed) = &args.select {
+        let base = recipe.model.select.clone().unwrap_or_default();
+        recipe.model.select = Some(selected(&base, typed)?);
+    }
+    if let Some(masking) = args.masking {
+        let knowledge = recipe.objectives.knowledge.as_mut().ok_or_else(|| {
+            CliError::new(
+                "`--masking` needs `[objectives.knowledge]`",
+                "begin with the recipe `tbkin-tiny`".to_owned(),
+            )
+        })?;
+        knowledge.masking = match masking {
+            MaskingArg::None => MaskAblation::None,
+            MaskingArg::Random => MaskAblation::Random,
+            MaskingArg::Intra => MaskAblation::Intra,
+            MaskingArg::Cross => MaskAblation::Cross,
+            MaskingArg::Both => MaskAblation::Both,
+        };
+    }
     override_schedule(recipe, args.seed, args.steps);
     Ok(())
+}
+
+/// What attention keeps as it is typed.
+pub(crate) fn selected(base: &SelectConfig, typed: &str) -> Result<SelectConfig, CliError> {
+    base.typed(typed).map_err(|reason| {
+        CliError::new(
+            format!("`--select {typed}`: {reason}"),
+            "write a rule and its value, such as `prob_abs=0.01`, or `off`".to_owned(),
+        )
+    })
 }
 
 /// A further source as it is typed: a path, with or without a weight.

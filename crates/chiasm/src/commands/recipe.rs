@@ -18,6 +18,14 @@ macro_rules! recipes {
 /// Recipes inside the binary, by name.
 const BUILT_IN: &[(&str, &str)] = recipes![
     "quickstart",
+    "tbkin",
+    "tbkin-vqa",
+    "tbkin-refcoco",
+    "tbkin-refcoco-plus",
+    "tbkin-refcocog",
+    "tbkin-tiny",
+    "tbkin-vqa-tiny",
+    "tbkin-ground-tiny",
     "flickr8k-tiny",
     "scl-base",
     "glscl-base",
