@@ -141,7 +141,7 @@ struct Line<'a> {
 }
 
 fn captions(data: &Path) -> Result<(), CliError> {
-    for caption in open(data, |reader| read_captions(reader))? {
+    for caption in open(data, read_captions)? {
         let line = Line {
             caption: &caption,
             graph: write_facts(&text::parse(&caption).facts()),
@@ -164,7 +164,7 @@ fn score(args: &GraphArgs, data: &Path, global: &Global) -> Result<(), CliError>
 }
 
 fn read(path: &Path) -> Result<Vec<Row>, CliError> {
-    open(path, |reader| read_rows(reader))
+    open(path, read_rows)
 }
 
 fn open<T>(
