@@ -28,7 +28,7 @@ PAGE = """# Text scene graphs: what was measured
 
 Set-match F1 over tuples as in SPICE, on the {captions} captions of FACTUAL's test part: objects, objects with an
 attribute, subject-relation-object. Words have to be the same after singulars, infinitives and digits are made alike on
-both sides. Rules were made on the train part and checked on dev; test was only measured. Written by
+both sides. Our rules were made on the train and dev parts; test was only measured. Written by
 `python benches/graph/compare.py DATA --write`.
 
 | parser | objects | attributes | relations | all tuples | mean of captions | captions/s, one core |
@@ -46,7 +46,7 @@ With synonyms of objects, from the built-in list, counted as the same word:
 * **SceneGraphParser** 0.1.0 on spaCy {spacy}
 {model}
 * It names a relation by its preposition where a verb stands before it (`man on bench`, where people wrote `sit on`),
-  unless the pair is in its list; that is most of the difference in relations.
+  unless the pair is in its list.
 * FACTUAL's annotators rewrite (`guy` is `person`, `with` is sometimes `have`), so no parser that keeps to the words
   reaches 1.
 * {machine}; other programs were running.
@@ -106,8 +106,8 @@ def main() -> None:
     synonyms = [f"| {name} | {' | '.join(cells(loose))} |" for name, (_, loose) in reports.items()]
     stand_in = (
         "  with a stand-in for a trained model, as the registries at hand carry none: TextBlob's tagger and heads by the\n"
-        "  rules in `benches/graph/peer.py`. A trained model may parse better, and is far slower than the stand-in;\n"
-        "  `--spacy-model` measures with one."
+        "  rules in `benches/graph/peer.py`. A trained model may parse better and takes its time; neither was measured.\n"
+        "  `--spacy-model` does."
     )
     page = PAGE.format(
         captions=f"{reports['chiasm'][0]['captions']:,}",

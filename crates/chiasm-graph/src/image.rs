@@ -145,11 +145,19 @@ impl ImageGraph {
         found
     }
 
+    /// What a region is shown as: its name and number.
+    pub fn label(&self, region: usize) -> String {
+        label(
+            region,
+            self.regions.get(region).map_or("", |region| &region.name),
+        )
+    }
+
     /// The graph in the DOT language, overlaps as lines with their value.
     pub fn to_dot(&self) -> String {
         let mut dot = dot::Writer::new("picture");
-        for (index, region) in self.regions.iter().enumerate() {
-            dot.node(&format!("r{index}"), &label(index, &region.name), "box");
+        for index in 0..self.regions.len() {
+            dot.node(&format!("r{index}"), &self.label(index), "box");
         }
         for edge in &self.edges {
             dot.line(

@@ -178,11 +178,11 @@ fn raise(keep: &mut [Option<f64>], at: usize, to: f64) {
     }
 }
 
-/// `randomwalk` (section 3.3): probabilities from a walk of one or two steps over the strong edges.
+/// `randomwalk` (section 3.3): probabilities from a walk of one or two steps over inner edges and strong cross edges.
 ///
-/// An anchor has probability 1. Reached with probability w it hides a token of its own side with 0.9 w and one of the
-/// other side with 0.1 (1 - w), among those that have any strong edge. Several anchors are merged as in [`figure`]; the
-/// published loader let the last one win. An anchor without a strong edge to the other side hides itself alone.
+/// An anchor has probability 1. Reached with probability w, a token of its own side is hidden with 0.9 w and one of the
+/// other side, if it has any edge, with 0.1 (1 - w). Several anchors are merged as in [`figure`]; the published loader
+/// let the last one win. An anchor without a strong edge to the other side hides itself alone.
 pub fn random_walk(
     graph: &UnifiedGraph,
     side: Side,
@@ -192,63 +192,36 @@ pub fn random_walk(
 ) -> Probabilities {
     const OWN: f64 = 0.9;
     const OTHER: f64 = 0.1;
+    /// Shares of walks of one step and of two.
     const STEPS: (f64, f64) = (0.8, 0.2);
-    let (words, regions) = (graph.words.len(), graph.regions.len());
-    let size = words + regions;
-    let mut walk = Walk::new(size);
-    for edge in &graph.word_edges {
-        walk.set(edge.object, edge.word, edge.weight);
-    }
-    for edge in &graph.region_edges {
-        walk.set(words + edge.a, words + edge.b, edge.iou);
-    }
-    // Each block sums to one in a row before both are put together.
-    walk.normalise_blocks(words);
-    let mut cross = Walk::new(size);
-    for word in 0..words {
-        for (region, g) in graph.regions_of(word).filter(|(_, g)| *g > strong) {
-            cross.set(word, words + region, g);
-        }
-    }
-    let has_strong: Vec<bool> = (0..size)
-        .map(|at| cross.row(at).iter().any(|value| *value > 0.0))
-        .collect();
-    cross.normalise_blocks(words);
-    walk.add(&cross);
-    walk.normalise();
-    let touched: Vec<bool> = (0..size)
-        .map(|at| walk.row(at).iter().any(|value| *value > 0.0))
-        .collect();
+    let words = graph.words.len();
+    let walk = Walk::over(graph, strong);
     let mut found = Probabilities::none(graph);
-    let mut reached = vec![None::<f64>; size];
+    // Tokens of the other side with the largest probability that they are reached with.
+    let mut reached = vec![None::<f64>; walk.size];
     for anchor in vertices(graph, side, anchors) {
         found.raise(anchor, 1.0);
         let at = match anchor {
             Vertex::Word(word) => word,
             Vertex::Region(region) => words + region,
         };
-        if !has_strong.get(at).copied().unwrap_or(false) {
+        let first = walk.row(at);
+        let crosses = match side {
+            Side::Text => first.get(words..),
+            Side::Image => first.get(..words),
+        };
+        if !crosses.unwrap_or_default().iter().any(|step| *step > 0.0) {
             continue;
         }
-        let first = walk.row(at).to_vec();
-        let second = walk.step(&first);
+        let second = walk.step(first);
         for (other, (one, two)) in first.iter().zip(&second).enumerate() {
             let weight = STEPS.0 * one + STEPS.1 * two;
-            let vertex = if other < words {
-                Vertex::Word(other)
-            } else {
-                Vertex::Region(other - words)
-            };
-            let own = matches!(
-                (side, vertex),
-                (Side::Text, Vertex::Word(_)) | (Side::Image, Vertex::Region(_))
-            );
-            if own {
-                if is_intra(config, side) && other != at {
-                    found.raise(vertex, OWN * weight);
-                }
-            } else if config.cross
-                && touched.get(other).copied().unwrap_or(false)
+            let own = (other < words) == (side == Side::Text);
+            if own && other != at && is_intra(config, side) {
+                found.raise(vertex(words, other), OWN * weight);
+            } else if !own
+                && config.cross
+                && walk.row(other).iter().any(|step| *step > 0.0)
                 && let Some(reached) = reached.get_mut(other)
             {
                 *reached = Some(reached.unwrap_or(0.0).max(weight));
@@ -257,29 +230,54 @@ pub fn random_walk(
     }
     for (other, weight) in reached.into_iter().enumerate() {
         if let Some(weight) = weight {
-            let vertex = if other < words {
-                Vertex::Word(other)
-            } else {
-                Vertex::Region(other - words)
-            };
-            found.raise(vertex, OTHER * (1.0 - weight));
+            found.raise(vertex(words, other), OTHER * (1.0 - weight));
         }
     }
     found
 }
 
-/// A square matrix of steps between vertices.
+/// The vertex at a row of a [`Walk`]: words first, then regions.
+fn vertex(words: usize, at: usize) -> Vertex {
+    if at < words {
+        Vertex::Word(at)
+    } else {
+        Vertex::Region(at - words)
+    }
+}
+
+/// How likely a step leads from each vertex to each other: rows sum to one, or are zero.
 struct Walk {
     size: usize,
     values: Vec<f64>,
 }
 
 impl Walk {
-    fn new(size: usize) -> Self {
-        Self {
+    fn over(graph: &UnifiedGraph, strong: f64) -> Self {
+        let words = graph.words.len();
+        let size = words + graph.regions.len();
+        let mut walk = Self {
             size,
             values: vec![0.0; size * size],
+        };
+        for edge in &graph.word_edges {
+            walk.set(edge.object, edge.word, edge.weight);
         }
+        for edge in &graph.region_edges {
+            walk.set(words + edge.a, words + edge.b, edge.iou);
+        }
+        for word in 0..words {
+            for (region, g) in graph.regions_of(word).filter(|(_, g)| *g > strong) {
+                walk.set(word, words + region, g);
+            }
+        }
+        // Each side of a row sums to one before the row does: both sides are as likely, where there are both.
+        for row in walk.values.chunks_exact_mut(size.max(1)) {
+            let (to_words, to_regions) = row.split_at_mut(words);
+            normalise(to_words);
+            normalise(to_regions);
+            normalise(row);
+        }
+        walk
     }
 
     fn set(&mut self, a: usize, b: usize, value: f64) {
@@ -294,28 +292,6 @@ impl Walk {
         self.values
             .get(at * self.size..(at + 1) * self.size)
             .unwrap_or_default()
-    }
-
-    /// Makes every row sum to one before and from column `split` on.
-    fn normalise_blocks(&mut self, split: usize) {
-        if self.size == 0 {
-            return;
-        }
-        for row in self.values.chunks_exact_mut(self.size) {
-            let (low, high) = row.split_at_mut(split.min(self.size));
-            normalise(low);
-            normalise(high);
-        }
-    }
-
-    fn normalise(&mut self) {
-        self.normalise_blocks(self.size);
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (value, more) in self.values.iter_mut().zip(&other.values) {
-            *value += more;
-        }
     }
 
     /// Where a walk is after another step from `from`.

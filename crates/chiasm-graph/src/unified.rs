@@ -318,14 +318,12 @@ impl UnifiedGraph {
     }
 }
 
-/// An edge a line: `dog -- brown 0.35`, `region 3 dog -- region 4 grass 0.41`, `dog ~~ region 3 dog 1.00`.
+/// An edge a line: `dog -- brown 0.35`, `dog 3 -- grass 4 0.41` between regions, `dog ~~ dog 3 1.00` between both.
 impl fmt::Display for UnifiedGraph {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = |index: usize| self.words.get(index).map_or("", String::as_str);
-        let region = |index: usize| match self.regions.get(index).map(String::as_str) {
-            Some(name) if !name.is_empty() => format!("region {index} {name}"),
-            _ => format!("region {index}"),
-        };
+        let region =
+            |index: usize| image::label(index, self.regions.get(index).map_or("", String::as_str));
         for edge in &self.word_edges {
             writeln!(
                 formatter,

@@ -281,6 +281,38 @@ fn words_that_were_cut_off_are_no_anchors() {
     assert!(draw(pair, &config, STRONG, uniform(1)).pieces.is_empty());
 }
 
+/// Section 3.3 on the dog with its word, its colour and the couch beside it, computed by hand: from "dog" half of the
+/// steps go to "brown" and "on", half to the region; from the region half back to the word, half to the couch.
+#[test]
+fn random_walk_known_answer() {
+    let graph = graph();
+    let mut alone = graph.clone();
+    // The couch has no word, and "on" belongs to the dog alone.
+    for region in 0..3 {
+        alone.cross[5 * 3 + region] = 0.0;
+    }
+    alone.word_edges.retain(|edge| edge.object == 2);
+    let found = mask::random_walk(&alone, Side::Text, &[0], STRONG, &MaskConfig::default());
+    let near = |found: f64, wanted: f64| {
+        assert!(
+            (found - wanted).abs() < 1e-12,
+            "{found} instead of {wanted}"
+        );
+    };
+    // One step: 1/4 each to "brown" and "on", 1/2 to the dog. Two: from there 1/4 to the couch, none to "brown".
+    near(found.words[2], 1.0);
+    near(found.words[1], 0.9 * 0.8 * 0.25);
+    near(found.words[3], 0.9 * 0.8 * 0.25);
+    near(found.regions[0], 0.1 * (1.0 - 0.8 * 0.5));
+    near(found.regions[1], 0.1 * (1.0 - 0.2 * 0.25));
+    near(found.regions[2], 0.0);
+    // Without a strong edge an anchor hides itself.
+    alone.cross.fill(0.8);
+    let found = mask::random_walk(&alone, Side::Text, &[0], STRONG, &MaskConfig::default());
+    assert_eq!(found.words, [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+    assert_eq!(found.regions, [0.0; 3]);
+}
+
 #[test]
 fn entries_reach_no_farther_than_two_edges() {
     let graph = graph();

@@ -90,7 +90,7 @@ pub(crate) enum Command {
     Calibrate(Box<CalibrateArgs>),
     /// Compute the figures of any predictions file again
     Score(ScoreArgs),
-    /// Show the scene graph of a caption, or score such graphs against people's
+    /// Show the scene graph of a caption and of a picture's regions, or score such graphs
     Graph(GraphArgs),
     /// Look at data before using it
     Data(DataArgs),
@@ -424,7 +424,7 @@ pub(crate) enum GraphForm {
     Text,
     /// The DOT language of Graphviz
     Dot,
-    /// Numbers of words, as this field stores graphs beside captions
+    /// Numbers of words, as this field stores graphs beside captions; without regions
     Tsg,
 }
 
@@ -432,8 +432,11 @@ pub(crate) enum GraphForm {
 #[derive(Args, Debug)]
 pub(crate) struct GraphArgs {
     /// The caption
-    #[arg(required_unless_present = "data")]
+    #[arg(required_unless_present_any = ["data", "regions"])]
     pub(crate) caption: Option<String>,
+    /// Regions of the picture, a .npz file: how they lie to each other, and what of the caption they show
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub(crate) regions: Option<PathBuf>,
     /// How the graph is printed
     #[arg(long, value_enum, default_value = "text", conflicts_with = "data")]
     pub(crate) format: GraphForm,

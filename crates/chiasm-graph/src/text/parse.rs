@@ -1,8 +1,8 @@
 //! From tagged words to a graph: what stands between noun phrases relates them.
 //!
 //! Owns relations, predicates and which phrase a verb or preposition belongs to. One pass from left to right: a verb
-//! or preposition opens a link, the next phrase closes it. What was learnt from is the train part of FACTUAL, whose
-//! ways of writing predicates are followed (`have` for parts, the active voice, `on top of`).
+//! or preposition opens a link, the next phrase closes it. The rules were made on the train and dev parts of FACTUAL,
+//! whose ways of writing predicates are followed (`have` for parts, the active voice, `on top of`).
 
 use super::graph::{TextGraph, Word};
 use super::lists::{ACTIVE, HOLDING, PASSIVE_IN, PLACED, PLACES, SPELLINGS};
