@@ -97,7 +97,7 @@ fn write(
         },
     );
     let report = report.unwrap();
-    writer.finish(report.skipped as u64).unwrap();
+    writer.finish().unwrap();
     report
 }
 

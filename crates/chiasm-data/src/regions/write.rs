@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::set::NAME;
-use super::{RegionSet, Regions, unusable};
+use super::{RegionSet, Regions, archives, unusable};
 use crate::dataset::Rect;
 use crate::error::DataError;
 use crate::frames::key_of;
@@ -64,7 +64,6 @@ enum Sink {
     Files {
         folder: PathBuf,
         options: ShardOptions,
-        written: u64,
     },
 }
 
@@ -91,7 +90,6 @@ impl RegionWriter {
                 Sink::Files {
                     folder: folder.to_owned(),
                     options,
-                    written: 0,
                 }
             }
         };
@@ -126,29 +124,25 @@ impl RegionWriter {
                 let members: [(&str, &[u8]); 2] = [("json", about.as_bytes()), ("npz", &bytes)];
                 writer.append(&key_of(id), &members)?;
             }
-            Sink::Files {
-                folder, written, ..
-            } => {
+            Sink::Files { folder, .. } => {
                 let path = folder.join(file_of(id));
                 write_bytes(&path, &bytes).map_err(|error| DataError::io(&path, error))?;
-                *written += 1;
             }
         }
         Ok(())
     }
 
-    /// Writes the manifest. `present` is how many pictures of the set were there before.
+    /// Writes the manifest.
     ///
     /// # Errors
     /// If the file system fails.
-    pub fn finish(self, present: u64) -> Result<Manifest, DataError> {
+    pub fn finish(self) -> Result<Manifest, DataError> {
         Ok(match self.sink {
             Sink::Shards(writer) => writer.finish()?,
-            Sink::Files {
-                folder,
-                options,
-                written,
-            } => conclude_files(&folder, options, present + written)?,
+            Sink::Files { folder, options } => {
+                let count = archives(&folder)?.len() as u64;
+                conclude_files(&folder, options, count)?
+            }
         })
     }
 }
