@@ -24,8 +24,9 @@ use crate::dataset::Rect;
 use crate::error::DataError;
 use crate::frames::key_of;
 
-/// Pictures of a shard unless something else is said: what a kill costs is a minute of extraction at the usual rates.
-pub const SHARD_PICTURES: u64 = 1000;
+/// Pictures of a shard unless something else is said. A kill costs those of the shard that is open: ten seconds to
+/// a minute of extraction, by the rates that were measured on two cores.
+pub const SHARD_PICTURES: u64 = 256;
 
 /// How a set lies on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
