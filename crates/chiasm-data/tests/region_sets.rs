@@ -64,15 +64,12 @@ fn some(count: usize, dim: usize) -> Regions {
 
 fn write(folder: &Path, config: WriteConfig, all: &[(String, Regions)]) {
     let mut writer = RegionWriter::open(folder, config).unwrap();
-    let mut present = 0;
     for (name, regions) in all {
-        if writer.contains(name) {
-            present += 1;
-        } else {
+        if !writer.contains(name) {
             writer.append(name, regions).unwrap();
         }
     }
-    writer.finish(present).unwrap();
+    writer.finish().unwrap();
 }
 
 fn read_all(path: &Path) -> Vec<(String, Regions)> {

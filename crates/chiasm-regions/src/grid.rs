@@ -36,7 +36,7 @@ impl<'a> Grid<'a> {
             settings: json!({
                 "regions": most,
                 "image_size": tower.side(),
-                "overlap": (f64::from(OVERLAP) * 100.0).round() / 100.0,
+                "overlap": decimal(OVERLAP),
             }),
             weights: BTreeMap::from([("vision".to_owned(), tower.digest())]),
             dim: tower.width(),
@@ -86,6 +86,11 @@ impl<'a> Grid<'a> {
         }
         Ok(regions)
     }
+}
+
+/// A setting as it is written down: 0.7, and not the nearest number in 32 bits.
+pub(crate) fn decimal(value: f32) -> f64 {
+    (f64::from(value) * 1000.0).round() / 1000.0
 }
 
 impl Provider for Grid<'_> {

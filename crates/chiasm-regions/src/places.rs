@@ -67,7 +67,7 @@ impl Places {
         let (from, to) = (at(from), at(to));
         // What is not a number lies in the first cell.
         let first = (from.floor() as usize).min(self.side - 1);
-        if !(to > from) {
+        if to <= from || from.is_nan() || to.is_nan() {
             return vec![(first, 1.0)];
         }
         let last = (to.ceil() as usize).clamp(first + 1, self.side);

@@ -4,8 +4,12 @@
 //! variance (Ward, "Hierarchical Grouping to Optimize an Objective Function", 1963), until the picture is one
 //! region. Every region on the way is a candidate: the box around it. Its score is the cost of the join that
 //! ends it: a thing that differs from all around it stays by itself for long. Nothing is learned and nothing is
-//! tuned; the windows and saliency scores that were tried find fewer of the boxes that people drew
-//! (`docs/results/regions.md`).
+//! tuned.
+//!
+//! Of the boxes that people drew for phrases on 200 validation photographs (Flickr30k Entities on Flickr8k, tokens
+//! of a DINOv2 ViT-S, 16 by 16), 36 regions hit 53 % with an overlap of 0.5 or more. Windows of all sizes, as many
+//! of them, hit 46 % when ranked by contrast and edges together, 40 % by contrast with their surroundings, 28 %
+//! where they are laid out to cover the picture evenly, and 15 % when drawn at random.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap};

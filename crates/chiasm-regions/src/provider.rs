@@ -3,7 +3,6 @@
 use chiasm_data::regions::RegionSet;
 use chiasm_data::{DataError, Preprocess, Regions, Rgb};
 use chiasm_nn::published::encoder::EncodeError;
-use chiasm_nn::weights::WeightError;
 
 /// What stopped an extraction.
 #[derive(Debug, thiserror::Error)]
@@ -15,9 +14,6 @@ pub enum RegionError {
     /// The tower cannot embed pictures.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// Weights cannot be used.
-    #[error(transparent)]
-    Weights(#[from] WeightError),
     /// The device did not return a result.
     #[error("the device returned no values: {0}")]
     Device(String),

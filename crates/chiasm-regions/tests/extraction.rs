@@ -97,7 +97,7 @@ fn write(
         },
     );
     let report = report.unwrap();
-    writer.finish(report.skipped as u64).unwrap();
+    writer.finish().unwrap();
     report
 }
 
@@ -309,15 +309,19 @@ fn a_kill_at_any_step_ends_in_the_same_bytes() {
     });
 }
 
-/// Parameters of YOLOv4-tiny that are all zero but for the biases of its two heads.
+/// Parameters of YOLOv4-tiny that are all zero but for what its two heads say of every box: that it is a thing, and
+/// a person.
 fn detector(bias: f32) -> YoloTiny {
     let mut values = vec![0.0; 6_062_814];
     let head = ANCHORS * BOX;
     // Behind the fine head are its own kernel alone; behind the coarse one the fine head and two convolutions.
     let fine = values.len() - head * 257;
     let coarse = fine - (256 * 4 + 256 * 384 * 9) - (128 * 4 + 128 * 256) - head * 513;
-    values[fine..fine + head].fill(bias);
-    values[coarse..coarse + head].fill(bias);
+    for start in [fine, coarse] {
+        for anchor in 0..ANCHORS {
+            values[start + anchor * BOX + 4..][..2].fill(bias);
+        }
+    }
     let file = Darknet {
         version: [0, 2, 5],
         seen: 0,

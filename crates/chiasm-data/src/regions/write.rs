@@ -19,13 +19,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::set::NAME;
-use super::{RegionSet, Regions, unusable};
+use super::{RegionSet, Regions, archives, unusable};
 use crate::dataset::Rect;
 use crate::error::DataError;
 use crate::frames::key_of;
 
-/// Pictures of a shard unless something else is said: what a kill costs is a minute of extraction at the usual rates.
-pub const SHARD_PICTURES: u64 = 1000;
+/// Pictures of a shard unless something else is said. A kill costs those of the shard that is open: ten seconds to
+/// a minute of extraction, by the rates that were measured on two cores.
+pub const SHARD_PICTURES: u64 = 256;
 
 /// How a set lies on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +65,6 @@ enum Sink {
     Files {
         folder: PathBuf,
         options: ShardOptions,
-        written: u64,
     },
 }
 
@@ -91,7 +91,6 @@ impl RegionWriter {
                 Sink::Files {
                     folder: folder.to_owned(),
                     options,
-                    written: 0,
                 }
             }
         };
@@ -126,29 +125,25 @@ impl RegionWriter {
                 let members: [(&str, &[u8]); 2] = [("json", about.as_bytes()), ("npz", &bytes)];
                 writer.append(&key_of(id), &members)?;
             }
-            Sink::Files {
-                folder, written, ..
-            } => {
+            Sink::Files { folder, .. } => {
                 let path = folder.join(file_of(id));
                 write_bytes(&path, &bytes).map_err(|error| DataError::io(&path, error))?;
-                *written += 1;
             }
         }
         Ok(())
     }
 
-    /// Writes the manifest. `present` is how many pictures of the set were there before.
+    /// Writes the manifest.
     ///
     /// # Errors
     /// If the file system fails.
-    pub fn finish(self, present: u64) -> Result<Manifest, DataError> {
+    pub fn finish(self) -> Result<Manifest, DataError> {
         Ok(match self.sink {
             Sink::Shards(writer) => writer.finish()?,
-            Sink::Files {
-                folder,
-                options,
-                written,
-            } => conclude_files(&folder, options, present + written)?,
+            Sink::Files { folder, options } => {
+                let count = archives(&folder)?.len() as u64;
+                conclude_files(&folder, options, count)?
+            }
         })
     }
 }

@@ -10,7 +10,24 @@ use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_format::darknet::Darknet;
 
-use crate::weights::WeightError;
+/// Why a file is not of this network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum YoloError {
+    /// Another number of parameters.
+    #[error(
+        "{found} parameters, YOLOv4-tiny of {CLASSES} classes has {expected}: the file is of another network, or cut off"
+    )]
+    Parameters {
+        /// In the file.
+        found: usize,
+        /// In the network.
+        expected: usize,
+    },
+    /// A variance that none can be.
+    #[error("a batch norm has a variance below zero: the file is of another network, or damaged")]
+    Variance,
+}
 
 /// Side of the pictures that it takes, in pixels.
 pub const SIDE: usize = 416;
@@ -27,7 +44,7 @@ pub const BOX: usize = 5 + CLASSES;
 /// Slope below zero of the activation.
 const SLOPE: f64 = 0.1;
 
-/// Added to the variance by batch norm.
+/// Added to the variance by batch norm, as darknet does where it folds the norms.
 const EPS: f32 = 1e-5;
 
 /// A head of the network, as its layer in the published configuration has it.
@@ -141,13 +158,11 @@ impl YoloTiny {
     ///
     /// # Errors
     /// A file of another number of parameters, or a variance below zero.
-    pub fn from_darknet(file: &Darknet, device: &Device) -> Result<Self, WeightError> {
+    pub fn from_darknet(file: &Darknet, device: &Device) -> Result<Self, YoloError> {
         let expected: usize = LAYERS.iter().map(Layer::parameters).sum();
-        if file.values.len() != expected {
-            return Err(WeightError::Config(format!(
-                "{} parameters, YOLOv4-tiny of {CLASSES} classes has {expected}: the file is of another network, or cut off",
-                file.values.len()
-            )));
+        let found = file.values.len();
+        if found != expected {
+            return Err(YoloError::Parameters { found, expected });
         }
         let mut rest = file.values.as_slice();
         let mut take = |count: usize| {
@@ -160,8 +175,7 @@ impl YoloTiny {
             let (bias, kernel) = if layer.normed {
                 let [bias, scale, mean, variance] = [(); 4].map(|()| take(layer.output));
                 if variance.iter().any(|variance| *variance < 0.0) {
-                    let problem = "a batch norm with a variance below zero: the file is damaged";
-                    return Err(WeightError::Config(problem.to_owned()));
+                    return Err(YoloError::Variance);
                 }
                 let factors: Vec<f32> = scale
                     .iter()

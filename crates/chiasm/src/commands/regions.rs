@@ -125,7 +125,7 @@ impl Job<'_> {
         let model = Model::open_sized(weights, self.args.checkpoint, sizes, self.device)?;
         let tower = model.tower(self.device)?;
         let naming = match tower.is_aligned() {
-            true => Some(self.naming(&model)?),
+            true => self.naming(&model)?,
             false => None,
         };
         let grid = Grid::new(tower, naming, self.args.top);
@@ -208,9 +208,13 @@ impl Job<'_> {
         Ok((dataset, opened.quarantine))
     }
 
-    /// The names of objects and attributes in the model's own space.
-    fn naming(&self, model: &Model) -> Result<Naming, CliError> {
+    /// The names of objects and attributes in the model's own space, where it can read them.
+    fn naming(&self, model: &Model) -> Result<Option<Naming>, CliError> {
         let embedder = model.embedder(self.device, Views::default());
+        if embedder.tokenizer.is_none() {
+            note("no tokenizer lies beside the weights: regions get no names");
+            return Ok(None);
+        }
         let embed = |names: &[vocabulary::Name], text: fn(&str) -> String| {
             let names: Vec<String> = names.iter().map(|name| name.name().to_owned()).collect();
             let texts: Vec<String> = names.iter().map(|name| text(name)).collect();
@@ -218,12 +222,12 @@ impl Job<'_> {
             let embeds = embedder.texts(&texts, false, &mut |_| {})?.embeds;
             Ok::<_, CliError>(Names { names, embeds })
         };
-        Ok(Naming {
+        Ok(Some(Naming {
             objects: embed(vocabulary::objects(), |name| format!("a photo of a {name}"))?,
             attributes: embed(vocabulary::attributes(), |name| {
                 format!("a photo of something {name}")
             })?,
-        })
+        }))
     }
 
     fn writer(&self, set: &RegionSet, data: String) -> Result<RegionWriter, CliError> {
@@ -248,7 +252,7 @@ impl Job<'_> {
         report: Report,
         mut refused: Quarantine,
     ) -> Result<(), CliError> {
-        let manifest = writer.finish(report.skipped as u64)?;
+        let manifest = writer.finish()?;
         refused.entries.extend(report.refused.entries);
         let list = self.args.out.join("quarantine.jsonl");
         if !refused.is_empty() {

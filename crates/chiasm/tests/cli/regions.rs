@@ -155,7 +155,7 @@ fn a_run_is_a_provider_and_its_regions_are_read_back() {
             "1",
         ],
     );
-    assert_eq!(checked["samples"], 5, "{checked}");
+    assert_eq!(checked["usable"], 5, "{checked}");
     // The regions of a data set's pictures alone.
     let own = json_of(
         dir,
@@ -224,7 +224,7 @@ fn what_is_missing_or_is_no_detector_is_said() {
         ],
     );
     for (file, parts) in [
-        ("yolo.weights", ["1019 parameters", "yolov4-tiny.weights"]),
+        ("yolo.weights", ["1020 parameters", "yolov4-tiny.weights"]),
         ("yolo.cfg", ["another kind of file", "yolo.cfg"]),
         ("no.weights", ["no.weights", ""]),
     ] {

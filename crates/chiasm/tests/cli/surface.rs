@@ -9,7 +9,7 @@ fn here() -> &'static std::path::Path {
 /// The words themselves are kept in `docs/reference/cli.md`, which `docs/generate --check` compares.
 #[test]
 fn help_of_every_command_fits_and_explains_every_option() {
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 15] = [
         &[],
         &["quickstart"],
         &["pretrain"],
@@ -18,6 +18,8 @@ fn help_of_every_command_fits_and_explains_every_option() {
         &["score"],
         &["data", "check"],
         &["data", "audit"],
+        &["regions", "extract"],
+        &["regions", "inspect"],
         &["new"],
         &["search"],
         &["recipe", "show"],
@@ -55,6 +57,7 @@ fn completions_and_manual_know_every_command() {
             "score",
             "check",
             "audit",
+            "extract",
             "new",
             "search",
             "schema",
