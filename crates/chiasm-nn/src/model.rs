@@ -62,6 +62,7 @@ pub struct VisionLanguageModel {
 
 /// What the image side of a batch is made of.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one a step")]
 pub enum Seen {
     /// Pictures and clips, `[batch, frames, 3, side, side]`.
     Pixels(Tensor<5>),

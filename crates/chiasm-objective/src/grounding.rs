@@ -61,7 +61,7 @@ impl GroundTargets {
 /// # Shapes
 /// - scores: `[regions]`
 #[must_use]
-pub fn rank_loss(scores: Tensor<1>, spans: &Spans, targets: &GroundTargets) -> Tensor<1> {
+pub fn rank_loss(scores: &Tensor<1>, spans: &Spans, targets: &GroundTargets) -> Tensor<1> {
     let device = scores.device();
     let mut losses = Vec::new();
     let mut count = 0;
@@ -134,7 +134,7 @@ mod tests {
         let targets = GroundTargets::of(&[(far, [50.0, 50.0, 60.0, 60.0])]);
         let spans = Spans::new([3]);
         let scores = Tensor::<1>::ones([3], &device);
-        let rank = rank_loss(scores, &spans, &targets).into_scalar::<f32>();
+        let rank = rank_loss(&scores, &spans, &targets).into_scalar::<f32>();
         let shift = shift_loss(Tensor::ones([3, 4], &device), &targets).into_scalar::<f32>();
         assert_eq!((rank, shift), (0.0, 0.0));
     }

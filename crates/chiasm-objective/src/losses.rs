@@ -255,7 +255,7 @@ impl Step<'_> {
         let targets = self.input.grounding.as_ref()?;
         let image = &self.pass(GROUNDING_PASS)?.fused.image;
         let (ranks, shifts) = head.forward(image.rows.clone());
-        let rank = rank_loss(ranks, &image.spans, targets);
+        let rank = rank_loss(&ranks, &image.spans, targets);
         let shift = shift_loss(shifts, targets);
         Some(vec![
             LossTerm::new("grounding_rank", config.rank, rank),

@@ -586,6 +586,8 @@ impl ClassRows<'_> {
 /// What else is known of the samples of a batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KnownRows<'a> {
+    /// Their classes, where they have any.
+    pub classes: Option<ClassRows<'a>>,
     /// What each text refers to, as fractions of its picture.
     pub referred: &'a [Option<[f32; 4]>],
     /// The texts themselves.
@@ -601,7 +603,6 @@ pub struct KnownRows<'a> {
 pub fn step_input(
     text: TextRows<'_>,
     images: SeenRows<'_>,
-    classes: Option<ClassRows<'_>>,
     known: KnownRows<'_>,
     vocabulary: &Vocabulary,
     config: &ObjectivesConfig,
@@ -655,7 +656,7 @@ pub fn step_input(
             .ranking
             .as_ref()
             .map(|ranking| ranking_draw(text, fused_size, ranking.candidates, key)),
-        classes: match (&config.classification, classes) {
+        classes: match (&config.classification, known.classes) {
             (Some(config), Some(classes)) => Some(classes.targets(fused_size, config.loss)),
             _ => None,
         },

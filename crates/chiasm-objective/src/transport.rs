@@ -60,9 +60,20 @@ pub fn plan(cost: Tensor<3>, [rows, columns]: [&Spans; 2]) -> Tensor<3> {
     let tensor = |values: Vec<f32>, shape: [usize; 3]| {
         Tensor::<3>::from_data(TensorData::new(values, shape), &device)
     };
+    // What has nothing to be moved to counts as padding.
+    let alone: Vec<bool> = (rows.lengths().zip(columns.lengths()))
+        .map(|(rows, columns)| rows == 0 || columns == 0)
+        .collect();
     let places = |spans: &Spans, real: f32, padding: f32| -> Vec<f32> {
-        let value = |token: Option<usize>| if token.is_some() { real } else { padding };
-        spans.padded().map(value).collect()
+        let longest = spans.longest().max(1);
+        let value = |(place, token): (usize, Option<usize>)| {
+            if token.is_some() && !alone[place / longest] {
+                real
+            } else {
+                padding
+            }
+        };
+        spans.padded().enumerate().map(value).collect()
     };
     let (row_shape, column_shape) = ([batch, most_rows, 1], [batch, 1, most_columns]);
     let real =

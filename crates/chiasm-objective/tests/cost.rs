@@ -74,7 +74,6 @@ fn features(config: &ModelConfig, objectives: &ObjectivesConfig, sizes: PlanSize
             image_size: side,
             patches: config.vision.num_patches(),
         }),
-        None,
         KnownRows::default(),
         &Vocabulary::new(50, 4, |id| id < 5),
         objectives,

@@ -135,7 +135,6 @@ fn step(from: usize, to: usize, config: &ObjectivesConfig, device: &Device) -> S
             image_size: SIDE,
             patches: 9,
         }),
-        None,
         KnownRows::default(),
         &Vocabulary::new(40, 4, |id| id <= 4),
         config,

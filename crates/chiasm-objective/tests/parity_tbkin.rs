@@ -485,7 +485,7 @@ fn pretraining_losses() {
     });
 }
 
-fn answers(name: &str, targets: impl Fn(&Case) -> ClassTargets, select: Option<SelectConfig>) {
+fn answers(name: &str, targets: impl Fn(&Case) -> ClassTargets, select: Option<&SelectConfig>) {
     let Some(case) = Case::open(name) else {
         return;
     };
@@ -495,7 +495,7 @@ fn answers(name: &str, targets: impl Fn(&Case) -> ClassTargets, select: Option<S
             ..no_heads()
         };
         let mut config = config(&case, heads);
-        config.select.clone_from(&select);
+        config.select = select.cloned();
         let model = model(&case, &config, device);
         let objectives = ObjectivesConfig {
             // The published loss is a mean over classes too.
@@ -549,7 +549,7 @@ fn answers_with_selected_attention() {
         value: 0.05,
         ..SelectConfig::default()
     };
-    answers("tbkin/vqa_bce_selected", worth, Some(select));
+    answers("tbkin/vqa_bce_selected", worth, Some(&select));
 }
 
 #[test]
@@ -656,7 +656,7 @@ fn referring_expressions() {
         let count = scores.len();
         let scores = Tensor::<1>::from_data(TensorData::new(scores, [count]), device);
         let spans = Spans::uniform(wanted.len(), len);
-        let rank = rank_loss(scores, &spans, &GroundTargets::of(&padded));
+        let rank = rank_loss(&scores, &spans, &GroundTargets::of(&padded));
         // .. but its mean over the others alone.
         let counted = case.tensor("expected.rank_weight").f32s();
         let counted = counted.iter().filter(|weight| **weight > 0.0).count();

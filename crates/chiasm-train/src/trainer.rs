@@ -543,11 +543,11 @@ impl Trainer {
                     patches: self.model_config.vision.num_patches(),
                 }),
             },
-            (!batch.targets.is_empty()).then(|| ClassRows {
-                targets: &batch.targets,
-                classes: self.model_config.heads.classes,
-            }),
             KnownRows {
+                classes: (!batch.targets.is_empty()).then(|| ClassRows {
+                    targets: &batch.targets,
+                    classes: self.model_config.heads.classes,
+                }),
                 referred: &batch.referred,
                 captions: &batch.texts,
                 offsets: &batch.offsets,
