@@ -38,7 +38,11 @@ impl Batch {
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut next = 10;
         for caption in CAPTIONS {
-            let (mut row, mut own, mut spans) = (vec![1], vec![None], Vec::from([0..0]));
+            let (mut row, mut own, mut spans) = (
+                vec![1],
+                vec![None],
+                std::iter::once(0..0).collect::<Vec<_>>(),
+            );
             let mut at = 0;
             for (number, word) in (0..).zip(caption.split(' ')) {
                 row.push(next);
