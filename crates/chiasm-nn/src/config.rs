@@ -240,9 +240,11 @@ pub struct RegionConfig {
     pub layer_norm_eps: f64,
     /// Share of activations dropped while training. Default: 0.1.
     pub dropout: f64,
-    /// What made the features, as `chiasm regions inspect` names it; other features are refused. Empty:
-    /// that of the training data.
+    /// What made the features that the model was trained on; others are refused. Empty in a recipe: that
+    /// of the training data.
     pub provider: String,
+    /// Its settings and weights as a digest, as `chiasm regions inspect` prints it; goes with `provider`.
+    pub provider_hash: String,
 }
 
 impl Default for RegionConfig {
@@ -255,6 +257,7 @@ impl Default for RegionConfig {
             layer_norm_eps: 1e-12,
             dropout: 0.1,
             provider: String::new(),
+            provider_hash: String::new(),
         }
     }
 }

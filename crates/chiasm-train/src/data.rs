@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use chiasm_data::answers::Vocabulary;
+use chiasm_data::regions::{RegionIdentity, RegionSet};
 use chiasm_data::{Clip, Dataset, Sample, Targets, Views, Visual};
 use chiasm_nn::ModelConfig;
 use chiasm_objective::Objective;
@@ -163,6 +164,30 @@ fn targets(recipe: &Recipe, dataset: &Dataset) -> Result<Option<Targets>, TrainE
             Targets::Answers(vocabulary)
         }
     }))
+}
+
+/// What made the regions of a source, for a model that sees regions; `None` where there are none.
+///
+/// # Errors
+/// Regions that cannot be read, or that are not those that the model was trained on; the hint says
+/// what to do.
+pub fn region_identity(
+    model: &ModelConfig,
+    config: &DataConfig,
+) -> Result<Option<RegionIdentity>, TrainError> {
+    let (Some(regions), Some(path)) = (&model.regions, &config.regions) else {
+        return Ok(None);
+    };
+    let found = RegionSet::look(path)?;
+    if !regions.provider.is_empty() {
+        let expected = RegionIdentity {
+            provider: regions.provider.clone(),
+            dim: regions.features,
+            hash: regions.provider_hash.clone(),
+        };
+        found.require(&expected, path)?;
+    }
+    Ok(Some(found.identity()))
 }
 
 /// What of a data set's samples a model looks at: frames of clips where it takes them, one picture of

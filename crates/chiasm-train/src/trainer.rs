@@ -33,7 +33,7 @@ use chiasm_objective::masking::{
 use serde_json::Value;
 
 use crate::checkpoint::{self, Best, Checkpoint, Files, Keep, Metrics, RunState};
-use crate::data::TrainData;
+use crate::data::{TrainData, region_identity};
 use crate::error::TrainError;
 use crate::gradients::{GradientSum, clip_factor};
 use crate::optimizer::Optimizer;
@@ -228,6 +228,13 @@ pub fn model_config(
 ) -> Result<ModelConfig, TrainError> {
     let classes = data.targets.as_ref().map(|targets| targets.len());
     let mut config = sized(recipe, classes, data.pictures());
+    for source in recipe.sources() {
+        let identity = region_identity(&config, source)?;
+        if let (Some(regions), Some(identity)) = (&mut config.regions, identity) {
+            regions.provider = identity.provider;
+            regions.provider_hash = identity.hash;
+        }
+    }
     let tokens = tokenizer.vocab_size();
     config.text.vocab_size = tokens;
     if let Some(rows) = recipe.weights.vocabulary_rows()? {

@@ -179,6 +179,7 @@ impl Model {
         };
         source.apply(data, &mut config);
         if let Self::Own(trained) = self {
+            chiasm_train::data::region_identity(&trained.config, &config)?;
             let most = trained.config.vision.max_frames.max(1);
             if config.frames > most {
                 return Err(CliError::new(

@@ -2,7 +2,7 @@
 //! `specs/tbkin.md` section 4), for any stack of layers.
 //!
 //! Owns what a recipe says about it, which layer selects what, how far training has come with it,
-//! and counting what is kept. Rows of scores are selected by `kernels` on a CPU and by [`plain`]
+//! and counting what is kept. Rows of scores are selected by `kernels` on a CPU and by `plain`
 //! elsewhere.
 
 mod config;
