@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::select::{SelectConfig, StackName};
+use crate::select::SelectConfig;
 
 /// Element-wise activation of a feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
@@ -379,15 +379,6 @@ impl ModelConfig {
         }
     }
 
-    /// Layers and heads of a stack.
-    fn stack(&self, stack: StackName) -> (usize, usize) {
-        match stack {
-            StackName::Text => (self.text.layers, self.text.num_heads),
-            StackName::Vision => (self.vision.layers, self.vision.num_heads),
-            StackName::Fusion => (self.fusion.layers, self.fusion.num_heads),
-        }
-    }
-
     /// Refuses sizes that no model can have, naming the key.
     ///
     /// # Errors
@@ -456,7 +447,7 @@ impl ModelConfig {
             }
         }
         if let Some(select) = &self.select {
-            let found = select.validate(|stack| self.stack(stack));
+            let found = select.validate([self.fusion.layers, self.fusion.num_heads]);
             if let Err(problem) = found {
                 return fail("select", 0, problem);
             }

@@ -15,7 +15,7 @@ use crate::block::{self, Block, BlockConfig, Sights};
 use crate::config::{Activation, FusionConfig, FusionKind};
 use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm};
-use crate::select::{Looks, SelectConfig, Selector, Sight, StackName};
+use crate::select::{Looks, SelectConfig, Selector, Sight};
 use crate::tokens::{Chosen, Tokens};
 
 /// Self-attention, cross-attention, feed-forward; each with residual and LayerNorm after it.
@@ -173,7 +173,7 @@ impl FusionEncoder {
     #[must_use]
     pub fn new(init: &Init, config: &FusionConfig, select: Option<&SelectConfig>) -> Self {
         let sizes = [config.layers, config.num_heads];
-        let selector = Selector::new(select, StackName::Fusion, sizes);
+        let selector = Selector::new(select, sizes);
         let stack = |kind| {
             let layers = if config.kind == kind {
                 config.layers
@@ -214,7 +214,7 @@ impl FusionEncoder {
     pub fn reselect(&mut self, select: Option<&SelectConfig>) {
         let layers = self.joint_layers.len().max(self.text_layers.len());
         let heads = self.selector.heads();
-        self.selector = Selector::new(select, StackName::Fusion, [layers, heads]);
+        self.selector = Selector::new(select, [layers, heads]);
     }
 
     /// Runs the encoder on texts and images of the same batch.

@@ -3,7 +3,7 @@
 use crate::config::{
     FusionConfig, FusionKind, HeadsConfig, ModelConfig, RegionConfig, TextConfig, VisionConfig,
 };
-use crate::select::{RuleName, StackName};
+use crate::select::RuleName;
 
 /// Numbers in the parts of a model; what is trained depends on which of them a loss reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,10 +115,8 @@ impl ModelConfig {
 
     /// Thresholds of learned selection in the fusion encoder.
     fn gates(&self) -> usize {
-        let learned = self.select.as_ref().is_some_and(|select| {
-            select.rule == RuleName::Learned && select.stacks.contains(&StackName::Fusion)
-        });
-        if learned {
+        let select = self.select.as_ref();
+        if select.is_some_and(|select| select.rule == RuleName::Learned) {
             self.fusion.layers * self.fusion.num_heads
         } else {
             0

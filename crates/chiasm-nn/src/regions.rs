@@ -11,7 +11,7 @@ use crate::dropout::next_site;
 use crate::layers::{Init, LayerNorm, Linear, drop_rows};
 use crate::published::pairs::{PairError, same_count};
 use crate::spans::Spans;
-use crate::tokens::{Tokens, indices};
+use crate::tokens::Tokens;
 
 /// Numbers that say where a region is: its corners, and its share of the picture's area.
 const GEOMETRY: usize = 5;
@@ -76,12 +76,11 @@ impl Regions {
         }
     }
 
-    /// The same places with the features of some of them replaced by `with`, `[rows, features]`, or by
-    /// zeros.
+    /// The same places with zeros for the features of some of them.
     #[must_use]
-    pub fn hide(&self, rows: &[usize], with: Option<Tensor<2>>) -> Self {
+    pub fn hide(&self, rows: &[usize]) -> Self {
         let features = self.features.rows.clone();
-        let [count, width] = features.dims();
+        let [count, _] = features.dims();
         let device = features.device();
         let mut kept = vec![1.0f32; count];
         for row in rows {
@@ -90,16 +89,8 @@ impl Regions {
             }
         }
         let kept = Tensor::<2>::from_data(TensorData::new(kept, [count, 1]), &device);
-        let mut features = features * kept;
-        if let (Some(with), false) = (with, rows.is_empty()) {
-            let places = rows.iter().map(|row| *row as i64).collect();
-            let places = indices(places, &device).unsqueeze_dim::<2>(1);
-            let places = places.expand([rows.len(), width]);
-            let update = burn::tensor::IndexingUpdateOp::Add;
-            features = features.scatter(0, places, with, update);
-        }
         Self {
-            features: self.features.with_rows(features),
+            features: self.features.with_rows(features * kept),
             boxes: self.boxes.clone(),
         }
     }

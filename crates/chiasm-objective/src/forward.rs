@@ -222,7 +222,7 @@ fn encode_images(
         let hidden = match (&input.seen, &model.vision) {
             (Seen::Regions(regions), _) => {
                 let own = regions.select(&input.own_images());
-                model.embed(&Seen::Regions(own.hide(hidden, None)))
+                model.embed(&Seen::Regions(own.hide(hidden)))
             }
             (Seen::Pixels(_), Some(vision)) => {
                 let frames = class_tokens;

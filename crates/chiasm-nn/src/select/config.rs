@@ -155,22 +155,8 @@ pub enum RowsName {
     ClsOnly,
 }
 
-/// A stack of layers.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum StackName {
-    /// The text tower.
-    Text,
-    /// The image tower.
-    Vision,
-    /// The fusion encoder.
-    Fusion,
-}
-
 /// `[model.select]`: attention that keeps only what passes a threshold (`specs/tbkin.md`
-/// section 4).
+/// section 4), in the fusion encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectConfig {
@@ -186,8 +172,6 @@ pub struct SelectConfig {
     pub protect_self: bool,
     /// Whether the first key of a sequence is always kept. Default: false.
     pub protect_cls: bool,
-    /// Stacks that select. Default: `fusion`.
-    pub stacks: Vec<StackName>,
     /// Layers that select, from 0, those below 0 counted from the last one, -1. Empty: all.
     /// Default: empty.
     pub layers: Vec<i64>,
@@ -217,7 +201,6 @@ impl Default for SelectConfig {
             fallback: FallbackName::default(),
             protect_self: false,
             protect_cls: false,
-            stacks: vec![StackName::Fusion],
             layers: Vec::new(),
             heads: Vec::new(),
             blocks: BlockName::ALL.to_vec(),
@@ -264,7 +247,7 @@ impl SelectConfig {
     ///
     /// # Errors
     /// What is wrong, in one sentence that names the key.
-    pub fn validate(&self, size: impl Fn(StackName) -> (usize, usize)) -> Result<(), String> {
+    pub fn validate(&self, [layers, heads]: [usize; 2]) -> Result<(), String> {
         let name = self.rule.name();
         if let Some((least, most)) = self.rule.range() {
             let inside = self.value.is_finite() && self.value >= least && self.value <= most;
@@ -284,27 +267,24 @@ impl SelectConfig {
         if self.blocks.is_empty() {
             return Err("`blocks` is empty: `rule = \"off\"` turns selection off".to_owned());
         }
-        for stack in &self.stacks {
-            let (layers, heads) = size(*stack);
-            let outside = |layer: &&i64| layer_of(**layer, layers).is_none();
-            if let Some(layer) = self.layers.iter().find(outside) {
-                return Err(format!(
-                    "`layers` has {layer}: the {stack:?} stack has {layers} layers"
-                ));
-            }
-            if let Some(head) = self.heads.iter().find(|head| **head >= heads) {
-                return Err(format!(
-                    "`heads` has {head}: the {stack:?} stack has {heads} heads"
-                ));
-            }
+        let outside = |layer: &&i64| layer_of(**layer, layers).is_none();
+        if let Some(layer) = self.layers.iter().find(outside) {
+            return Err(format!(
+                "`layers` has {layer}: the fusion encoder has {layers} layers"
+            ));
+        }
+        if let Some(head) = self.heads.iter().find(|head| **head >= heads) {
+            return Err(format!(
+                "`heads` has {head}: the fusion encoder has {heads} heads"
+            ));
         }
         Ok(())
     }
 
-    /// Whether a layer of a stack of so many selects.
-    pub(crate) fn has_layer(&self, stack: StackName, layer: usize, layers: usize) -> bool {
+    /// Whether a layer of so many selects.
+    pub(crate) fn has_layer(&self, layer: usize, layers: usize) -> bool {
         let named = |named: &i64| layer_of(*named, layers) == Some(layer);
-        self.stacks.contains(&stack) && (self.layers.is_empty() || self.layers.iter().any(named))
+        self.layers.is_empty() || self.layers.iter().any(named)
     }
 }
 
@@ -346,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_named() {
-        let size = |_| (2, 4);
+        let size = [2, 4];
         let with = |edit: &dyn Fn(&mut SelectConfig)| {
             let mut config = SelectConfig::default();
             edit(&mut config);

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::{RuleName, StackName};
+use super::RuleName;
 
 /// Bins of the histogram of levels.
 const BINS: usize = 4096;
@@ -17,9 +17,7 @@ const ONE: f64 = (1u64 << 32) as f64;
 /// Which sub-layer of a model a figure is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Site {
-    /// The stack.
-    pub stack: StackName,
-    /// The layer in it, from 0.
+    /// The layer of the fusion encoder, from 0.
     pub layer: usize,
     /// What looks at what there.
     pub part: Part,

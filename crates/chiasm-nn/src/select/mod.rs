@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
-pub use config::{BlockName, FallbackName, RowsName, RuleName, SelectConfig, StackName};
+pub use config::{BlockName, FallbackName, RowsName, RuleName, SelectConfig};
 pub use meter::{Calibrated, KeptHead, Meter, Part, Site};
 pub(crate) use plain::{Gate, select};
 
@@ -85,7 +85,6 @@ pub(crate) struct Select {
 #[derive(Clone, Debug)]
 pub struct Selector {
     config: Option<Arc<SelectConfig>>,
-    stack: StackName,
     layers: usize,
     heads: usize,
 }
@@ -108,14 +107,9 @@ pub(crate) enum Looks {
 impl Selector {
     /// Of a stack of `layers` with `heads` each.
     #[must_use]
-    pub fn new(
-        config: Option<&SelectConfig>,
-        stack: StackName,
-        [layers, heads]: [usize; 2],
-    ) -> Self {
+    pub fn new(config: Option<&SelectConfig>, [layers, heads]: [usize; 2]) -> Self {
         Self {
             config: config.map(|config| Arc::new(config.clone())),
-            stack,
             layers,
             heads,
         }
@@ -130,9 +124,7 @@ impl Selector {
     #[must_use]
     pub fn learns(&self) -> bool {
         let config = self.config.as_ref();
-        config.is_some_and(|config| {
-            config.rule == RuleName::Learned && config.stacks.contains(&self.stack)
-        })
+        config.is_some_and(|config| config.rule == RuleName::Learned)
     }
 
     /// What the sub-layer of a layer selects now; `None` for all of it. `gates` are the learned ones of
@@ -151,11 +143,7 @@ impl Selector {
             Looks::ImageToText => Part::ImageToText,
             Looks::Joint(_) => Part::Joint,
         };
-        let site = Site {
-            stack: self.stack,
-            layer,
-            part,
-        };
+        let site = Site { layer, part };
         let meter = METER.with_borrow(Clone::clone).map(|meter| (meter, site));
         let active = self.active(layer, looks, device);
         let rule = active.and_then(|config| config.rule.with(config.value, strength(device)));
@@ -228,7 +216,7 @@ impl Selector {
             Looks::Joint(_) => None,
         };
         let in_block = block.is_none_or(|block| config.blocks.contains(&block));
-        let here = config.has_layer(self.stack, layer, self.layers);
+        let here = config.has_layer(layer, self.layers);
         (acts && in_block && here).then_some(config)
     }
 }

@@ -8,9 +8,7 @@ use chiasm_testkit::Case;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{
-    Looks, Meter, RuleName, Select, SelectConfig, Selector, StackName, begin_step, metered, select,
-};
+use super::{Looks, Meter, RuleName, Select, SelectConfig, Selector, begin_step, metered, select};
 use crate::kernels::{Keep, Place};
 use crate::spans::Spans;
 
@@ -21,7 +19,7 @@ fn resolved(
     gates: Option<&[f32]>,
     device: &Device,
 ) -> Option<Select> {
-    let selector = Selector::new(Some(config), StackName::Fusion, [1, 2]);
+    let selector = Selector::new(Some(config), [1, 2]);
     let gates = gates.map(|gates| {
         let data = TensorData::new(gates.to_vec(), [1, gates.len()]);
         Tensor::<2>::from_data(data, device)
