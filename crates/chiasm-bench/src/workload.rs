@@ -205,6 +205,7 @@ fn random(
         word_ids,
         pad_id: special.pad,
         targets: Vec::new(),
+        shares: Vec::new(),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::answers::{Vocabulary, soft_score};
-use crate::dataset::{Dataset, Sample};
+use crate::dataset::{Annotations, Dataset, Sample};
 
 /// Fewest people on whom the published scale for answers makes sense: it gives a whole point from
 /// four equal answers on.
@@ -62,9 +62,7 @@ impl Targets {
         let own = &sample.annotations;
         match self {
             Self::Answers(vocabulary) => {
-                let given = own.answers.iter().map(|answer| answer.count);
-                let given = given.fold(0, u32::saturating_add);
-                let asked = own.asked.unwrap_or(0).max(given);
+                let asked = asked(own);
                 let worth = |count: u32| match asked < FEWEST_FOR_SCALE {
                     true => count as f32 / asked.max(1) as f32,
                     false => soft_score(count),
@@ -81,6 +79,20 @@ impl Targets {
                 class.map(|class| (class, 1.0)).into_iter().collect()
             }
         }
+    }
+
+    /// The classes of [`Self::of`], each with its part of all answers that were given; a label is all of
+    /// them. Answers outside the vocabulary count as given.
+    pub fn shares(&self, sample: &Sample) -> Vec<(u32, f32)> {
+        let Self::Answers(vocabulary) = self else {
+            return self.of(sample);
+        };
+        let asked = asked(&sample.annotations).max(1) as f32;
+        let counts = vocabulary.counts(&sample.annotations.answers).into_iter();
+        let share =
+            |(class, count): (usize, u32)| Some((u32::try_from(class).ok()?, count as f32 / asked));
+        let shares = counts.filter_map(share);
+        shares.filter(|(_, share)| *share > 0.0).collect()
     }
 
     /// The class that most samples have, each by its best target: what a model that looks at nothing
@@ -109,6 +121,13 @@ impl Targets {
     }
 }
 
+/// How many answers a question was given.
+fn asked(annotations: &Annotations) -> u32 {
+    let given = annotations.answers.iter().map(|answer| answer.count);
+    let given = given.fold(0, u32::saturating_add);
+    annotations.asked.unwrap_or(0).max(given)
+}
+
 impl Dataset {
     /// The samples with at least one target, in the same order, and how many were left out.
     pub fn answerable(&self, targets: &Targets) -> (Self, usize) {
@@ -126,7 +145,7 @@ impl Dataset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{Annotations, Answer, ImageSource, Origin, Split};
+    use crate::dataset::{Answer, ImageSource, Origin, Split};
 
     fn sample(answers: &[(&str, u32)], label: Option<&str>) -> Sample {
         let answers = answers.iter().map(|(text, count)| Answer {
@@ -190,6 +209,14 @@ mod tests {
         let mut kept = sample(&[("no", 1)], None);
         kept.annotations.asked = Some(10);
         assert_eq!(targets.of(&kept), [(1, 0.3)]);
+    }
+
+    #[test]
+    fn shares_are_of_all_answers() {
+        let targets = vocabulary(&["yes", "no", "maybe"]);
+        let given = sample(&[("no", 6), ("perhaps", 3), ("yes", 1)], None);
+        assert_eq!(targets.shares(&given), [(0, 0.1), (1, 0.6)]);
+        assert_eq!(targets.shares(&sample(&[], None)), []);
     }
 
     #[test]

@@ -225,9 +225,7 @@ impl SelfAttention {
         let attended = place.residual(rows, norm, |rows| {
             let parts = self.parts(rows);
             let context = match sight.scope {
-                Scope::Frames(frames) if frames > 1 => {
-                    self.attend_frames(parts, &spans, frames, sight.select.as_ref())
-                }
+                Scope::Frames(frames) if frames > 1 => self.attend_frames(parts, &spans, frames),
                 _ => {
                     let [query, key, value] = parts;
                     let (heads, spans) = (self.num_heads, [&spans, &spans]);
@@ -243,19 +241,10 @@ impl SelfAttention {
     }
 
     /// Context of clips, `[tokens, width]`: every token mixes its frame, and the first one of a frame
-    /// then the whole clip instead. Without dropout: no tower of clips has any.
-    fn attend_frames(
-        &self,
-        parts: [Tensor<2>; 3],
-        clips: &Spans,
-        frames: usize,
-        select: Option<&Select>,
-    ) -> Tensor<2> {
+    /// then the whole clip instead. Without dropout and selection: no tower of clips has any.
+    fn attend_frames(&self, parts: [Tensor<2>; 3], clips: &Spans, frames: usize) -> Tensor<2> {
         let [query, key, value] = parts;
-        let sight = Sight {
-            scope: Scope::Whole,
-            select: select.cloned(),
-        };
+        let sight = Sight::from(Scope::Whole);
         let single = clips.frames(frames);
         let first: Vec<usize> = single.iter().map(|frame| frame.start).collect();
         let first = Chosen::new(clips, first);

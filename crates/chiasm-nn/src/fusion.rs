@@ -238,8 +238,7 @@ impl FusionEncoder {
             let hidden = block::run(&self.joint_layers, joint.tokens.clone(), &chosen, sights);
             return joint.apart(&hidden, text, image, input.frames);
         }
-        let mut layers: Vec<_> = self.layers().collect();
-        let Some((last_text, last_image)) = layers.pop() else {
+        let Some((last, (last_text, last_image))) = self.layers().enumerate().last() else {
             return Fused {
                 text: input.text.choose(text),
                 image: input.image.choose(image),
@@ -247,11 +246,8 @@ impl FusionEncoder {
             };
         };
         let device = input.text.rows.device();
-        let mut current = input;
-        for (layer, pair) in layers.iter().enumerate() {
-            current = self.update(current, *pair, layer, gates.as_ref());
-        }
-        let [text_sights, image_sights] = self.pair_sights(layers.len(), gates.as_ref(), &device);
+        let current = self.through(input, last, gates.as_ref());
+        let [text_sights, image_sights] = self.pair_sights(last, gates.as_ref(), &device);
         Fused {
             text: last_text.forward_at(&current.text, &current.image, text, text_sights),
             image: last_image.forward_at(&current.image, &current.text, image, image_sights),
@@ -300,13 +296,9 @@ impl FusionEncoder {
             let all = last.attention.probabilities(hidden.last()?, &sight);
             return Some(joint.words_to_image(&all));
         }
-        let mut layers: Vec<_> = self.layers().collect();
-        let (last_text, _) = layers.pop()?;
-        let mut current = input;
-        for (layer, pair) in layers.iter().enumerate() {
-            current = self.update(current, *pair, layer, gates.as_ref());
-        }
-        let [sights, _] = self.pair_sights(layers.len(), gates.as_ref(), &device);
+        let (last, (last_text, _)) = self.layers().enumerate().last()?;
+        let current = self.through(input, last, gates.as_ref());
+        let [sights, _] = self.pair_sights(last, gates.as_ref(), &device);
         Some(last_text.probabilities(current.text, &current.image, sights))
     }
 
@@ -341,6 +333,14 @@ impl FusionEncoder {
             [of(Looks::Text), of(Looks::TextToImage)],
             [of(Looks::Image), of(Looks::ImageToText)],
         ]
+    }
+
+    /// Both streams after the first `count` pairs of layers.
+    fn through(&self, input: Fused, count: usize, gates: Option<&Tensor<2>>) -> Fused {
+        let layers = self.layers().enumerate().take(count);
+        layers.fold(input, |current, (layer, pair)| {
+            self.update(current, pair, layer, gates)
+        })
     }
 
     /// One (text, image) pair of layers, both reading the same `current`.

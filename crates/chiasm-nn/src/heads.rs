@@ -209,16 +209,15 @@ impl MlmHead {
 
     /// Weight and bias of the last map.
     fn last(&self, words: &Embedding) -> (Tensor<2>, Tensor<1>) {
-        match (&self.decoder, &self.bias) {
-            (Some(decoder), _) => decoder.values(),
-            (None, Some(bias)) => (words.weight.val().transpose(), bias.val()),
-            (None, None) => {
-                let weight = words.weight.val().transpose();
-                let [_, vocab] = weight.dims();
-                let bias = Tensor::zeros([vocab], &weight.device());
-                (weight, bias)
-            }
+        if let Some(decoder) = &self.decoder {
+            return decoder.values();
         }
+        let weight = words.weight.val().transpose();
+        let bias = match &self.bias {
+            Some(bias) => bias.val(),
+            None => Tensor::zeros([weight.dims()[1]], &weight.device()),
+        };
+        (weight, bias)
     }
 
     fn hidden(&self, tokens: Tensor<2>) -> Tensor<2> {

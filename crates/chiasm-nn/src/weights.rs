@@ -164,16 +164,6 @@ pub fn to_host<const D: usize>(tensor: Tensor<D>, transposed: bool) -> HostTenso
 }
 
 impl HostTensor {
-    /// Keeps the first `rows` rows of a table that has more.
-    pub fn keep_rows(&mut self, rows: usize) {
-        if let [found, width] = self.shape[..]
-            && found > rows
-        {
-            self.shape = vec![rows, width];
-            self.values.truncate(rows * width);
-        }
-    }
-
     /// A matrix with its axes exchanged; anything else as it is.
     #[must_use]
     pub fn transposed(self) -> Self {

@@ -17,7 +17,9 @@ use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
 
 use crate::classification::ClassTargets;
-use crate::config::{ClassLoss, GlobalCompletionConfig, MlmConfig, ObjectivesConfig};
+use crate::config::{
+    ClassLoss, ClassificationConfig, GlobalCompletionConfig, MlmConfig, ObjectivesConfig,
+};
 use crate::forward::{MaskedText, StepInput};
 use crate::grounding::GroundTargets;
 use crate::knowledge_masks::{Knowledge, KnowledgeRows, knowledge_draw};
@@ -547,15 +549,20 @@ pub struct ImageRows<'a> {
 pub struct ClassRows<'a> {
     /// For each sample its right classes and what each is worth.
     pub targets: &'a [Vec<(u32, f32)>],
+    /// For each sample the part of all answers given that each of its classes is.
+    pub shares: &'a [Vec<(u32, f32)>],
     /// Classes there are.
     pub classes: usize,
+    /// How far the run has come, 0 to 1.
+    pub progress: f64,
 }
 
 impl ClassRows<'_> {
-    /// In the form that a loss takes: what each class is worth, or the one that is worth most.
-    fn targets(self, batch: usize, loss: ClassLoss) -> ClassTargets {
+    /// In the form that a loss takes: what each class is worth, its share of the answers, or the one
+    /// that is worth most.
+    fn targets(self, batch: usize, config: &ClassificationConfig) -> ClassTargets {
         let rows = self.targets.iter().take(batch);
-        match loss {
+        match config.loss {
             ClassLoss::CrossEntropy => {
                 let best = |targets: &Vec<(u32, f32)>| {
                     let best = targets
@@ -565,21 +572,26 @@ impl ClassRows<'_> {
                 };
                 ClassTargets::Class(rows.map(best).collect())
             }
-            ClassLoss::Binary | ClassLoss::Divergence => {
-                let mut worth = vec![0.0; batch * self.classes];
-                for (targets, row) in rows.zip(worth.chunks_exact_mut(self.classes.max(1))) {
-                    for (class, value) in targets {
-                        if let Some(place) = row.get_mut(*class as usize) {
-                            *place = *value;
-                        }
-                    }
-                }
-                match loss {
-                    ClassLoss::Divergence => ClassTargets::Shares(worth),
-                    _ => ClassTargets::Worth(worth),
+            ClassLoss::Divergence if self.progress < config.binary_from => {
+                ClassTargets::Shares(self.dense(batch, self.shares))
+            }
+            ClassLoss::Divergence | ClassLoss::Binary => {
+                ClassTargets::Worth(self.dense(batch, self.targets))
+            }
+        }
+    }
+
+    /// The values of all classes, `[batch, classes]`; 0 where none is given.
+    fn dense(&self, batch: usize, rows: &[Vec<(u32, f32)>]) -> Vec<f32> {
+        let mut dense = vec![0.0; batch * self.classes];
+        for (values, row) in rows.iter().zip(dense.chunks_exact_mut(self.classes.max(1))) {
+            for (class, value) in values {
+                if let Some(place) = row.get_mut(*class as usize) {
+                    *place = *value;
                 }
             }
         }
+        dense
     }
 }
 
@@ -657,7 +669,7 @@ pub fn step_input(
             .as_ref()
             .map(|ranking| ranking_draw(text, fused_size, ranking.candidates, key)),
         classes: match (&config.classification, known.classes) {
-            (Some(config), Some(classes)) => Some(classes.targets(fused_size, config.loss)),
+            (Some(config), Some(classes)) => Some(classes.targets(fused_size, config)),
             _ => None,
         },
         knowledge: match (&config.knowledge, images, known.knowledge) {

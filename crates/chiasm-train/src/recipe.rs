@@ -352,7 +352,7 @@ impl Recipe {
     #[must_use]
     pub fn has_independent_classes(&self) -> bool {
         let config = self.objectives.classification.as_ref();
-        config.is_some_and(|config| config.loss == ClassLoss::Binary)
+        config.is_some_and(|config| config.loss != ClassLoss::CrossEntropy)
     }
 
     /// What is learned from, in order: `[data]`, then every `[[mix]]`.

@@ -214,14 +214,7 @@ pub fn apply(
     }
     if let Some(path) = weights.text.as_ref().filter(|_| config.is_one_stream()) {
         let wrap = |source| wrong(path, source);
-        let (mut state, _) = read(path)?;
-        // Positions beyond those of the model are left out.
-        let rows = config.text.position_table();
-        for (name, tensor) in &mut state {
-            if name.ends_with("position_embeddings.weight") {
-                tensor.keep_rows(rows);
-            }
-        }
+        let (state, _) = read(path)?;
         let (filled, report) = rosita::begin_with_bert(model, state).map_err(wrap)?;
         allow(&report.missing, &weights.allow_missing).map_err(wrap)?;
         model = filled;

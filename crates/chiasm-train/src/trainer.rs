@@ -553,7 +553,9 @@ impl Trainer {
             KnownRows {
                 classes: (!batch.targets.is_empty()).then(|| ClassRows {
                     targets: &batch.targets,
+                    shares: &batch.shares,
                     classes: self.model_config.heads.classes,
+                    progress: self.step as f64 / self.recipe.schedule.steps.max(1) as f64,
                 }),
                 referred: &batch.referred,
                 captions: &batch.texts,

@@ -97,6 +97,8 @@ pub struct HostBatch {
     /// For each sample the classes that are right and what each is worth, see [`Targets::of`]; no
     /// rows when no targets were asked for.
     pub targets: Vec<Vec<(u32, f32)>>,
+    /// For each of these rows the part of all answers that each class is, see [`Targets::shares`].
+    pub shares: Vec<Vec<(u32, f32)>>,
 }
 
 /// Makes batches of a data set. Cheap to clone; clones share the cache.
@@ -248,6 +250,7 @@ impl Inner {
             text_len: texts.len,
             lengths: rows.iter().map(|row| row.text.ids.len()).collect(),
             targets: rows.iter().filter_map(|row| row.targets.clone()).collect(),
+            shares: rows.iter().filter_map(|row| row.shares.clone()).collect(),
             word_ids: rows.into_iter().map(|row| row.text.word_ids).collect(),
             pad_id: self.tokenizer.special().pad,
             samples,
@@ -301,6 +304,7 @@ impl Inner {
             raw: text.clone(),
             referred: sample.annotations.referred(choice),
             targets: targets.map(|targets| targets.of(sample)),
+            shares: targets.map(|targets| targets.shares(sample)),
         })
     }
 
@@ -363,6 +367,7 @@ struct Row {
     raw: String,
     referred: Option<[f32; 4]>,
     targets: Option<Vec<(u32, f32)>>,
+    shares: Option<Vec<(u32, f32)>>,
 }
 
 #[cfg(test)]

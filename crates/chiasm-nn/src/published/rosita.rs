@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::bert_family;
+use super::positions::fit_rows;
 use crate::VisionLanguageModel;
 use crate::names::{bert_names, from_published, layer_names};
 use crate::weights::{LoadReport, Shapes, StateDict, WeightError, load_state_dict, shapes};
@@ -137,10 +138,11 @@ pub fn fill(
     model: VisionLanguageModel,
     found: StateDict,
 ) -> Result<(VisionLanguageModel, LoadReport), WeightError> {
-    filled(model, found, canonical, names)
+    let (state, ignored) = renamed(found, canonical);
+    filled(model, state, ignored, names)
 }
 
-/// Begins a model of one stream with BERT's words and layers; regions, and heads that BERT has not,
+/// Begins a model of one stream with BERT's words and layers; positions beyond its own are left out, regions, and heads that BERT has not,
 /// keep their values.
 ///
 /// # Errors
@@ -150,7 +152,17 @@ pub fn begin_with_bert(
     found: StateDict,
 ) -> Result<(VisionLanguageModel, LoadReport), WeightError> {
     let todays = |name: &str| bert_family::canonical(name, &["bert."], &["cls.seq_relationship."]);
-    let (model, mut report) = filled(model, found, todays, bert)?;
+    let (mut state, ignored) = renamed(found, todays);
+    let positions = "embeddings.position_embeddings.weight";
+    let rows = model.text.positions.weight.dims()[0];
+    let found = state.get(positions).and_then(|table| table.shape.first());
+    let reshaped = if found.is_some_and(|found| *found > rows) {
+        fit_rows(&mut state, positions, rows)?
+    } else {
+        Vec::new()
+    };
+    let (model, mut report) = filled(model, state, ignored, bert)?;
+    report.reshaped = reshaped;
     // Sentence encoders come without the pooler and the heads of pre-training.
     let beside = |name: &String| {
         let heads = ["text_pooler.", "mlm_head."];
@@ -160,12 +172,8 @@ pub fn begin_with_bert(
     Ok((model, report))
 }
 
-fn filled(
-    model: VisionLanguageModel,
-    found: StateDict,
-    todays: impl Fn(&str) -> Option<String>,
-    names: fn(&str) -> Vec<String>,
-) -> Result<(VisionLanguageModel, LoadReport), WeightError> {
+/// Tensors under today's names, and the names of those that have none.
+fn renamed(found: StateDict, todays: impl Fn(&str) -> Option<String>) -> (StateDict, Vec<String>) {
     let (mut state, mut ignored) = (StateDict::new(), Vec::new());
     for (name, tensor) in found {
         match todays(&name) {
@@ -175,6 +183,15 @@ fn filled(
             None => ignored.push(name),
         }
     }
+    (state, ignored)
+}
+
+fn filled(
+    model: VisionLanguageModel,
+    mut state: StateDict,
+    ignored: Vec<String>,
+    names: fn(&str) -> Vec<String>,
+) -> Result<(VisionLanguageModel, LoadReport), WeightError> {
     let ours = from_published(&shapes(&model), &mut state, names);
     let (model, report) = load_state_dict(model, ours)?;
     let unexpected = state.into_keys().collect();

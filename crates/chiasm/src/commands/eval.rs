@@ -186,6 +186,15 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
         blind: args.blind || config.blind,
         ..model.embedder(&device, model.views(&config, &subset))
     };
+    // Figures on other data do not replace those on the run's own.
+    let name = match args.data {
+        Some(_) => format!("{split}-{}", subset.name),
+        None => split.clone(),
+    };
+    let path = |extension: &str| {
+        let default = || predictions_path(&folder, &name, extension);
+        args.predictions.clone().unwrap_or_else(default)
+    };
     let wanted = matches!(args.task, EvalTask::Auto | EvalTask::Grounding);
     if wanted && model.grounds() {
         let job = GroundingJob {
@@ -194,8 +203,7 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
             model: model.identity(&args.run),
             training_overlap: overlap,
         };
-        let default = || predictions_path(&folder, &split, "jsonl");
-        let path = args.predictions.clone().unwrap_or_else(default);
+        let path = path("jsonl");
         let report = ground(&embedder, &job, &path)?;
         output::report(global, &report, &render_grounding_table(&report))?;
         note(&format!("predictions: {}", path.display()));
@@ -213,15 +221,6 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
             trained.targets.as_ref().map(|targets| (trained, targets))
         }
         _ => None,
-    };
-    // Figures on other data do not replace those on the run's own.
-    let name = match args.data {
-        Some(_) => format!("{split}-{}", subset.name),
-        None => split.clone(),
-    };
-    let path = |extension: &str| {
-        let default = || predictions_path(&folder, &name, extension);
-        args.predictions.clone().unwrap_or_else(default)
     };
     if let Some((trained, targets)) = of_classes {
         let training = checked.dataset.of_splits(&config.train_splits);
