@@ -7,54 +7,22 @@ MINILM is a folder with all-MiniLM-L6-v2, DINOV2S a file with DINOv2-S/14 with r
 the standard library is used.
 """
 
-import argparse
 import json
-import re
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-CHIASM = Path(__import__("os").environ.get("CHIASM_BIN", ROOT / "target/release/chiasm"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import study
+from study import recipe, spread
+
 STEPS = 120
 
 
-def recipe(name, **without):
-    """The text of a recipe without some of its objectives."""
-    text = (ROOT / "recipes" / f"{name}.toml").read_text()
-    for objective in without.get("drop", []):
-        text = re.sub(rf"\n\[objectives\.{objective}\]\n(?:[^\[\n][^\n]*\n)*", "\n", text)
-    return text
-
-
-class Study:
+class Study(study.Study):
     def __init__(self, arguments):
-        self.data, self.runs = Path(arguments.data), Path(arguments.runs)
-        self.seeds = range(arguments.seeds)
+        super().__init__(arguments)
         self.towers = ["--weights-text", arguments.text, "--weights-vision", arguments.vision]
-        self.runs.mkdir(parents=True, exist_ok=True)
-
-    def chiasm(self, *words):
-        command = [str(CHIASM), *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-        return done.stdout
-
-    def train(self, name, text, seed, *words):
-        """One run; what it prints as JSON, from the file beside it where it was done before."""
-        kept = self.runs / f"{name}-{seed}.json"
-        if kept.exists():
-            return json.loads(kept.read_text())
-        file = self.runs / f"{name}.toml"
-        file.write_text(text)
-        out = self.runs / f"{name}-{seed}"
-        resume = ["--resume"] if (out / "checkpoints").is_dir() and any((out / "checkpoints").iterdir()) else []
-        printed = self.chiasm("pretrain", file, *words, "--seed", seed, "--out", out, "--json", *resume)
-        kept.write_text(printed)
-        print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
-        return json.loads(printed)
 
     def pairs(self):
         flickr = self.data / "flickr8k/dataset_flickr8k.json"
@@ -78,7 +46,7 @@ class Study:
         """Median time of a step over the runs of a variant; seeds take turns, so all see the same machine."""
         seconds = []
         for seed in self.seeds:
-            file = self.runs / f"pre-{name}-{seed}" / "metrics.jsonl"
+            file = self.folder(f"pre-{name}", seed) / "metrics.jsonl"
             lines = [json.loads(line) for line in file.read_text().splitlines()]
             rates = [line["values"]["samples_per_second"] for line in lines if line["kind"] == "train"]
             seconds += [32 / rate for rate in rates[2:]]
@@ -129,12 +97,8 @@ class Study:
             figures = {"global": [], "local": []}
             ratios = {"global": [], "local": []}
             for seed in self.seeds:
-                kept = self.runs / f"align-{name}-{seed}.json"
-                if not kept.exists():
-                    words = ["--data", self.data / "flickr8k/phrases.jsonl", "--limit", 300, "--json"]
-                    run = self.runs / f"pre-{name}-{seed}"
-                    kept.write_text(self.chiasm("align", run, *words))
-                report = json.loads(kept.read_text())
+                words = ["--data", self.data / "flickr8k/phrases.jsonl", "--limit", 300]
+                report = self.once(f"align-{name}-{seed}", "align", self.folder(f"pre-{name}", seed), *words)
                 for key in figures:
                     figures[key].append(100 * report[key]["boxes"]["score"])
                     ratios[key].append(report[key]["boxes"]["score"] / report[key]["boxes"]["uniform"])
@@ -205,40 +169,15 @@ class Study:
         return [*lines, ""]
 
 
-def spread(values):
-    """Mean, and smallest to largest."""
-    mean = statistics.mean(values)
-    if max(values) - min(values) < 0.05:
-        return f"{mean:.1f}"
-    return f"{mean:.1f} ({min(values):.1f} to {max(values):.1f})"
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--text", required=True)
-    parser.add_argument("--vision", required=True)
-    parser.add_argument("--runs", default="runs/scl-study")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--part", choices=["completion", "tasks", "all"], default="all")
-    parser.add_argument("--write", help="file whose parts between marks are replaced")
-    arguments = parser.parse_args()
-    study = Study(arguments)
+    arguments = study.arguments(__doc__, "runs/scl-study", ["completion", "tasks"]).parse_args()
+    runs = Study(arguments)
     parts = {}
     if arguments.part in ("tasks", "all"):
-        parts["tasks"] = study.tasks()
+        parts["tasks"] = runs.tasks()
     if arguments.part in ("completion", "all"):
-        parts["completion"] = study.completion()
-    for name, lines in parts.items():
-        text = "\n".join(lines).rstrip() + "\n"
-        if not arguments.write:
-            print(text)
-            continue
-        file = Path(arguments.write)
-        marks = [f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"]
-        before, rest = file.read_text().split(marks[0])
-        _, after = rest.split(marks[1])
-        file.write_text(before + marks[0] + "\n" + text + "\n" + marks[1] + after)
+        parts["completion"] = runs.completion()
+    study.publish(parts, arguments.write)
 
 
 if __name__ == "__main__":
