@@ -3,6 +3,7 @@
 
 mod export;
 mod saving;
+mod selection;
 mod serve;
 mod workload;
 
@@ -51,6 +52,15 @@ enum Command {
         #[arg(long)]
         train_all: bool,
     },
+    /// Time training steps with all of attention kept and with every rule of selection, in turns.
+    Selection {
+        /// Turns of each.
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+        /// Rules with their values, such as `prob_abs=0.02`.
+        #[arg(required = true)]
+        rules: Vec<String>,
+    },
 }
 
 fn run(cli: &Cli) -> Result<()> {
@@ -64,11 +74,19 @@ fn run(cli: &Cli) -> Result<()> {
             ..
         }
     );
-    let prepared = workload::prepare(&cli.workload, train_all)?;
+    if let Command::Selection { rounds, rules } = &cli.command {
+        return selection::measure(&cli.workload, rules, *rounds);
+    }
+    let prepared = workload::prepare(&cli.workload, |recipe| {
+        if train_all {
+            recipe.weights.freeze.clear();
+        }
+    })?;
     match &cli.command {
         Command::Export { out } => export::write(&prepared, out),
         Command::Serve => serve::answer(prepared),
         Command::Saving { rounds, .. } => saving::measure(&prepared, *rounds),
+        Command::Selection { .. } => Ok(()),
     }
 }
 

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use chiasm_data::{HostBatch, Loader, LoaderConfig, Split, TextTokenizer, Views, builtin, rng};
+use chiasm_data::regions::UNKNOWN_SIZE;
+use chiasm_data::{
+    HostBatch, Loader, LoaderConfig, RegionRows, Split, TextTokenizer, Views, builtin, rng,
+};
 use chiasm_nn::ModelConfig;
 use chiasm_train::recipe::BUILTIN_EMOJI;
 use chiasm_train::trainer::{model_config, preprocess, tokenizer};
@@ -58,6 +61,10 @@ pub(crate) enum Batches {
         /// Shortest and longest text in tokens, drawn evenly; texts of a batch are padded to the
         /// longest of them.
         text_len: [usize; 2],
+        /// Regions of every picture, where the model sees regions; its recipe is then blind, because the
+        /// built-in data has none.
+        #[serde(default)]
+        regions: usize,
     },
 }
 
@@ -75,16 +82,14 @@ pub(crate) struct Prepared {
     pub(crate) batches: Vec<HostBatch>,
 }
 
-/// Reads a workload and builds its run; `train_all` trains what its recipe freezes.
-pub(crate) fn prepare(path: &Path, train_all: bool) -> Result<Prepared> {
+/// Reads a workload and builds its run; `edit` may change its recipe.
+pub(crate) fn prepare(path: &Path, edit: impl FnOnce(&mut Recipe)) -> Result<Prepared> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let workload: Workload =
         toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut recipe = Recipe::from_file(&workload.recipe)?;
-    if train_all {
-        recipe.weights.freeze.clear();
-    }
+    edit(&mut recipe);
     if recipe.data.source != BUILTIN_EMOJI || recipe.tokenizer.file.is_some() {
         return Err("a workload's recipe uses the built-in data and trains its tokenizer".into());
     }
@@ -105,9 +110,12 @@ pub(crate) fn prepare(path: &Path, train_all: bool) -> Result<Prepared> {
     let batches = match &workload.batches {
         Batches::Recipe { count } => from_recipe(&recipe, &data, &tokenizer, *count)?,
         Batches::Random {
-            count, text_len, ..
+            count,
+            text_len,
+            regions,
+            ..
         } => (0..*count)
-            .map(|step| random(&recipe, &tokenizer, step, *text_len))
+            .map(|step| random(&recipe, &tokenizer, step, *text_len, *regions))
             .collect(),
     };
     Ok(Prepared {
@@ -153,15 +161,23 @@ fn random(
     tokenizer: &TextTokenizer,
     step: u64,
     text_len: [usize; 2],
+    regions: usize,
 ) -> HostBatch {
     let size = recipe.schedule.batch_size;
     let side = recipe.model.vision.image_size;
     let special = tokenizer.special();
     let vocab_size = tokenizer.vocab_size();
     let mut rng = rng::stream(recipe.schedule.seed, "benchmark batch", &[step]);
-    let pixel_values = (0..size * 3 * side * side)
+    let seen = recipe.model.regions.as_ref();
+    let pixels = if seen.is_some() {
+        0
+    } else {
+        size * 3 * side * side
+    };
+    let pixel_values = (0..pixels)
         .map(|_| rng::uniform(&mut rng, -2.0, 2.0) as f32)
         .collect();
+    let regions = seen.map(|config| noise_regions(&mut rng, size, regions, config.features));
     let [shortest, longest] = text_len.map(|len| len.clamp(2, recipe.model.text.max_text_len));
     let lengths: Vec<usize> = (0..size)
         .map(|_| shortest + rng::below(&mut rng, longest.saturating_sub(shortest) + 1))
@@ -192,7 +208,7 @@ fn random(
         samples: (0..size).collect(),
         ids: (0..size).map(|row| format!("noise-{row}")).collect(),
         pixel_values,
-        regions: None,
+        regions,
         texts: Vec::new(),
         referred: Vec::new(),
         offsets: Vec::new(),
@@ -206,6 +222,30 @@ fn random(
         pad_id: special.pad,
         targets: Vec::new(),
         shares: Vec::new(),
+    }
+}
+
+/// Regions of noise, as many of each picture.
+fn noise_regions(rng: &mut rng::Rng, pictures: usize, each: usize, dim: usize) -> RegionRows {
+    let count = pictures * each;
+    let corner = |rng: &mut rng::Rng| {
+        let [a, b] = [(); 2].map(|()| rng::unit_f64(rng) as f32);
+        [a.min(b), a.max(b)]
+    };
+    let rect = |rng: &mut rng::Rng| {
+        let ([left, right], [top, bottom]) = (corner(rng), corner(rng));
+        [left, top, right, bottom]
+    };
+    RegionRows {
+        features: (0..count * dim)
+            .map(|_| rng::uniform(rng, -2.0, 2.0) as f32)
+            .collect(),
+        dim,
+        boxes: (0..count).map(|_| rect(rng)).collect(),
+        classes: vec![(0, 0.0); count],
+        attributes: vec![(0, 0.0); count],
+        counts: vec![each; pictures],
+        sizes: vec![UNKNOWN_SIZE; pictures],
     }
 }
 
@@ -256,7 +296,7 @@ mod tests {
         let tokenizer = filled_up(&small, 200).unwrap();
         assert_eq!(tokenizer.vocab_size(), 200);
         let special = tokenizer.special();
-        let batch = random(&recipe, &tokenizer, 0, [3, 9]);
+        let batch = random(&recipe, &tokenizer, 0, [3, 9], 0);
         assert_eq!(batch.pixel_values.len(), 5 * 3 * 16 * 16);
         assert_eq!(batch.text_len, *batch.lengths.iter().max().unwrap());
         for (row, own) in batch.lengths.iter().enumerate() {

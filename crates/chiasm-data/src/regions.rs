@@ -13,7 +13,6 @@
 //! A sample's regions are found by its id, by the name of its picture with or without extension, or by
 //! COCO's number: `58350` and `COCO_val2014_000000058350.jpg` are the same picture.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -29,10 +28,14 @@ use crate::dataset::{Dataset, ImageSource, Rect, RegionSource, Sample, SharedFil
 use crate::error::DataError;
 use crate::readers::Opened;
 
+mod boxes;
+mod names;
 mod pictures;
 mod set;
 mod write;
 
+pub use boxes::{Boxes, GivenBoxes};
+use names::ByName;
 pub use pictures::{Picture, fingerprint, pictures};
 pub use set::{FILES, RegionIdentity, RegionSet, manifest, verify};
 pub use write::{Form, RegionWriter, SHARD_PICTURES, WriteConfig};
@@ -272,7 +275,7 @@ pub fn list(path: &Path) -> Result<Vec<(String, RegionSource)>, DataError> {
 /// If there are none of it, or they cannot be read.
 pub fn find(path: &Path, name: &str) -> Result<Regions, DataError> {
     let known = Known::look(path)?;
-    let found = known.find_name([name].into_iter());
+    let found = known.by_name.find([name].into_iter());
     let found = found.ok_or_else(|| {
         let (first, count) = (known.sources.first(), known.sources.len());
         let first = first.map_or("", |(name, _)| name.as_str());
@@ -539,10 +542,7 @@ fn rects(
 
 /// The pictures that a folder or table has regions of.
 struct Known {
-    /// By name with and without extension.
-    names: HashMap<String, RegionSource>,
-    /// By COCO's number; `None` where two pictures have it.
-    numbers: HashMap<u64, Option<RegionSource>>,
+    by_name: ByName<RegionSource>,
     /// All, with the name of each, in the order of the source.
     sources: Vec<(String, RegionSource)>,
 }
@@ -556,8 +556,7 @@ struct About {
 impl Known {
     fn look(path: &Path) -> Result<Self, DataError> {
         let mut known = Self {
-            names: HashMap::new(),
-            numbers: HashMap::new(),
+            by_name: ByName::default(),
             sources: Vec::new(),
         };
         let manifest = set::manifest(path)?;
@@ -572,7 +571,7 @@ impl Known {
             }
             _ => known.add_table(path)?,
         }
-        if known.names.is_empty() {
+        if known.sources.is_empty() {
             return Err(nothing(path));
         }
         Ok(known)
@@ -668,42 +667,11 @@ impl Known {
     /// The first of two with the same name stays.
     fn add(&mut self, name: &str, source: &RegionSource) {
         self.sources.push((name.to_owned(), source.clone()));
-        for name in [name, base(name), stem(name)] {
-            if !self.names.contains_key(name) {
-                self.names.insert(name.to_owned(), source.clone());
-            }
-        }
-        if let Some(number) = coco_number(stem(name)) {
-            let twice = self.numbers.contains_key(&number);
-            self.numbers
-                .insert(number, (!twice).then(|| source.clone()));
-        }
+        self.by_name.add(name, source);
     }
 
     fn find(&self, sample: &Sample) -> Option<RegionSource> {
-        let path = sample.visual.path().map(Path::to_string_lossy);
-        // Of a question the picture's id is the group.
-        let names = [
-            Some(sample.group()),
-            path.as_deref(),
-            Some(sample.id.as_str()),
-        ];
-        self.find_name(names.iter().flatten().copied())
-    }
-
-    fn find_name<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Option<RegionSource> {
-        names
-            .clone()
-            .flat_map(|name| [name, base(name), stem(name)])
-            .find_map(|name| self.names.get(name))
-            .or_else(|| {
-                let numbers = names.filter_map(|name| coco_number(stem(name)));
-                numbers
-                    .filter_map(|number| self.numbers.get(&number))
-                    .flatten()
-                    .next()
-            })
-            .cloned()
+        self.by_name.find_sample(sample)
     }
 }
 
@@ -733,33 +701,6 @@ pub(crate) fn archives(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
     found.sort();
     Ok(found)
-}
-
-/// A name without its folders.
-fn base(name: &str) -> &str {
-    name.rsplit(['/', '\\']).next().unwrap_or(name)
-}
-
-/// A name without its folders and without the extension of a picture.
-fn stem(name: &str) -> &str {
-    let name = base(name);
-    match name.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() && extension.len() <= 4 => stem,
-        _ => name,
-    }
-}
-
-/// The number of a COCO picture: `58350`, `000000058350` and `COCO_val2014_000000058350`. Other numbers
-/// at the end of a name (`dog_1`) number nothing in common.
-fn coco_number(stem: &str) -> Option<u64> {
-    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = match stem.rsplit_once('_') {
-        Some((_, number)) => Some(number).filter(|number| number.len() == 12),
-        None => Some(stem),
-    };
-    number
-        .filter(|number| is_number(number))
-        .and_then(|number| number.parse().ok())
 }
 
 fn origin_of(source: &RegionSource) -> String {

@@ -2,8 +2,8 @@
 //!
 //! Owns the vertices, the weights of the edges, anchors, and the knowledge entry around an anchor
 //! (`specs/tbkin.md` 2.2 to 2.4). Where similarities of words and class names come from is the caller's choice:
-//! [`crate::lexicon::similarity`], [`crate::vectors::WordVectors::similarity`], or another embedding's through
-//! [`crate::vectors::Calibration`]. What is masked because of a graph is [`crate::mask`]'s.
+//! [`crate::vectors::Similarity`] is the built-in list or word vectors. What is masked because of a graph is
+//! [`crate::mask`]'s.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,10 +1,14 @@
 //! Similarity of words out of word vectors, and the sharpening that makes it an edge weight.
 //!
-//! Owns the reader of GloVe's and word2vec's text files, which keeps only the words that are asked for, and the map
-//! from a cosine to the similarity g of word and region (`specs/tbkin.md` 2.3, 9.3).
+//! Owns the reader of GloVe's and word2vec's text files, which keeps only the words that are asked for, the map from
+//! a cosine to the similarity g of word and region (`specs/tbkin.md` 2.3, 9.3), and the choice between vectors and
+//! the built-in list of synonyms.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, Read};
+
+use crate::lexicon;
+use crate::text::TextGraph;
 
 /// Cap on a line of a vector file.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
@@ -189,32 +193,38 @@ pub fn sharpen(cosine: f64) -> f64 {
     (1.0 - (grown - low) / (high - low)).clamp(0.0, 1.0)
 }
 
-/// How the cosines of another embedding compare with word vectors'.
-///
-/// Sentence embeddings put unrelated words at 0.2 or 0.3 and synonyms at 0.7; the cuts of section 2.3 are made for word
-/// vectors, where these are at 0.45 and 0.81. Between the two values that a caller measured the cosine is moved linearly.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Calibration {
-    /// Cosine of words that have nothing to do with each other.
-    pub unrelated: f64,
-    /// Cosine of synonyms; above `unrelated`.
-    pub synonyms: f64,
+/// Where the similarity of a word and a class name comes from.
+#[derive(Clone, Debug, Default)]
+pub enum Similarity {
+    /// The built-in list of synonyms and kinds, [`lexicon::similarity`].
+    #[default]
+    Lexicon,
+    /// Word vectors, as published.
+    Vectors(WordVectors),
 }
 
-impl Calibration {
-    /// Similarity in `0..=1` from a cosine of that embedding.
-    pub fn similarity(&self, cosine: f64) -> f64 {
-        /// Where word vectors have the two.
-        const UNRELATED: f64 = 0.44;
-        const SYNONYMS: f64 = 0.82;
-        let span = (self.synonyms - self.unrelated).max(f64::EPSILON);
-        let moved = UNRELATED + (cosine - self.unrelated) / span * (SYNONYMS - UNRELATED);
-        if cosine >= 1.0 {
-            1.0
-        } else {
-            sharpen(moved.clamp(-1.0, 1.0))
+impl Similarity {
+    /// Similarity in `0..=1`.
+    pub fn of(&self, word: &str, name: &str) -> f64 {
+        match self {
+            Self::Lexicon => lexicon::similarity(word, name),
+            Self::Vectors(vectors) => vectors.similarity(word, name),
         }
     }
+}
+
+/// The words whose vectors graphs of these captions ask for when regions have classes of these names.
+pub fn words_of<'a>(
+    captions: impl Iterator<Item = &'a TextGraph>,
+    names: impl Iterator<Item = &'a str>,
+) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    let mut add = |name: &str| words.extend(name.split_whitespace().map(str::to_owned));
+    for graph in captions {
+        (0..graph.objects.len()).for_each(|object| add(&graph.object_lemma(object)));
+    }
+    names.for_each(add);
+    words
 }
 
 #[cfg(test)]
@@ -313,15 +323,20 @@ mod tests {
     }
 
     #[test]
-    fn other_embeddings_are_moved() {
-        let calibration = Calibration {
-            unrelated: 0.2,
-            synonyms: 0.7,
-        };
-        assert!(calibration.similarity(0.2) < 0.5);
-        assert!(calibration.similarity(0.7) > 0.9);
-        assert_eq!(calibration.similarity(1.0), 1.0);
-        assert!(calibration.similarity(-1.0) < 1e-9);
+    fn what_graphs_ask_for() {
+        let caption = crate::text::parse("two brown dogs on a kitchen table");
+        let words = words_of([&caption].into_iter(), ["teddy bear"].into_iter());
+        assert_eq!(words, wanted(&["bear", "dog", "kitchen", "table", "teddy"]));
+        let vectors = read(
+            "dog 1 0\nteddy 0.6 0.8\nbear 1 0\n",
+            &["dog", "teddy", "bear"],
+        );
+        let vectors = Similarity::Vectors(vectors.unwrap());
+        // The mean of both words of the name: 0.8, 0.4.
+        let near = sharpen(2.0 / 5.0f64.sqrt());
+        assert!((vectors.of("dog", "teddy bear") - near).abs() < 1e-6);
+        assert_eq!(vectors.of("couch", "sofa"), 0.0);
+        assert_eq!(Similarity::default().of("couch", "sofa"), 0.7);
     }
 
     proptest! {

@@ -134,6 +134,10 @@ pub struct KnowledgeConfig {
     pub negatives: f64,
     /// Which knowledge hides words and regions. Default: `both`.
     pub masking: MaskAblation,
+    /// Text file of word vectors, GloVe's or word2vec's, that say which words and classes mean the same.
+    /// Default: the built-in list of synonyms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<PathBuf>,
     /// How masks are drawn.
     pub masks: MaskConfig,
     /// How captions and regions become a graph.
@@ -151,6 +155,7 @@ impl Default for KnowledgeConfig {
             transport: 0.1,
             negatives: 0.5,
             masking: MaskAblation::Both,
+            vectors: None,
             masks: MaskConfig::default(),
             graph: GraphConfig::default(),
         }

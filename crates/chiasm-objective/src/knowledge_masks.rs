@@ -3,6 +3,7 @@
 //!
 //! Owns the way from texts, tokens and regions to `chiasm_graph` and back. The rules are there.
 
+use std::io::BufRead;
 use std::ops::Range;
 
 use chiasm_data::RegionRows;
@@ -10,8 +11,9 @@ use chiasm_data::rng;
 use chiasm_graph::draw::{Fate, Masks, Pair, draw};
 use chiasm_graph::image::{ImageGraph, Region};
 use chiasm_graph::priors::{PriorCounter, Priors};
+use chiasm_graph::text;
 use chiasm_graph::unified::UnifiedGraph;
-use chiasm_graph::{lexicon, text};
+use chiasm_graph::vectors::{Similarity, VectorsError, WordVectors, words_of};
 use chiasm_nn::boxes::in_pixels;
 use chiasm_nn::regions::Regions;
 use chiasm_nn::text::TextInput;
@@ -31,12 +33,21 @@ pub struct Knowledge {
     pub names: Vec<String>,
     /// How often captions say what of what.
     pub priors: Priors,
+    /// How near words and names of classes are.
+    pub similarity: Similarity,
 }
 
 impl Knowledge {
-    /// Of the captions that a run learns from, and the names of a detector's classes.
-    #[must_use]
-    pub fn learn<'a>(captions: impl Iterator<Item = &'a str>, names: Vec<String>) -> Self {
+    /// Of the captions that a run learns from, and the names of a detector's classes. Similarities come
+    /// from a text file of word vectors where there is one.
+    ///
+    /// # Errors
+    /// Vectors that cannot be read, or that are of none of the words.
+    pub fn learn<'a>(
+        captions: impl Iterator<Item = &'a str>,
+        names: Vec<String>,
+        vectors: Option<impl BufRead>,
+    ) -> Result<Self, VectorsError> {
         let captions: Vec<&str> = captions.collect();
         let graphs: Vec<_> = captions
             .par_iter()
@@ -46,10 +57,18 @@ impl Knowledge {
         for graph in &graphs {
             counter.add(graph);
         }
-        Self {
+        let similarity = match vectors {
+            None => Similarity::Lexicon,
+            Some(file) => {
+                let words = words_of(graphs.iter(), names.iter().map(String::as_str));
+                Similarity::Vectors(WordVectors::read(file, &words)?)
+            }
+        };
+        Ok(Self {
             names,
             priors: counter.finish(),
-        }
+            similarity,
+        })
     }
 }
 
@@ -162,13 +181,8 @@ fn of_pair(
     // Boxes are finite and few: a reader has seen to it. Otherwise there are no edges between them.
     let picture = ImageGraph::new(regions.collect(), config.graph.iou_edge).unwrap_or_default();
     let priors = Some(&knowledge.priors);
-    let graph = UnifiedGraph::new(
-        &parsed,
-        &picture,
-        priors,
-        &config.graph,
-        lexicon::similarity,
-    );
+    let similarity = |word: &str, name: &str| knowledge.similarity.of(word, name);
+    let graph = UnifiedGraph::new(&parsed, &picture, priors, &config.graph, similarity);
     let offsets = rows.offsets.get(row).map_or(&[][..], Vec::as_slice);
     let mut pieces = vec![0; parsed.words.len()];
     let mut tokens = Vec::new();

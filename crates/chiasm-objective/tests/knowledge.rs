@@ -94,7 +94,7 @@ impl Batch {
 
     fn draw(&self, config: &KnowledgeConfig, step: u64) -> KnowledgeInput {
         let names = vec!["man".to_owned(), "dog".to_owned()];
-        let knowledge = Knowledge::learn(CAPTIONS.into_iter(), names);
+        let knowledge = Knowledge::learn(CAPTIONS.into_iter(), names, None::<&[u8]>).unwrap();
         knowledge_draw(
             TextRows {
                 input_ids: &self.ids,

@@ -1,5 +1,6 @@
 //! Boxes drawn on a picture, each in a colour of its own with its number in its corner.
 
+use chiasm_data::resample::Window;
 use chiasm_data::{Rect, Rgb};
 
 /// Colours that are told apart on photographs; the thirteenth box has the first again.
@@ -42,29 +43,40 @@ pub fn boxes(picture: &mut Rgb, boxes: &[Rect]) {
             .get(number % COLOURS.len())
             .copied()
             .unwrap_or_default();
-        let window = rect.pixels(picture.width, picture.height);
+        let window = outline(picture, rect, 0, line, colour);
         let (x, y) = (window.x, window.y);
-        let (right, bottom) = (x + window.width, y + window.height);
-        fill(picture, x, y, window.width, line, colour);
-        fill(
-            picture,
-            x,
-            bottom.saturating_sub(line),
-            window.width,
-            line,
-            colour,
-        );
-        fill(picture, x, y, line, window.height, colour);
-        fill(
-            picture,
-            right.saturating_sub(line),
-            y,
-            line,
-            window.height,
-            colour,
-        );
         write(picture, number, x, y, line, colour);
     }
+}
+
+/// Draws two boxes that are compared: the first one, what is meant, green with a white edge, the second one,
+/// what was found, orange with a black one. The found one lies on top.
+pub fn meant_and_found(picture: &mut Rgb, meant: &Rect, found: Option<&Rect>) {
+    let line = (picture.width.max(picture.height) / 200).max(1);
+    let both = [
+        (Some(meant), [0, 170, 90], [255; 3]),
+        (found, [245, 130, 48], [0; 3]),
+    ];
+    for (rect, colour, edge) in both {
+        if let Some(rect) = rect {
+            outline(picture, rect, 0, line, colour);
+            outline(picture, rect, line, line, edge);
+        }
+    }
+}
+
+/// The four sides of a box, so many pixels inside of it; where it lies.
+fn outline(picture: &mut Rgb, rect: &Rect, inset: usize, line: usize, colour: [u8; 3]) -> Window {
+    let whole = rect.pixels(picture.width, picture.height);
+    let (x, y) = (whole.x + inset, whole.y + inset);
+    let width = whole.width.saturating_sub(2 * inset);
+    let height = whole.height.saturating_sub(2 * inset);
+    let (right, bottom) = (x + width, y + height);
+    fill(picture, x, y, width, line, colour);
+    fill(picture, x, bottom.saturating_sub(line), width, line, colour);
+    fill(picture, x, y, line, height, colour);
+    fill(picture, right.saturating_sub(line), y, line, height, colour);
+    whole
 }
 
 /// A number on a ground of the box's colour.
@@ -129,5 +141,24 @@ mod tests {
         assert_eq!(pixel(74, 74), COLOURS[0]);
         assert_eq!(pixel(50, 25), COLOURS[0]);
         assert_eq!((pixel(50, 50), pixel(75, 75)), (&[7; 3][..], &[7; 3][..]));
+    }
+
+    #[test]
+    fn two_boxes_are_told_apart() {
+        let rect = |x1, y1, x2, y2| Rect { x1, y1, x2, y2 };
+        let mut picture = Rgb::new(100, 100, vec![7; 30_000]).unwrap();
+        let (meant, found) = (rect(0.1, 0.1, 0.5, 0.5), rect(0.5, 0.5, 0.9, 0.9));
+        meant_and_found(&mut picture, &meant, Some(&found));
+        let pixel = |x: usize, y: usize| &picture.data[3 * (100 * y + x)..][..3];
+        assert_eq!(
+            (pixel(10, 30), pixel(11, 30)),
+            (&[0, 170, 90][..], &[255; 3][..])
+        );
+        assert_eq!(
+            (pixel(50, 70), pixel(51, 70)),
+            (&[245, 130, 48][..], &[0; 3][..])
+        );
+        assert_eq!(pixel(30, 30), [7; 3]);
+        meant_and_found(&mut picture, &rect(0.9, 0.9, 0.1, 0.1), None);
     }
 }

@@ -112,7 +112,7 @@ fn read<'a>(dataset: &'a Dataset, picture: &'a Picture, inputs: &[Preprocess]) -
             .map_or(AlphaRule::default(), |input| input.alpha);
         frames::still(sample, &Limits::default(), alpha)
     });
-    let prepared = decoded.map(|picture| prepare(&picture, inputs));
+    let prepared = decoded.map(|found| prepare(&picture.name, &found, inputs));
     (
         &picture.name,
         prepared.map_err(|error| (sample, Box::new(error))),

@@ -17,6 +17,9 @@ pub enum RegionError {
     /// The device did not return a result.
     #[error("the device returned no values: {0}")]
     Device(String),
+    /// Features cannot stand in for those of another set.
+    #[error("{0} differs from those of the set that this one should stand in for")]
+    Unlike(&'static str),
     /// What the tower returned does not fit its pictures.
     #[error("the tower gives {tokens} places of {dim} numbers, which are no square grid")]
     Places {
@@ -37,6 +40,10 @@ impl RegionError {
                 "give an image tower with `--weights-vision`: CLIP, ViT, DINOv2, a convolutional network, or a run"
                     .to_owned(),
             ),
+            Self::Unlike(_) => Some(
+                "give the weights and settings that `chiasm regions inspect` prints of that set"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -45,6 +52,8 @@ impl RegionError {
 /// A picture on its way to a provider.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
+    /// What it is called in the set.
+    pub name: String,
     /// Width and height in pixels.
     pub size: (u32, u32),
     /// For each of [`Provider::inputs`] the values, `[3, side, side]`.
@@ -53,8 +62,9 @@ pub struct Prepared {
 
 /// Makes pictures what a provider takes; on any thread.
 #[must_use]
-pub fn prepare(picture: &Rgb, inputs: &[Preprocess]) -> Prepared {
+pub fn prepare(name: &str, picture: &Rgb, inputs: &[Preprocess]) -> Prepared {
     Prepared {
+        name: name.to_owned(),
         size: (picture.width as u32, picture.height as u32),
         inputs: inputs.iter().map(|input| input.eval(picture)).collect(),
     }

@@ -344,7 +344,7 @@ fn a_detector_is_filled_up_by_the_grid() {
         let provider = Detector::new(grid, detector(bias), "digest".to_owned(), &device);
         assert_eq!(provider.set().objects, COCO.map(str::to_owned));
         assert_eq!(provider.set().weights["detector"], "digest");
-        let prepared = prepare(&photo, &provider.inputs());
+        let prepared = prepare("photo", &photo, &provider.inputs());
         let regions = provider.regions(&[prepared.clone(), prepared]).unwrap();
         assert!(regions[0] == regions[1]);
         assert_sound(&regions[0], most);
@@ -356,7 +356,7 @@ fn a_detector_is_filled_up_by_the_grid() {
     assert!(none.class_scores.iter().all(|score| *score == 0.0));
     let grid = with_grid(36, |provider| {
         provider
-            .regions(&[prepare(&photo, &provider.inputs())])
+            .regions(&[prepare("photo", &photo, &provider.inputs())])
             .unwrap()
             .remove(0)
     });
@@ -398,7 +398,7 @@ fn an_aligned_tower_names_regions() {
     );
     assert_ne!(named.set().hash(), plain.set().hash());
     let photo = Rgb::new(8, 8, (0..192).map(|at| (at * 91 % 256) as u8).collect()).unwrap();
-    let prepared = [prepare(&photo, &named.inputs())];
+    let prepared = [prepare("photo", &photo, &named.inputs())];
     let (named, plain) = (
         named.regions(&prepared).unwrap(),
         plain.regions(&prepared).unwrap(),

@@ -46,7 +46,7 @@ fn the_grid_finds_much_of_what_people_drew() {
             .iter()
             .map(|sample| sample.visual.sources()[0].read().unwrap().into_owned())
             .map(|bytes| decode_rgb(&bytes, &Limits::default(), true).unwrap())
-            .map(|picture| prepare(&picture, &grid.inputs()))
+            .map(|picture| prepare("", &picture, &grid.inputs()))
             .collect();
         for (sample, proposed) in batch.iter().zip(grid.regions(&prepared).unwrap()) {
             let boxes = &proposed.boxes;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module as _;
 use burn::tensor::Device;
 use chiasm_data::TextTokenizer;
+use chiasm_data::regions::RegionIdentity;
 use chiasm_format::{Archive, ByteSource};
 use chiasm_nn::config::{TextConfig, VisionConfig};
 use chiasm_nn::published::rosita;
@@ -128,6 +129,26 @@ impl WeightsConfig {
             }
         }
         Ok(None)
+    }
+
+    /// What made the regions that the named model learned from; `None` where that is not known.
+    ///
+    /// # Errors
+    /// A run without a usable checkpoint, or a configuration that cannot be read.
+    pub fn region_identity(&self) -> Result<Option<RegionIdentity>, TrainError> {
+        let Some(path) = &self.model else {
+            return Ok(None);
+        };
+        let json = config_beside(&model_folder(path)?)?;
+        // Published weights have a configuration of another kind, or none.
+        let config = json.and_then(|json| scl::from_json(&json).ok());
+        let regions = config.and_then(|config| config.regions);
+        let known = regions.filter(|regions| !regions.provider.is_empty());
+        Ok(known.map(|regions| RegionIdentity {
+            provider: regions.provider,
+            dim: regions.features,
+            hash: regions.provider_hash,
+        }))
     }
 
     /// Rows of the word table of the named weights: at least as many as the tokenizer has tokens.

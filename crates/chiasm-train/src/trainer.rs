@@ -6,6 +6,8 @@
 //! threads, what an uninterrupted run does.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -134,6 +136,32 @@ fn class_names(recipe: &Recipe) -> Result<Vec<String>, TrainError> {
     Ok(names.map(|name| name.name().to_owned()).collect())
 }
 
+/// What the masks of a scene graph are drawn from, where a recipe has them.
+fn knowledge(recipe: &Recipe, data: &TrainData) -> Result<Option<Knowledge>, TrainError> {
+    let Some(config) = &recipe.objectives.knowledge else {
+        return Ok(None);
+    };
+    let vectors = config.vectors.as_deref();
+    let unusable = |reason: String| {
+        TrainError::Recipe {
+        path: recipe.name.clone(),
+        message: format!(
+            "`objectives.knowledge.vectors`: {}: {reason}",
+            vectors.unwrap_or(Path::new("")).display()
+        ),
+        hint: Some(
+            "name a text file with a word and its numbers a line, such as GloVe's; without, a built-in \
+             list of synonyms is used"
+                .to_owned(),
+        ),
+    }
+    };
+    let file = vectors.map(File::open).transpose();
+    let file = file.map_err(|error| unusable(error.to_string()))?;
+    let learned = Knowledge::learn(data.texts(), class_names(recipe)?, file.map(BufReader::new));
+    Ok(Some(learned.map_err(|error| unusable(error.to_string()))?))
+}
+
 /// The recipe's tokenizer file, or a tokenizer trained on the training texts.
 ///
 /// # Errors
@@ -156,16 +184,19 @@ pub fn tokenizer(recipe: &Recipe, data: &TrainData) -> Result<TextTokenizer, Tra
 fn vocabulary(tokenizer: &TextTokenizer, recipe: &Recipe) -> Result<Vocabulary, TrainError> {
     let size = tokenizer.vocab_size();
     let special = tokenizer.special();
-    let masks = recipe.objectives.mlm.is_some() || recipe.objectives.completion_masks().is_some();
+    let masks = recipe.objectives.mlm.is_some()
+        || recipe.objectives.completion_masks().is_some()
+        || recipe.objectives.knowledge.is_some();
     if masks && special.mask.is_none() {
         return Err(TrainError::Recipe {
             path: recipe.name.clone(),
-            message: "the tokenizer has no mask token, which `mlm` and the completions need"
-                .to_owned(),
+            message:
+                "the tokenizer has no mask token, which `mlm`, `knowledge` and the completions need"
+                    .to_owned(),
             hint: Some("use a BERT or RoBERTa tokenizer, or leave `tokenizer.file` out".to_owned()),
         });
     }
-    // The mask id is only read by the two objectives checked above.
+    // The mask id is only read by the objectives checked above.
     let mask_id = special.mask.unwrap_or(special.pad);
     Ok(Vocabulary::new(size, mask_id, |id| {
         tokenizer.is_special(id)
@@ -228,6 +259,16 @@ pub fn model_config(
 ) -> Result<ModelConfig, TrainError> {
     let classes = data.targets.as_ref().map(|targets| targets.len());
     let mut config = sized(recipe, classes, data.pictures());
+    // A model goes on with the regions that it began with.
+    if let Some(regions) = config
+        .regions
+        .as_mut()
+        .filter(|regions| regions.provider.is_empty())
+        && let Some(known) = recipe.weights.region_identity()?
+    {
+        regions.provider = known.provider;
+        regions.provider_hash = known.hash;
+    }
     for source in recipe.sources() {
         let identity = region_identity(&config, source)?;
         if let (Some(regions), Some(identity)) = (&mut config.regions, identity) {
@@ -288,10 +329,7 @@ impl Trainer {
             )?;
             loaders.push((loader, config.weight));
         }
-        let knowledge = match recipe.objectives.knowledge {
-            Some(_) => Some(Knowledge::learn(data.texts(), class_names(&recipe)?)),
-            None => None,
-        };
+        let knowledge = knowledge(&recipe, data)?;
         Ok(Self {
             knowledge,
             optimizer: Optimizer::new(recipe.optimizer.clone()),

@@ -437,6 +437,10 @@ pub(crate) struct GraphArgs {
     /// Regions of the picture, a .npz file: how they lie to each other, and what of the caption they show
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     pub(crate) regions: Option<PathBuf>,
+    /// Word vectors that say what of the caption the regions show, a text file such as GloVe's [default: a
+    /// built-in list of synonyms]
+    #[arg(long, value_name = "FILE", requires = "regions", requires = "caption")]
+    pub(crate) vectors: Option<PathBuf>,
     /// How the graph is printed
     #[arg(long, value_enum, default_value = "text", conflicts_with = "data")]
     pub(crate) format: GraphForm,
@@ -590,6 +594,8 @@ pub(crate) enum ProviderArg {
     Grid,
     /// YOLOv4-tiny, with boxes of the tower where it finds too few
     Detector,
+    /// A file, `--boxes`: those that people drew, or another detector's
+    Boxes,
     /// Nobody: DATA are features that came as files
     Files,
 }
@@ -617,9 +623,16 @@ pub(crate) struct ExtractArgs {
     /// Folder of the set; pictures that are there already are left out
     #[arg(long, value_name = "DIR", default_value = "regions")]
     pub(crate) out: PathBuf,
-    /// Who finds the boxes [default: `detector` where `--detector` is given, else `grid`]
+    /// Who finds the boxes [default: `detector` where `--detector` is given, `boxes` where `--boxes` is,
+    /// else `grid`]
     #[arg(long, value_enum)]
     pub(crate) provider: Option<ProviderArg>,
+    /// Boxes of the pictures in COCO's form, such as RefCOCO's `instances.json`
+    #[arg(long, value_name = "FILE", conflicts_with = "detector")]
+    pub(crate) boxes: Option<PathBuf>,
+    /// Let given boxes stand in for those of this set: models that learned from it take them
+    #[arg(long, value_name = "REGIONS", requires = "boxes")]
+    pub(crate) like: Option<PathBuf>,
     /// Image tower that features come from: CLIP, ViT, DINOv2, a convolutional network, or a run.
     /// CLIP and runs also name regions by the nearest text
     #[arg(long, value_name = "PATH")]

@@ -415,7 +415,7 @@ pub(super) fn lines(
 
 /// A name that files write as a whole number or as a string.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Id(pub(super) String);
+pub(crate) struct Id(pub(crate) String);
 
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {

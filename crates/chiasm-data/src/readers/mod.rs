@@ -26,6 +26,7 @@ mod csv;
 mod entities;
 mod folder;
 mod gqa;
+pub(crate) mod instances;
 mod json;
 mod jsonl;
 mod judgements;

@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use super::coco::PICTURE_FOLDERS;
 use super::collect::{Collector, Picture, RawRow};
+use super::instances::{Image, Instances, Thing, rect};
 use super::json::{self, Id, Layout, Take};
 use super::{Format, OpenOptions, Opened, Source, name_of, parse_split, split_in_path};
 use crate::dataset::{Annotations, ImageSource, Phrase, Rect, Split, Unit, read_capped};
@@ -140,82 +141,6 @@ impl Reference {
             sentences: sentences.collect::<Result<_, String>>()?,
         })
     }
-}
-
-#[derive(Deserialize)]
-struct Image {
-    id: Id,
-    file_name: String,
-    width: u32,
-    height: u32,
-    /// MDETR: the sentence, and the id of the picture that it is about.
-    caption: Option<String>,
-    original_id: Option<Id>,
-}
-
-#[derive(Deserialize)]
-struct Thing {
-    id: Id,
-    image_id: Id,
-    category_id: Option<Id>,
-    /// Left, top, width and height in pixels.
-    bbox: [f64; 4],
-    /// MDETR: which characters of the caption name it.
-    #[serde(default)]
-    tokens_positive: Vec<[usize; 2]>,
-}
-
-#[derive(Deserialize)]
-struct Category {
-    id: Id,
-    name: String,
-}
-
-/// COCO's pictures, boxes and categories.
-#[derive(Default)]
-struct Instances {
-    images: Vec<Image>,
-    things: Vec<Thing>,
-    categories: HashMap<Id, String>,
-    refused: Vec<String>,
-}
-
-impl Instances {
-    fn read(path: &Path) -> Result<Self, DataError> {
-        const PARTS: Layout = Layout::Parts(&[
-            ("images", Take::Each),
-            ("annotations", Take::Each),
-            ("categories", Take::Each),
-        ]);
-        let mut read = Self::default();
-        json::stream(path, PARTS, |element| {
-            let taken = match element.key {
-                "images" => element.parse().map(|image| read.images.push(image)),
-                "annotations" => element.parse().map(|thing| read.things.push(thing)),
-                _ => element.parse().map(|Category { id, name }| {
-                    read.categories.insert(id, name);
-                }),
-            };
-            if let Err(reason) = taken {
-                let (number, key) = (element.number, element.key);
-                read.refused
-                    .push(format!("entry {number} of `{key}`: {reason}"));
-            }
-            Ok(())
-        })?;
-        Ok(read)
-    }
-
-    fn category(&self, id: Option<&Id>) -> Option<String> {
-        id.and_then(|id| self.categories.get(id)).cloned()
-    }
-}
-
-/// Left, top, width and height in pixels as part of a picture.
-fn rect([x, y, width, height]: [f64; 4], size: (u32, u32)) -> Result<Rect, String> {
-    let corners = [x, y, x + width, y + height];
-    Rect::from_pixels(corners, f64::from(size.0), f64::from(size.1))
-        .ok_or_else(|| "the box is empty or outside the image".to_owned())
 }
 
 /// The whole sentence names the thing.

@@ -101,13 +101,20 @@ impl RegionSet {
         }
     }
 
-    /// Compares features with those that a model was trained on; `path` is where these are.
+    /// The set whose place this one takes, where its features are made alike and only its boxes are given.
+    fn stands_for(&self) -> Option<RegionIdentity> {
+        let other = self.settings.get("stands_for")?;
+        serde_json::from_value(other.clone()).ok()
+    }
+
+    /// Compares features with those that a model was trained on, or that they stand in for; `path` is where
+    /// these are.
     ///
     /// # Errors
     /// Another dimension, provider, or weights and settings of it; the hint says what to do.
     pub fn require(&self, expected: &RegionIdentity, path: &Path) -> Result<(), DataError> {
         let found = self.identity();
-        if found == *expected {
+        if found == *expected || self.stands_for().as_ref() == Some(expected) {
             return Ok(());
         }
         Err(DataError::RegionsDiffer {

@@ -135,7 +135,7 @@ fn mark(report: &ClassReport) -> &'static str {
     }
 }
 
-fn interval(accuracy: &Accuracy) -> String {
+pub(super) fn interval(accuracy: &Accuracy) -> String {
     let bound = |share: f64| format!("{:.1}", 100.0 * share);
     format!("{} to {} %", bound(accuracy.low), bound(accuracy.high))
 }
@@ -149,8 +149,20 @@ pub(super) struct ClassTable<'a> {
     more: Option<String>,
 }
 
+impl<'a> ClassTable<'a> {
+    /// A table whose rows are all shown, without figures of a majority.
+    pub(super) fn plain(name: &'a str, rows: Vec<Row>) -> Self {
+        Self {
+            name,
+            has_majority: false,
+            rows,
+            more: None,
+        }
+    }
+}
+
 #[derive(Serialize)]
-struct Row {
+pub(super) struct Row {
     /// Its class in the style sheet.
     kind: &'static str,
     label: String,
@@ -163,7 +175,12 @@ struct Row {
 }
 
 impl Row {
-    fn measured(label: &str, accuracy: &Accuracy, majority: Option<f64>, mark: &str) -> Self {
+    pub(super) fn measured(
+        label: &str,
+        accuracy: &Accuracy,
+        majority: Option<f64>,
+        mark: &str,
+    ) -> Self {
         Self {
             kind: "",
             label: label.to_owned(),
@@ -175,7 +192,15 @@ impl Row {
         }
     }
 
-    fn baseline(label: String, accuracy: f64) -> Self {
+    /// The row that matters.
+    pub(super) fn best(self) -> Self {
+        Self {
+            kind: "best",
+            ..self
+        }
+    }
+
+    pub(super) fn baseline(label: String, accuracy: f64) -> Self {
         Self {
             kind: "chance",
             label,
@@ -207,16 +232,8 @@ pub(super) fn tables(report: &ClassReport) -> Vec<ClassTable<'_>> {
         let label = "trained, consistent statements";
         rows.push(Row::measured(label, consistency, None, mark));
     }
-    rows.push(Row {
-        kind: "best",
-        ..Row::measured("trained", accuracy, None, mark)
-    });
-    let whole = ClassTable {
-        name: "Accuracy",
-        has_majority: false,
-        rows,
-        more: None,
-    };
+    rows.push(Row::measured("trained", accuracy, None, mark).best());
+    let whole = ClassTable::plain("Accuracy", rows);
     let by_class = Some(("By right class", &report.by_class)).filter(|(_, rows)| !rows.is_empty());
     let by_kind = report
         .by_kind

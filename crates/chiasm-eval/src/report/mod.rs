@@ -5,6 +5,7 @@
 
 mod chart;
 mod classes;
+mod grounding;
 mod page;
 pub mod sheet;
 
@@ -17,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::metrics::{ChanceLevel, DirectionMetrics, RetrievalMetrics};
-use crate::score::{ClassReport, OverlapReport};
+use crate::score::{ClassReport, GroundingReport, OverlapReport};
 
 pub use classes::Judged;
+pub use grounding::Found;
 
 /// Name of the page inside the report's folder.
 pub const HTML_NAME: &str = "report.html";
@@ -71,6 +73,9 @@ pub struct Report {
     /// Figures of a classifier; `None` for a run that has none.
     #[serde(default)]
     pub classes: Option<ClassReport>,
+    /// Figures of grounding; `None` for a run that has none.
+    #[serde(default)]
+    pub grounding: Option<GroundingReport>,
     /// What of the data was trained on; `None` when nobody looked.
     #[serde(default)]
     pub training_overlap: Option<OverlapReport>,
@@ -82,6 +87,9 @@ pub struct Report {
     /// Held-out samples and what a classifier said of them.
     #[serde(default)]
     pub judged: Vec<Judged>,
+    /// Held-out texts and where a model found what they refer to.
+    #[serde(default)]
+    pub found: Vec<Found>,
     /// Free searches, without a right answer.
     pub examples: Vec<QueryResult>,
     /// What was measured along the way.

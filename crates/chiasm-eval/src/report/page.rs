@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::chart::{self, tick_label};
 use super::classes::{self, ClassTable, ConfusionTable, JudgedView};
+use super::grounding::{self, FoundView};
 use super::{Chart, Curve, QueryResult, Report, ResultCells, ResultRow, RowKind, RunFacts};
 use crate::score::{MARK, grouped, marked, percent};
 
@@ -37,6 +38,7 @@ struct Page<'a> {
     notes: Vec<String>,
     gallery: Vec<Search<'a>>,
     judged: Vec<JudgedView<'a>>,
+    found: Vec<FoundView<'a>>,
     examples: Vec<Search<'a>>,
     charts: Vec<ChartView<'a>>,
     facts: Vec<(&'static str, String)>,
@@ -50,15 +52,15 @@ impl<'a> Page<'a> {
         let run = &report.run;
         Self {
             title: &report.title,
-            lead: match &report.classes {
-                Some(classes) => Some(classes::lead(classes)),
-                None => lead(&report.results),
+            lead: match (&report.classes, &report.grounding) {
+                (Some(classes), _) => Some(classes::lead(classes)),
+                (None, Some(grounding)) => Some(grounding::lead(grounding)),
+                (None, None) => lead(&report.results),
             },
             directions: directions(&report.results),
-            class_tables: report
-                .classes
-                .as_ref()
-                .map_or_else(Vec::new, classes::tables),
+            class_tables: (report.classes.iter().flat_map(classes::tables))
+                .chain(report.grounding.iter().flat_map(grounding::tables))
+                .collect(),
             confusion: report
                 .classes
                 .as_ref()
@@ -67,10 +69,12 @@ impl<'a> Page<'a> {
                 .classes
                 .iter()
                 .flat_map(classes::sentences)
+                .chain(report.grounding.iter().flat_map(grounding::sentences))
                 .chain(report.notes.iter().cloned())
                 .collect(),
             gallery: report.gallery.iter().map(Search::new).collect(),
             judged: report.judged.iter().map(JudgedView::new).collect(),
+            found: report.found.iter().map(FoundView::new).collect(),
             examples: report.examples.iter().map(Search::new).collect(),
             charts: charts(&report.curves),
             facts: facts(run),

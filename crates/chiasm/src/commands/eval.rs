@@ -204,7 +204,7 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
             training_overlap: overlap,
         };
         let path = path("jsonl");
-        let report = ground(&embedder, &job, &path)?;
+        let (_, report) = ground(&embedder, &job, &path)?;
         output::report(global, &report, &render_grounding_table(&report))?;
         note(&format!("predictions: {}", path.display()));
         return Ok(());
@@ -270,13 +270,15 @@ pub(crate) fn ground(
     embedder: &Embedder<'_>,
     job: &GroundingJob<'_>,
     path: &Path,
-) -> Result<GroundingReport, CliError> {
+) -> Result<(GroundingPredictions, GroundingReport), CliError> {
     let mut bar = Bar::default();
     let predictions = grounding::run(embedder, job, &mut |what, done, total| {
         bar.show(what, done, total);
     })?;
     predictions.write(path)?;
-    Ok(score_grounding(&GroundingPredictions::read(path)?))
+    let predictions = GroundingPredictions::read(path)?;
+    let report = score_grounding(&predictions);
+    Ok((predictions, report))
 }
 
 /// Runs the classification task with a progress bar.

@@ -1,5 +1,6 @@
 //! `chiasm graph`: scene graphs of captions and pictures, and their score.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -12,7 +13,8 @@ use chiasm_graph::score::{
     write_facts,
 };
 use chiasm_graph::unified::UnifiedGraph;
-use chiasm_graph::{lexicon, text, vocabulary};
+use chiasm_graph::vectors::{Similarity, WordVectors, words_of};
+use chiasm_graph::{text, vocabulary};
 use serde::Serialize;
 
 use crate::cli::{Global, GraphArgs, GraphForm};
@@ -68,9 +70,17 @@ fn picture(args: &GraphArgs, regions: &Path, global: &Global) -> Result<(), CliE
     let config = GraphConfig::default();
     let picture = read_regions(regions, &config)?;
     let said = args.caption.as_deref().map(text::parse);
+    let similarity = match &args.vectors {
+        None => Similarity::Lexicon,
+        Some(path) => {
+            let names = picture.regions.iter().map(|region| region.name.as_str());
+            Similarity::Vectors(vectors(path, &words_of(said.iter(), names))?)
+        }
+    };
+    let similarity = |word: &str, name: &str| similarity.of(word, name);
     let unified = said
         .as_ref()
-        .map(|said| UnifiedGraph::new(said, &picture, None, &config, lexicon::similarity));
+        .map(|said| UnifiedGraph::new(said, &picture, None, &config, similarity));
     if global.json {
         return output::json(&Graphs {
             picture: &picture,
@@ -131,6 +141,18 @@ fn read_regions(path: &Path, config: &GraphConfig) -> Result<ImageGraph, CliErro
     let regions = read.boxes.iter().enumerate().map(region).collect();
     ImageGraph::new(regions, config.iou_edge)
         .map_err(|error| CliError::new(format!("{}: {error}", path.display()), None))
+}
+
+/// Vectors of some words out of a text file.
+fn vectors(path: &Path, words: &BTreeSet<String>) -> Result<WordVectors, CliError> {
+    let fail = |reason: String| {
+        CliError::new(
+            format!("{}: {reason}", path.display()),
+            "give a text file with a word and its numbers a line, such as GloVe's".to_owned(),
+        )
+    };
+    let file = File::open(path).map_err(|error| fail(error.to_string()))?;
+    WordVectors::read(BufReader::new(file), words).map_err(|error| fail(error.to_string()))
 }
 
 /// A caption with its graph, as a line.

@@ -396,11 +396,21 @@ fn finish(
         };
         let embedder = eval::embedder(&trained, &trained.model, device, Views::default());
         let path = eval::predictions_path(&job.out, split.as_str(), "jsonl");
-        let found = eval::ground(&embedder, &grounding, &path)?;
-        output::report(global, &found, &render_grounding_table(&found))?;
+        let (predictions, score) = eval::ground(&embedder, &grounding, &path)?;
+        output::report(global, &score, &render_grounding_table(&score))?;
+        let html = report::write_grounding(
+            &job.out,
+            &trained,
+            dataset,
+            grounding.dataset,
+            &predictions,
+            &score,
+            facts,
+        )?;
         note(&format!(
-            "\npredictions: {}\ntook {}",
+            "\npredictions: {}\nreport: {}\ntook {}",
             path.display(),
+            html.display(),
             duration(facts.started.elapsed().as_secs_f64())
         ));
         return Ok(());

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use chiasm_data::regions::{self, Form, RegionSet, RegionWriter, WriteConfig};
+use chiasm_data::regions::{self, Form, GivenBoxes, RegionSet, RegionWriter, WriteConfig};
 use chiasm_data::{
     AlphaRule, Dataset, Limits, Quarantine, RegionSource, Regions, Views, decode, enforce_rate,
     readers, thumbnail,
@@ -15,7 +15,7 @@ use chiasm_graph::vocabulary;
 use chiasm_nn::published::encoder::Sizes;
 use chiasm_nn::published::yolo::YoloTiny;
 use chiasm_regions::{
-    Detector, Grid, Names, Naming, Provider, Report, Step, boxes, convert, draw, extract,
+    Detector, Given, Grid, Names, Naming, Provider, Report, Step, boxes, convert, draw, extract,
 };
 use chiasm_train::recipe::DataConfig;
 use serde::Serialize;
@@ -31,6 +31,9 @@ use crate::source::{open_source, select};
 
 /// Pictures of a set that are looked at for its figures.
 const LOOKED_AT: usize = 200;
+
+/// Boxes of a file that cannot be used and are named.
+const REFUSED: usize = 5;
 
 /// Overlap from which on two regions are neighbours in a graph (`specs/tbkin.md` section 2.1).
 const NEIGHBOURS: f32 = 0.2;
@@ -60,24 +63,41 @@ fn run_extract(args: &ExtractArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
     let mut config = DataConfig::default();
     args.source.apply(Some(&args.data), &mut config);
-    let provider = args.provider.unwrap_or(match args.detector {
-        Some(_) => ProviderArg::Detector,
-        None => ProviderArg::Grid,
-    });
-    match (provider, &args.detector) {
-        (ProviderArg::Detector, None) => {
+    let provider = args
+        .provider
+        .unwrap_or(match (&args.detector, &args.boxes) {
+            (Some(_), _) => ProviderArg::Detector,
+            (None, Some(_)) => ProviderArg::Boxes,
+            (None, None) => ProviderArg::Grid,
+        });
+    for (own, name, option, is_given, file) in [
+        (
+            ProviderArg::Detector,
+            "detector",
+            "--detector",
+            args.detector.is_some(),
+            "yolov4-tiny.weights",
+        ),
+        (
+            ProviderArg::Boxes,
+            "boxes",
+            "--boxes",
+            args.boxes.is_some(),
+            "instances.json",
+        ),
+    ] {
+        if provider == own && !is_given {
             return Err(CliError::new(
-                "`--provider detector` has no detector",
-                "name YOLOv4-tiny's weights with `--detector yolov4-tiny.weights`".to_owned(),
+                format!("`--provider {name}` has no `{option}`"),
+                format!("name a file with `{option} {file}`"),
             ));
         }
-        (ProviderArg::Grid | ProviderArg::Files, Some(_)) => {
+        if provider != own && is_given {
             return Err(CliError::new(
-                "`--detector` is given, and `--provider` is another",
+                format!("`{option}` is given, and `--provider` is another"),
                 "leave one of them out".to_owned(),
             ));
         }
-        _ => {}
     }
     if args.top == 0 || args.top > chiasm_format::lineidx::MAX_REGIONS {
         return Err(CliError::new(
@@ -94,7 +114,7 @@ fn run_extract(args: &ExtractArgs, global: &Global) -> Result<(), CliError> {
     };
     match provider {
         ProviderArg::Files => job.files(),
-        ProviderArg::Grid | ProviderArg::Detector => job.pictures(),
+        ProviderArg::Grid | ProviderArg::Detector | ProviderArg::Boxes => job.pictures(),
     }
 }
 
@@ -107,7 +127,7 @@ struct Job<'a> {
     started: Instant,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
     /// Regions of pictures.
     fn pictures(mut self) -> Result<(), CliError> {
         let Some(weights) = &self.args.weights_vision else {
@@ -129,20 +149,17 @@ impl Job<'_> {
             false => None,
         };
         let grid = Grid::new(tower, naming, self.args.top);
-        let detector;
-        let provider: &dyn Provider = match &self.args.detector {
-            Some(file) => {
-                let (weights, digest) = Darknet::read(file)?;
-                let network = YoloTiny::from_darknet(&weights, self.device).map_err(|error| {
-                    CliError::new(
-                        format!("{}: {error}", file.display()),
-                        "give the `yolov4-tiny.weights` that darknet publishes".to_owned(),
-                    )
-                })?;
-                detector = Detector::new(grid, network, digest, self.device);
+        let (detector, given);
+        let provider: &dyn Provider = match (&self.args.detector, &self.args.boxes) {
+            (Some(file), _) => {
+                detector = self.detector(grid, file)?;
                 &detector
             }
-            None => &grid,
+            (None, Some(file)) => {
+                given = self.given(grid, file)?;
+                &given
+            }
+            (None, None) => &grid,
         };
         let pictures = regions::pictures(&dataset);
         let mut writer = self.writer(provider.set(), dataset.fingerprint())?;
@@ -159,6 +176,35 @@ impl Job<'_> {
             },
         )?;
         self.conclude(writer, provider.set(), report, quarantine)
+    }
+
+    /// A detector before a tower.
+    fn detector<'g>(&self, grid: Grid<'g>, file: &Path) -> Result<Detector<'g>, CliError>
+    where
+        'a: 'g,
+    {
+        let (weights, digest) = Darknet::read(file)?;
+        let network = YoloTiny::from_darknet(&weights, self.device).map_err(|error| {
+            CliError::new(
+                format!("{}: {error}", file.display()),
+                "give the `yolov4-tiny.weights` that darknet publishes".to_owned(),
+            )
+        })?;
+        Ok(Detector::new(grid, network, digest, self.device))
+    }
+
+    /// Given boxes before a tower.
+    fn given<'g>(&self, grid: Grid<'g>, file: &Path) -> Result<Given<'g>, CliError> {
+        let boxes = GivenBoxes::read(file)?;
+        for reason in boxes.refused.iter().take(REFUSED) {
+            note(&format!("warning: {}: {reason}", file.display()));
+        }
+        if boxes.refused.len() > REFUSED {
+            let more = boxes.refused.len() - REFUSED;
+            note(&format!("warning: and {more} more boxes are left out"));
+        }
+        let like = self.args.like.as_deref().map(RegionSet::look).transpose()?;
+        Ok(Given::new(grid, boxes, like.as_ref())?)
     }
 
     /// Regions that came as files.

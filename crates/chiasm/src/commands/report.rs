@@ -6,15 +6,21 @@ use std::time::Instant;
 
 use burn::module::Module as _;
 use burn::tensor::Device;
-use chiasm_data::{DataError, Dataset, ImageSource, Split, Visual, frames, thumbnail};
+use chiasm_data::{
+    AlphaRule, DataError, Dataset, ImageSource, Limits, Rect, Sample, Split, Visual, decode,
+    frames, thumbnail,
+};
 use chiasm_eval::metrics::{Direction, TieRule, retrieval, shortlist};
-use chiasm_eval::predictions::{ClassPredictions, Predictions, TrainingOverlap};
+use chiasm_eval::predictions::{
+    ClassPredictions, GroundingPredictions, GroundingRow, Predictions, TrainingOverlap,
+};
 use chiasm_eval::report::{
-    Answer, Chart, Curve, Hit, Judged, QueryResult, Report, ResultRow, RowKind, RunFacts,
+    Answer, Chart, Curve, Found, Hit, Judged, QueryResult, Report, ResultRow, RowKind, RunFacts,
     SplitCount, write_report,
 };
-use chiasm_eval::score::{ClassReport, OverlapReport, ScoreReport, render_table};
+use chiasm_eval::score::{ClassReport, GroundingReport, OverlapReport, ScoreReport, render_table};
 use chiasm_eval::tasks::retrieval::RetrievalJob;
+use chiasm_regions::draw;
 use chiasm_train::data::views;
 use chiasm_train::run::{MetricLine, read_metrics};
 use chiasm_train::{Outcome, TrainedModel};
@@ -130,7 +136,9 @@ pub(crate) fn write(
         run: run_facts(trained, dataset, facts),
         results,
         classes: None,
+        grounding: None,
         judged: Vec::new(),
+        found: Vec::new(),
         training_overlap: score.training_overlap.clone(),
         notes,
         gallery: gallery(&predictions, subset),
@@ -195,6 +203,48 @@ pub(crate) fn write_classes(
     };
     let (html, _) = write_report(&report, out)?;
     Ok(html)
+}
+
+/// Writes the report of a model that finds what texts refer to from its predictions; `referring` has a sample
+/// for every text. The path of the page.
+pub(crate) fn write_grounding(
+    out: &Path,
+    trained: &TrainedModel,
+    dataset: &Dataset,
+    referring: &Dataset,
+    predictions: &GroundingPredictions,
+    score: &GroundingReport,
+    facts: &Facts<'_>,
+) -> Result<PathBuf, CliError> {
+    let by_id = |row: &GroundingRow| referring.samples.iter().find(|sample| sample.id == row.id);
+    let report = Report {
+        title: format!("chiasm: {}", trained.recipe.name),
+        run: run_facts(trained, dataset, facts),
+        grounding: Some(score.clone()),
+        training_overlap: score.training_overlap.clone(),
+        notes: note_on_curve(trained, dataset, facts).into_iter().collect(),
+        found: Found::spread(predictions, JUDGED, |row| with_boxes(by_id(row)?, row)),
+        curves: curves(&read_metrics(out)?),
+        ..Report::default()
+    };
+    let (html, _) = write_report(&report, out)?;
+    Ok(html)
+}
+
+/// A sample's picture with the box that is meant and the one that was found.
+fn with_boxes(sample: &Sample, row: &GroundingRow) -> Option<Vec<u8>> {
+    let png = small(&sample.id, frames::still_source(sample), LARGE)?;
+    let mut picture = decode(&png, &Limits::default(), false, AlphaRule::default()).ok()?;
+    let [width, height] = row.size;
+    let rect = |[x1, y1, x2, y2]: [f64; 4]| Rect {
+        x1: (x1 / width) as f32,
+        y1: (y1 / height) as f32,
+        x2: (x2 / width) as f32,
+        y2: (y2 / height) as f32,
+    };
+    let found = row.predicted.map(rect);
+    draw::meant_and_found(&mut picture, &rect(row.right), found.as_ref());
+    thumbnail::png(&picture).ok()
 }
 
 /// What is to be seen of a sample: every picture that its text speaks of, of a clip the middle frame.

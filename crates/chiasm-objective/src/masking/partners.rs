@@ -1,0 +1,87 @@
+//! Who is put beside whom: images that texts are matched against, texts that an image is ranked with.
+
+use chiasm_data::rng;
+
+use super::{DrawKey, TextRows, partial_shuffle, pick};
+use crate::ranking::RankingDraw;
+
+/// The texts that each of the first `images` texts' image is ranked with: its own, then `candidates`
+/// - 1 of other samples with another text; as many for all as the one with the fewest has.
+#[must_use]
+pub fn ranking_draw(
+    text: TextRows<'_>,
+    images: usize,
+    candidates: usize,
+    key: DrawKey<'_>,
+) -> RankingDraw {
+    let row_ids = |row: usize| text.input_ids.get(row * text.len..(row + 1) * text.len);
+    let mut drawn: Vec<Vec<usize>> = (0..images)
+        .map(|row| {
+            let mut others: Vec<usize> = (0..text.rows())
+                .filter(|other| {
+                    key.samples.get(*other) != key.samples.get(row)
+                        && row_ids(*other) != row_ids(row)
+                })
+                .collect();
+            let wanted = candidates.saturating_sub(1);
+            partial_shuffle(&mut others, wanted, &mut key.stream("ranking", row));
+            others.truncate(wanted);
+            std::iter::once(row).chain(others).collect()
+        })
+        .collect();
+    let fewest = drawn.iter().map(Vec::len).min().unwrap_or(0);
+    for row in &mut drawn {
+        row.truncate(fewest);
+    }
+    RankingDraw { candidates: drawn }
+}
+
+/// Image each text is matched against, and 1 where it is its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MatchingDraw {
+    /// Image index, a text.
+    pub partner: Vec<usize>,
+    /// 1 = own image.
+    pub labels: Vec<u32>,
+}
+
+/// Half of the texts (rounded down) keep their image; every other gets that of another sample of
+/// the batch with another text. A text without such a sample keeps its own and counts as a match.
+#[must_use]
+pub fn matching_draw(text: TextRows<'_>, key: DrawKey<'_>) -> MatchingDraw {
+    partners(text, text.rows() / 2, "matching", key)
+}
+
+/// [`matching_draw`] in which so many texts keep their image.
+pub(crate) fn partners(
+    text: TextRows<'_>,
+    keep: usize,
+    purpose: &str,
+    key: DrawKey<'_>,
+) -> MatchingDraw {
+    let batch = text.rows();
+    let mut rng = rng::stream(key.seed, purpose, &[key.step]);
+    let mut order: Vec<usize> = (0..batch).collect();
+    partial_shuffle(&mut order, batch, &mut rng);
+    let row_ids = |row: usize| text.input_ids.get(row * text.len..(row + 1) * text.len);
+    let mut draw = MatchingDraw {
+        partner: (0..batch).collect(),
+        labels: vec![1; batch],
+    };
+    for row in order.into_iter().skip(keep) {
+        let others: Vec<usize> = (0..batch)
+            .filter(|other| {
+                key.samples.get(*other) != key.samples.get(row) && row_ids(*other) != row_ids(row)
+            })
+            .collect();
+        let Some(other) = pick(&others, &mut rng) else {
+            continue;
+        };
+        if let (Some(partner), Some(label)) = (draw.partner.get_mut(row), draw.labels.get_mut(row))
+        {
+            *partner = other;
+            *label = 0;
+        }
+    }
+    draw
+}
