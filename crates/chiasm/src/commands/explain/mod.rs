@@ -207,7 +207,7 @@ fn asked(args: &ExplainArgs, model: &Model, subject: &Subject<'_>) -> Result<Ask
                 Model::Own(trained) => trained.targets.as_ref(),
                 Model::Published(_) => None,
             };
-            let names = targets.map_or(&[][..], |targets| targets.names());
+            let names = targets.map_or(&[][..], chiasm_data::Targets::names);
             let found = names.iter().position(|name| name == class);
             Asked::Target(Target::Class(found.ok_or_else(|| {
                 let known: Vec<&str> = names.iter().take(20).map(String::as_str).collect();
@@ -243,17 +243,19 @@ fn request(args: &ExplainArgs, model: &Model, method: Method) -> Result<Request,
         ..Request::new(method)
     };
     let typed = args.layer.is_some() || args.heads.is_some();
-    if method == Method::Attention && !typed && args.mask.is_empty() {
-        if let Some(chosen) = chosen(args, model)? {
-            request = choice::request(&chosen)?;
-            note(&format!(
-                "attention of layer {}, heads {}: chosen on {} phrases, {}",
-                chosen.layer,
-                chosen.heads,
-                chosen.phrases,
-                args.run.join(choice::FILE).display()
-            ));
-        }
+    if method == Method::Attention
+        && !typed
+        && args.mask.is_empty()
+        && let Some(chosen) = chosen(args, model)?
+    {
+        request = choice::request(&chosen)?;
+        note(&format!(
+            "attention of layer {}, heads {}: chosen on {} phrases, {}",
+            chosen.layer,
+            chosen.heads,
+            chosen.phrases,
+            args.run.join(choice::FILE).display()
+        ));
     }
     if let Some(layer) = args.layer {
         request.layer = Some(layer);
@@ -302,6 +304,7 @@ fn chosen(
 /// The method that a model is explained by unless something else is asked.
 fn usual_method(explainer: &Explainer<'_>, target: &Target) -> Method {
     match (&explainer.subject, target) {
+        (_, Target::Itself) => Method::Attention,
         (Subject::Clip(_), _) | (Subject::Own(_), Target::Cosine) => Method::GradCam,
         _ => Method::Attention,
     }
