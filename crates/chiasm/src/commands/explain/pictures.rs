@@ -348,9 +348,10 @@ impl Job<'_> {
         let (report, places) = self.report(pair, found, &path("png"));
         let mut tiles = Vec::new();
         let mut parts = Vec::new();
-        let title = match pair.text {
-            _ if found.target == Target::Itself.name() => "the picture",
-            _ => "whole text",
+        let title = if pair.text.is_some() {
+            "whole text"
+        } else {
+            "the picture"
         };
         let whole = found
             .parts
