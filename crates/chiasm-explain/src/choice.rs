@@ -49,6 +49,9 @@ pub fn choose(
             continue;
         }
         let scene = Scene::of(embedder, dataset, index)?;
+        if scene.is_empty() {
+            continue;
+        }
         let regions: Vec<Rect> = scene
             .regions
             .iter()

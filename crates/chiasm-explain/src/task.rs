@@ -54,6 +54,11 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
+    /// Whether there is nothing that a map could be over: a picture without regions.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self.seen, Seen::Regions(_)) && self.regions.is_empty()
+    }
+
     /// Of a sample, squashed.
     pub(crate) fn of(
         embedder: &Embedder<'_>,
@@ -132,6 +137,10 @@ pub fn run(
         skipped += missing;
         if !by_text.is_empty() {
             let scene = Scene::of(embedder, job.dataset, index)?;
+            if scene.is_empty() {
+                skipped += by_text.values().map(Vec::len).sum::<usize>();
+                continue;
+            }
             for (text, phrases) in by_text {
                 let words = sample.texts.get(text).map_or("", String::as_str);
                 let place = Place {

@@ -437,7 +437,7 @@ fn what_does_not_fit_is_refused() {
         ),
         (
             refused(&one, &input(regions(0)), Target::Region(None), &attention),
-            "no region 0",
+            "has no regions",
         ),
     ] {
         assert!(message.contains(part), "{part}: {message}");

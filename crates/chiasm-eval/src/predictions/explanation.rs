@@ -62,7 +62,7 @@ pub struct ExplanationInfo {
     /// Layer and heads of the method `attention`, where they were chosen.
     #[serde(default)]
     pub choice: Option<Choice>,
-    /// Phrases left out, as they do not occur in their caption or were cut off.
+    /// Phrases left out: they do not occur in their caption, were cut off, or are of a picture without regions.
     pub skipped_phrases: usize,
     /// What of this was trained on; `None` when nobody looked.
     #[serde(default)]

@@ -324,7 +324,7 @@ pub fn render_explanation_table(report: &ExplanationReport) -> String {
     }
     if report.skipped_phrases > 0 {
         line(format!(
-            "{} phrases do not occur in their caption or were cut off, and are left out.",
+            "{} phrases are left out: not in their caption, cut off, or without regions.",
             grouped(report.skipped_phrases)
         ));
     }
@@ -423,7 +423,7 @@ mod tests {
             "rollout",
             "random map",
             "centre",
-            "4 phrases do not occur",
+            "4 phrases are left out",
             "layer 11",
         ] {
             assert!(table.contains(part), "{part}\n{table}");

@@ -68,6 +68,12 @@ impl Canvas {
         }
     }
 
+    /// Whether there is nothing that a map could be over: a picture without regions.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Regions { boxes, .. } if boxes.is_empty())
+    }
+
     /// Without a map.
     #[must_use]
     pub fn plain(&self) -> Rgb {

@@ -35,13 +35,10 @@ pub(super) fn rollout(
     };
     let device = device(pass);
     let (words, tokens) = (pass.layout.words, pass.layout.image_tokens());
-    let text = tower(&pass.text, words, &device);
+    // An image tower alone reads nothing.
+    let text = (words > 0).then(|| tower(&pass.text, words, &device));
     let image = fusion_order(tower(&pass.image, tokens, &device), pass);
-    let mut flow = blocks(
-        [Some(text), None, None, Some(image)],
-        [words, tokens],
-        &device,
-    );
+    let mut flow = blocks([text, None, None, Some(image)], [words, tokens], &device);
     if subject.fuses(target) && subject.is_one_stream() {
         flow = pass.fusion.iter().map(joined).fold(flow, step);
     } else if subject.fuses(target) {
@@ -191,7 +188,7 @@ fn blocks(
     ];
     let mut whole = Tensor::zeros([size, size], device);
     for (part, place) in parts.into_iter().zip(places) {
-        if let Some(part) = part.filter(|part| part.dims().iter().all(|side| *side > 0)) {
+        if let Some(part) = part {
             whole = whole.slice_assign(place, part);
         }
     }

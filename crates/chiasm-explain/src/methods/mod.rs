@@ -29,6 +29,12 @@ pub fn explain(
     if *target != Target::Itself && input.text.is_none() {
         return Err(NO_TEXT);
     }
+    if subject.layout(input)?.places.count() == 0 {
+        return Err(ExplainError::Lacks(
+            "the picture has no regions",
+            "there is nothing that a map could be over",
+        ));
+    }
     if *target == Target::Itself
         && matches!(
             request.method,

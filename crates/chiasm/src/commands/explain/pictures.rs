@@ -131,6 +131,13 @@ pub(super) fn run(
         let seen = embedder.seen(&dataset, &[index], embedder.views)?;
         let pair = pair(args, sample);
         let canvas = Canvas::of(sample, &seen, model.preprocess())?;
+        if canvas.is_empty() && args.data.is_some() {
+            note(&format!(
+                "warning: {} has no regions and is left out",
+                sample.id
+            ));
+            continue;
+        }
         let job = Job {
             args,
             model,
