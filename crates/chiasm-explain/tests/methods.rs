@@ -385,7 +385,7 @@ fn sums_of_scores_are_for_dense_attention_of_one_stream() {
     let maps = explain(&Subject::Own(&one), &pair, &hidden, &request).unwrap();
     assert!((maps.whole.iter().sum::<f32>() - 1.0).abs() < 1e-5);
     one.fusion
-        .reselect(Some(&SelectConfig::default().typed("top_k=1").unwrap()));
+        .reselect(Some(&SelectConfig::default().typed("topk=1").unwrap()));
     assert!(explain(&Subject::Own(&one), &pair, &hidden, &request).is_err());
     let two = model(FusionKind::TwoStreams);
     assert!(explain(&Subject::Own(&two), &input(pixels(1)), &hidden, &request).is_err());

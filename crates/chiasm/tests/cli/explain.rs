@@ -108,7 +108,7 @@ fn pictures_maps_scores_and_a_chosen_layer() {
         "--word",
         "apple",
         "--select",
-        "top_k=2",
+        "topk=2",
         "--page",
         "page.html",
         "--out",
@@ -125,7 +125,7 @@ fn pictures_maps_scores_and_a_chosen_layer() {
         variants[1]["kept"]
     );
     let page = std::fs::read_to_string(dir.join("page.html")).unwrap();
-    assert!(page.contains("&lt;b&gt;red") && page.contains("top_k=2"));
+    assert!(page.contains("&lt;b&gt;red") && page.contains("topk=2"));
     assert!(is_png(&dir.join("both/3.png")) && dir.join("both/3.json").is_file());
 
     // Hidden words.
