@@ -4,6 +4,7 @@
 
 pub mod alignment;
 pub mod classes;
+pub mod explanation;
 pub mod grounding;
 
 use std::fmt::Write as _;
@@ -18,12 +19,14 @@ use crate::metrics::rerank::{evaluate_reranked, is_exhaustive, restrict, shortli
 use crate::metrics::retrieval::{self, Direction, DirectionMetrics, RetrievalMetrics, TieRule};
 use crate::metrics::{Reranked, RetrievalError, ScoreMatrix};
 use crate::predictions::{
-    AlignmentPredictions, ClassPredictions, DatasetIdentity, GroundingPredictions, ModelIdentity,
-    Predictions, PredictionsError, RerankedPair, TrainingOverlap, kind_of_lines,
+    AlignmentPredictions, ClassPredictions, DatasetIdentity, ExplanationPredictions,
+    GroundingPredictions, ModelIdentity, Predictions, PredictionsError, RerankedPair,
+    TrainingOverlap, kind_of_lines,
 };
 
 pub use alignment::{AlignmentReport, render_alignment_table, score_alignment};
 pub use classes::{ClassReport, render_class_table, score_classes};
+pub use explanation::{ExplanationReport, render_explanation_table, score_explanations};
 pub use grounding::{GroundingReport, render_grounding_table, score_grounding};
 
 /// A predictions file of any kind.
@@ -37,6 +40,8 @@ pub enum AnyPredictions {
     Alignment(AlignmentPredictions),
     /// Which box a text refers to.
     Grounding(GroundingPredictions),
+    /// Maps that explain.
+    Explanation(ExplanationPredictions),
 }
 
 /// Reads the predictions file at `path`, whatever its kind: retrieval is safetensors, the others are lines of JSON, whose
@@ -61,6 +66,7 @@ pub fn read_any(path: &Path) -> Result<AnyPredictions, PredictionsError> {
         classes::KIND => ClassPredictions::read(path).map(AnyPredictions::Classes),
         alignment::KIND => AlignmentPredictions::read(path).map(AnyPredictions::Alignment),
         grounding::KIND => GroundingPredictions::read(path).map(AnyPredictions::Grounding),
+        explanation::KIND => ExplanationPredictions::read(path).map(AnyPredictions::Explanation),
         other => Err(PredictionsError::Metadata {
             path: path.to_owned(),
             what: format!("its first line announces `{other}`, which this version does not know"),

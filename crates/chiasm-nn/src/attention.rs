@@ -18,6 +18,7 @@ use crate::layers::{Init, LayerNorm, Linear, drop_rows};
 use crate::select::{self, Select, Sight};
 use crate::spans::Spans;
 use crate::tokens::{Chosen, Tokens, indices};
+use crate::watch;
 
 /// Added to the score of a masked key (BERT's convention; exact zero probability in f32).
 const MASKED_SCORE: f32 = -10_000.0;
@@ -70,6 +71,7 @@ fn attend(
         // Who can look nowhere sees nothing.
         probabilities = probabilities * key_values(keys, |real| f32::from(u8::from(real)), &device);
     }
+    let probabilities = watch::probabilities(probabilities);
     let weights = drop_from(
         dropout,
         probabilities.clone(),
@@ -222,8 +224,9 @@ impl SelfAttention {
             let rows = kernels::apply(operation, inputs, [tokens, width]);
             return Tokens { rows, spans };
         }
+        let rows = watch::before(place, rows);
         let attended = place.residual(rows, norm, |rows| {
-            let parts = self.parts(rows);
+            let parts = self.parts(watch::within(place, rows));
             let context = match sight.scope {
                 Scope::Frames(frames) if frames > 1 => self.attend_frames(parts, &spans, frames),
                 _ => {
@@ -447,7 +450,10 @@ impl Crossing {
             ];
             kernels::apply(operation, inputs, [tokens, width])
         } else {
+            let rows = watch::before(place, rows);
             place.residual(rows, norm, |rows| {
+                let rows = watch::within(place, rows);
+                let other = &other.with_rows(watch::other(other.rows.clone()));
                 let attended = self.attend(rows, &spans, other, &sight, dropout.as_ref());
                 let (weight, bias) = self.out;
                 let mixed = linear(attended.context, weight, Some(bias));

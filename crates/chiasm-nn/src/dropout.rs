@@ -11,6 +11,7 @@ use burn::tensor::{Device, Distribution, Tensor, TensorData};
 
 use crate::compute;
 use crate::kernels::Dropout;
+use crate::watch::is_training;
 
 thread_local! {
     static STEP: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
@@ -27,7 +28,7 @@ pub fn begin_step(seed: u64, device: &Device) {
 
 /// The next site, where a share of the values is dropped; none outside training.
 pub(crate) fn next_site(share: f64, device: &Device) -> Option<Dropout> {
-    if share <= 0.0 || share >= 1.0 || !device.is_autodiff() {
+    if share <= 0.0 || share >= 1.0 || !is_training(device) {
         return None;
     }
     let (seed, site) = STEP.get();

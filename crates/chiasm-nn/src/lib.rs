@@ -25,6 +25,7 @@ pub mod spans;
 pub mod text;
 pub mod tokens;
 pub mod vision;
+pub mod watch;
 pub mod weights;
 
 pub use attention::Scope;

@@ -7,6 +7,8 @@ use chiasm_nn::compute::Kernels;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::commands::explain::ExplainArgs;
+
 /// Align pictures and text: train, evaluate and search vision-language models.
 #[derive(Debug, Parser)]
 #[command(
@@ -86,6 +88,8 @@ pub(crate) enum Command {
     Eval(Box<EvalArgs>),
     /// Measure how well attention finds what words name
     Align(Box<AlignArgs>),
+    /// Show why a model says what it says: maps of words on the picture; or score such maps
+    Explain(Box<ExplainArgs>),
     /// Find the threshold at which attention keeps a wanted share
     Calibrate(Box<CalibrateArgs>),
     /// Compute the figures of any predictions file again

@@ -6,6 +6,7 @@ use chiasm_eval::predictions::PredictionsError;
 use chiasm_eval::report::ReportError;
 use chiasm_eval::submission::SubmissionError;
 use chiasm_eval::tasks::embedder::TaskError;
+use chiasm_explain::ExplainError;
 use chiasm_format::FormatError;
 use chiasm_regions::RegionError;
 use chiasm_train::TrainError;
@@ -43,6 +44,12 @@ impl CliError {
 
 impl From<DataError> for CliError {
     fn from(error: DataError) -> Self {
+        Self::new(error.to_string(), error.hint())
+    }
+}
+
+impl From<ExplainError> for CliError {
+    fn from(error: ExplainError) -> Self {
         Self::new(error.to_string(), error.hint())
     }
 }

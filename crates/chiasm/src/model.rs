@@ -6,6 +6,8 @@ use burn::tensor::Device;
 use chiasm_data::{Dataset, Preprocess, TextTokenizer, Views};
 use chiasm_eval::predictions::ModelIdentity;
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
+use chiasm_explain::{Explainer, Subject};
+use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::published::encoder::{self, Opened, Pooling, Sizes};
 use chiasm_nn::published::scl;
 use chiasm_regions::Tower;
@@ -212,6 +214,37 @@ impl Model {
                 run: published.name.clone(),
                 step: None,
             },
+        }
+    }
+
+    /// The model as something to be explained; one of our own with other weights or another selection,
+    /// where `instead` is that.
+    pub(crate) fn explainer<'a>(
+        &'a self,
+        instead: Option<&'a VisionLanguageModel>,
+    ) -> Result<Explainer<'a>, CliError> {
+        Ok(match self {
+            Self::Own(trained) => Explainer {
+                subject: Subject::Own(instead.unwrap_or(&trained.model)),
+                tokenizer: Some(&trained.tokenizer),
+                max_text_len: trained.config.text.max_text_len,
+            },
+            Self::Published(published) => {
+                let encoder = &published.opened.encoder;
+                Explainer {
+                    subject: Subject::published(encoder)?,
+                    tokenizer: published.tokenizer.as_ref(),
+                    max_text_len: encoder.max_text_len().unwrap_or(0),
+                }
+            }
+        })
+    }
+
+    /// How its pictures are prepared; a model of texts takes none.
+    pub(crate) fn preprocess(&self) -> Option<&Preprocess> {
+        match self {
+            Self::Own(trained) => Some(&trained.preprocess),
+            Self::Published(published) => published.preprocess.as_ref(),
         }
     }
 

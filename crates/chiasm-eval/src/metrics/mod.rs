@@ -4,6 +4,7 @@ pub mod alignment;
 pub mod answers;
 pub mod chance;
 pub mod classes;
+pub mod explanation;
 pub mod grounding;
 pub mod interval;
 pub mod rerank;

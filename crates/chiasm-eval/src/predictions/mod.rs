@@ -1,6 +1,7 @@
 //! Predictions files: everything a metric needs, nothing of the model.
 //!
-//! Classes, alignment and grounding are JSON lines ([`classes`], [`alignment`], [`grounding`]). Retrieval is one `.safetensors` file:
+//! Classes, alignment, grounding and explanations are JSON lines ([`classes`], [`alignment`], [`grounding`],
+//! [`explanation`]). Retrieval is one `.safetensors` file:
 //!
 //! | tensor | type and shape |
 //! |---|---|
@@ -17,6 +18,7 @@
 pub mod alignment;
 pub mod classes;
 mod error;
+pub mod explanation;
 pub mod grounding;
 mod lines;
 mod tensors;
@@ -35,6 +37,7 @@ use serde::{Deserialize, Serialize};
 pub use alignment::{AlignmentInfo, AlignmentPredictions, AlignmentRow};
 pub use classes::{ClassInfo, ClassPredictions, ClassRow, Targets};
 pub use error::PredictionsError;
+pub use explanation::{Choice, CurvesRow, ExplanationInfo, ExplanationPredictions, ExplanationRow};
 pub use grounding::{GroundingInfo, GroundingPredictions, GroundingRow};
 pub(crate) use lines::kind as kind_of_lines;
 use tensors::{Header, IMAGE_OF_TEXT, Reader, SCORES, Tensor, rerank_names};

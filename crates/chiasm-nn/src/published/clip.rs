@@ -132,10 +132,18 @@ impl ClipText {
     /// The summary of every text, `[texts, width]`; a text of no tokens has none.
     #[must_use]
     pub fn pooled(&self, input: &TextInput) -> Tensor<2> {
-        let texts = input.spans.iter().filter(|span| !span.is_empty());
-        let rows = texts.map(|span| span.start + self.summary.find(&input.ids[span]));
-        let chosen = Chosen::new(&input.spans, rows.collect());
+        let chosen = Chosen::new(&input.spans, self.summaries(input));
         self.forward_at(input, &chosen).rows
+    }
+
+    /// The summary of every text in what [`Self::forward`] gave, by the number of its row,
+    /// `[texts]`; texts of no tokens have none.
+    #[must_use]
+    pub fn summaries(&self, input: &TextInput) -> Vec<usize> {
+        let texts = input.spans.iter().filter(|span| !span.is_empty());
+        texts
+            .map(|span| span.start + self.summary.find(&input.ids[span]))
+            .collect()
     }
 
     fn forward_at(&self, input: &TextInput, chosen: &Chosen) -> Tokens {

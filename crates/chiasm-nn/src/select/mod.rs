@@ -22,6 +22,7 @@ pub(crate) use plain::{Gate, select};
 
 use crate::attention::Scope;
 use crate::kernels::{Blocks, Fallback, Keep, Side};
+use crate::watch::is_training;
 
 thread_local! {
     static STRENGTH: Cell<f64> = const { Cell::new(1.0) };
@@ -203,7 +204,7 @@ impl Selector {
     /// What the recipe says, where it acts on this layer now.
     fn active(&self, layer: usize, looks: &Looks, device: &Device) -> Option<&SelectConfig> {
         let config = self.config.as_deref()?;
-        let acts = if device.is_autodiff() {
+        let acts = if is_training(device) {
             config.train
         } else {
             config.eval
@@ -223,7 +224,7 @@ impl Selector {
 
 /// Outside training, a threshold is whole.
 fn strength(device: &Device) -> f64 {
-    if device.is_autodiff() {
+    if is_training(device) {
         STRENGTH.get()
     } else {
         1.0
@@ -233,7 +234,5 @@ fn strength(device: &Device) -> f64 {
 /// Softness of the gates of a recipe now: from 1 down to what it says; none outside training.
 fn temperature(config: &SelectConfig, device: &Device) -> Option<f64> {
     let end = config.gate_temperature;
-    device
-        .is_autodiff()
-        .then(|| end + (1.0 - end) * SOFTNESS.get())
+    is_training(device).then(|| end + (1.0 - end) * SOFTNESS.get())
 }

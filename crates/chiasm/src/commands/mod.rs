@@ -8,6 +8,7 @@ mod convert;
 mod data;
 mod embed;
 pub(crate) mod eval;
+pub(crate) mod explain;
 mod frames;
 mod generate;
 mod graph;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Eval(args) => eval::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Align(args) => align::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Calibrate(args) => calibrate::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Explain(args) => explain::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Graph(args) => graph::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),

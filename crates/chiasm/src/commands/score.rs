@@ -2,8 +2,9 @@
 
 use chiasm_eval::metrics::TieRule;
 use chiasm_eval::score::{
-    AnyPredictions, read_any, render_alignment_table, render_class_table, render_grounding_table,
-    render_table, score, score_alignment, score_classes, score_grounding,
+    AnyPredictions, read_any, render_alignment_table, render_class_table, render_explanation_table,
+    render_grounding_table, render_table, score, score_alignment, score_classes,
+    score_explanations, score_grounding,
 };
 
 use crate::cli::{Global, ScoreArgs, TieArg};
@@ -28,6 +29,10 @@ pub(crate) fn run(args: &ScoreArgs, global: &Global) -> Result<(), CliError> {
         AnyPredictions::Alignment(predictions) => {
             let report = score_alignment(&predictions);
             output::report(global, &report, &render_alignment_table(&report))
+        }
+        AnyPredictions::Explanation(predictions) => {
+            let report = score_explanations(&predictions);
+            output::report(global, &report, &render_explanation_table(&report))
         }
         AnyPredictions::Grounding(predictions) => {
             let report = score_grounding(&predictions);
