@@ -1,0 +1,168 @@
+//! Inner products of many rows with some vectors: the whole work of clustering and probing.
+//!
+//! Rows are padded with zeros to whole [`LANES`]. Each product keeps [`LANES`] partial sums which are added in a fixed
+//! order, so a result depends neither on the number of threads nor on the machine's vectors.
+
+/// Partial sums of one product, and what rows are padded to: one 512-bit register of f32.
+pub(crate) const LANES: usize = 16;
+/// Rows of a task: few enough to lie in a core's cache while all vectors pass over them.
+pub(crate) const BLOCK: usize = 32;
+/// Rows and vectors of a tile, whose sums are kept in registers.
+const TILE: [usize; 2] = [2, 4];
+
+/// The width to which rows of `width` are padded.
+pub(crate) fn padded(width: usize) -> usize {
+    width.next_multiple_of(LANES)
+}
+
+/// `offsets[v] - 2 row . vector v` for every row and vector, `[rows, vectors]`: the squared distance without the row's
+/// own square, when `offsets` are the squares of the vectors.
+///
+/// `rows` and `vectors` are `[.., stride]` with a `stride` of whole lanes.
+pub(crate) fn partial_distances(
+    rows: &[f32],
+    vectors: &[f32],
+    offsets: &[f32],
+    stride: usize,
+    out: &mut [f32],
+) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            products(rows, vectors, stride, out);
+            for row in out.chunks_exact_mut(offsets.len()) {
+                for (value, offset) in row.iter_mut().zip(offsets) {
+                    *value = value.mul_add(-2.0, *offset);
+                }
+            }
+        },
+    );
+}
+
+/// Squared length of a padded row, or of the difference of two.
+pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mut sums = [0.0_f32; LANES];
+            let (a, b) = (a.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
+            for (a, b) in a.iter().zip(b) {
+                for lane in 0..LANES {
+                    let difference = a[lane] - b[lane];
+                    sums[lane] = difference.mul_add(difference, sums[lane]);
+                }
+            }
+            total(sums)
+        },
+    )
+}
+
+#[inline(always)]
+fn products(rows: &[f32], vectors: &[f32], stride: usize, out: &mut [f32]) {
+    let count = vectors.len() / stride;
+    let row_count = rows.len() / stride;
+    let row = |index: usize| rows[index * stride..][..stride].as_chunks::<LANES>().0;
+    let vector = |index: usize| vectors[index * stride..][..stride].as_chunks::<LANES>().0;
+    // Vectors outside: a group of them stays in the innermost cache while the block's rows pass.
+    let mut v = 0;
+    while v < count {
+        let whole = v + TILE[1] <= count;
+        let mut r = 0;
+        while r < row_count {
+            let pair = r + TILE[0] <= row_count;
+            match (pair, whole) {
+                (true, true) => {
+                    let sums = tile(
+                        [row(r), row(r + 1)],
+                        [vector(v), vector(v + 1), vector(v + 2), vector(v + 3)],
+                    );
+                    for (offset, sums) in sums.into_iter().enumerate() {
+                        out[(r + offset) * count + v..][..TILE[1]].copy_from_slice(&sums);
+                    }
+                }
+                (false, true) => {
+                    let [sums] = tile(
+                        [row(r)],
+                        [vector(v), vector(v + 1), vector(v + 2), vector(v + 3)],
+                    );
+                    out[r * count + v..][..TILE[1]].copy_from_slice(&sums);
+                }
+                (true, false) => {
+                    let [[first], [second]] = tile([row(r), row(r + 1)], [vector(v)]);
+                    out[r * count + v] = first;
+                    out[(r + 1) * count + v] = second;
+                }
+                (false, false) => {
+                    let [[sum]] = tile([row(r)], [vector(v)]);
+                    out[r * count + v] = sum;
+                }
+            }
+            r += if pair { TILE[0] } else { 1 };
+        }
+        v += if whole { TILE[1] } else { 1 };
+    }
+}
+
+/// Products of `R` rows with `V` vectors.
+#[inline(always)]
+fn tile<const R: usize, const V: usize>(
+    rows: [&[[f32; LANES]]; R],
+    vectors: [&[[f32; LANES]]; V],
+) -> [[f32; V]; R] {
+    let steps = rows[0].len();
+    let rows = rows.map(|row| &row[..steps]);
+    let vectors = vectors.map(|vector| &vector[..steps]);
+    let mut sums = [[[0.0_f32; LANES]; V]; R];
+    for step in 0..steps {
+        for r in 0..R {
+            for v in 0..V {
+                let (row, vector) = (&rows[r][step], &vectors[v][step]);
+                for lane in 0..LANES {
+                    sums[r][v][lane] = row[lane].mul_add(vector[lane], sums[r][v][lane]);
+                }
+            }
+        }
+    }
+    sums.map(|row| row.map(total))
+}
+
+/// The sum of the lanes, by halves.
+#[inline(always)]
+fn total(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_tile_gives_the_plain_sum(rows in 0usize..6, vectors in 1usize..10, lanes in 1usize..4, seed: u64) {
+            let stride = lanes * LANES;
+            let mut rng = chiasm_data::rng::stream(seed, "test", &[]);
+            let mut draw = |count: usize| -> Vec<f32> {
+                (0..count * stride).map(|_| chiasm_data::rng::uniform(&mut rng, -1.0, 1.0) as f32).collect()
+            };
+            let (x, c) = (draw(rows), draw(vectors));
+            let offsets: Vec<f32> = (0..vectors).map(|v| v as f32).collect();
+            let mut out = vec![f32::NAN; rows * vectors];
+            partial_distances(&x, &c, &offsets, stride, &mut out);
+            for r in 0..rows {
+                for v in 0..vectors {
+                    let dot: f64 = (0..stride).map(|i| f64::from(x[r * stride + i]) * f64::from(c[v * stride + i])).sum();
+                    let want = v as f64 - 2.0 * dot;
+                    prop_assert!((f64::from(out[r * vectors + v]) - want).abs() < 1e-4);
+                }
+            }
+        }
+    }
+}
