@@ -37,7 +37,7 @@ pub mod error;
 pub mod frames;
 pub mod grouping;
 mod jpeg;
-pub mod loader;
+mod loader;
 pub mod mix;
 pub mod phash;
 pub mod readers;
@@ -65,7 +65,7 @@ pub use dataset::{
 pub use decode::{AlphaRule, DecodeError, Limits, Rgb, decode, decode_rgb};
 pub use error::DataError;
 pub use frames::{ClipError, ClipLimits, Frames, SampledFrames, Sampling, SamplingKind};
-pub use loader::{HostBatch, Loader, LoaderConfig, Views, encode_texts, eval_images};
+pub use loader::{Chunk, HostBatch, Loader, LoaderConfig, Views, encode_texts, eval_images};
 pub use mix::{Mix, Prefetch};
 pub use readers::{OpenOptions, Opened, open};
 pub use regions::{RegionLimits, RegionRows, Regions};

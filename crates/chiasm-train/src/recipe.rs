@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use chiasm_data::check::DEFAULT_MAX_BAD_RATE;
 use chiasm_data::{OpenOptions, Split, TokenizerKind};
 use chiasm_nn::ModelConfig;
-use chiasm_objective::ObjectivesConfig;
 use chiasm_objective::config::ClassLoss;
 use chiasm_objective::masking::kept_patches;
+use chiasm_objective::{Objective, ObjectivesConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -434,6 +434,54 @@ impl Recipe {
                 "`objectives.contrastive` needs both towers in a common space".to_owned(),
                 "set `model.heads.contrastive = true`",
             );
+        }
+        let temperature = objectives.contrastive.as_ref();
+        let temperature = temperature.and_then(|contrastive| contrastive.temperature);
+        if temperature.is_some_and(|temperature| !temperature.is_finite() || temperature <= 0.0) {
+            return fail(
+                "`objectives.contrastive.temperature` is not above 0".to_owned(),
+                "the published value of ITR is 1; leave it out to learn it",
+            );
+        }
+        if let Some(cluster) = &objectives.cluster {
+            if let Some(problem) = cluster.problem() {
+                return fail(
+                    format!("`objectives.cluster.{problem}"),
+                    "leave the key out for the published value",
+                );
+            }
+            for (key, is_more) in [
+                ("schedule.accumulate", self.schedule.accumulate > 1),
+                ("mix", !self.mix.is_empty()),
+            ] {
+                if is_more {
+                    return fail(
+                        format!(
+                            "`objectives.cluster` takes its pairs chunk by chunk from one source, and `{key}` asks for more"
+                        ),
+                        "leave it out",
+                    );
+                }
+            }
+        }
+        if self.model.is_towers_alone() {
+            let is_known = |objective: &Objective| {
+                let known = [
+                    Objective::Contrastive,
+                    Objective::Cluster,
+                    Objective::Classification,
+                ];
+                known.contains(objective)
+            };
+            let mut others = objectives.enabled().into_iter();
+            if let Some(other) = others.find(|objective| !is_known(objective)) {
+                return fail(
+                    format!(
+                        "`objectives.{other}` needs a fusion encoder, and `model.fusion.layers` is 0"
+                    ),
+                    "towers alone learn `contrastive`, `cluster` and `classification`",
+                );
+            }
         }
         if let Some(knowledge) = &objectives.knowledge {
             let problem = knowledge
