@@ -27,7 +27,7 @@ pub const BUILTIN_EMOJI: &str = "builtin:emoji";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// `builtin:emoji`, or a table (CSV, TSV, JSON lines, Parquet), a Karpathy JSON file, or a
+    /// `builtin:emoji`, `builtin:synthitr` (see `docs/guides/curate.md`), or a table (CSV, TSV, JSON lines, Parquet), a Karpathy JSON file, or a
     /// folder of pictures with texts beside them. Default: `builtin:emoji`.
     pub source: String,
     /// Format of the source, see `chiasm data formats`. Default: recognised.
@@ -52,6 +52,24 @@ pub struct DataConfig {
     /// Column with the class of a row. Default: guessed from the names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
+    /// Column with the words that are written in the picture. Default: guessed from the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ocr_column: Option<String>,
+    /// Column with what a machine says of the picture. Default: guessed from the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caption_column: Option<String>,
+    /// Column with who wrote the text: rows of an author stay on one side of a split. Default: guessed
+    /// from the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author_column: Option<String>,
+    /// Column that says, as 0 or 1, whether the text is shown in the picture. Default:
+    /// `text_is_represented` if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub represented_column: Option<String>,
+    /// Column that says, as 0 or 1, whether the picture adds to the text. Default: `image_adds` if there
+    /// is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adds_column: Option<String>,
     /// Folder that image paths are relative to. Default: the table's own, or `images` in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_root: Option<PathBuf>,
@@ -93,6 +111,11 @@ impl DataConfig {
             split_column: self.split_column.clone(),
             answer_column: self.answer_column.clone(),
             label_column: self.label_column.clone(),
+            ocr_column: self.ocr_column.clone(),
+            caption_column: self.caption_column.clone(),
+            author_column: self.author_column.clone(),
+            represented_column: self.represented_column.clone(),
+            adds_column: self.adds_column.clone(),
             image_root: self.image_root.clone(),
             regions: self.regions.clone(),
             splits: self.splits.clone(),
@@ -111,6 +134,11 @@ impl Default for DataConfig {
             split_column: None,
             answer_column: None,
             label_column: None,
+            ocr_column: None,
+            caption_column: None,
+            author_column: None,
+            represented_column: None,
+            adds_column: None,
             image_root: None,
             regions: None,
             splits: None,

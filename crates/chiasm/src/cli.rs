@@ -156,6 +156,22 @@ pub(crate) struct SourceArgs {
     /// Column with the class of a row [default: guessed]
     #[arg(long, value_name = "NAME")]
     pub(crate) label_column: Option<String>,
+    /// Column with the words that are written in the picture [default: guessed]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ocr_column: Option<String>,
+    /// Column with what a machine says of the picture [default: guessed]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) caption_column: Option<String>,
+    /// Column with who wrote the text; rows of an author stay on one side of a split [default: guessed]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) author_column: Option<String>,
+    /// Column with 1 where the text is shown in the picture, else 0 [default: `text_is_represented` if
+    /// there is one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) represented_column: Option<String>,
+    /// Column with 1 where the picture adds to the text, else 0 [default: `image_adds` if there is one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) adds_column: Option<String>,
     /// Folder that image paths are relative to [default: the table's, or `images` in it]
     #[arg(long, value_name = "DIR")]
     pub(crate) image_root: Option<PathBuf>,
