@@ -42,6 +42,7 @@ pub mod mix;
 pub mod phash;
 pub mod readers;
 pub mod regions;
+pub mod relation;
 pub mod resample;
 pub mod rng;
 mod simd;
@@ -69,6 +70,7 @@ pub use loader::{HostBatch, Loader, LoaderConfig, Views, encode_texts, eval_imag
 pub use mix::{Mix, Prefetch};
 pub use readers::{OpenOptions, Opened, open};
 pub use regions::{RegionLimits, RegionRows, Regions};
+pub use relation::Relation;
 pub use resample::Filter;
 pub use targets::Targets;
 pub use thumbnail::thumbnail;
