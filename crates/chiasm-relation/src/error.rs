@@ -40,6 +40,22 @@ pub enum RelationError {
         /// Its value.
         value: String,
     },
+    /// A label is beyond the classes.
+    #[error("row {row} has class {label} of {classes}")]
+    Label {
+        /// The row.
+        row: usize,
+        /// Its label.
+        label: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// All rows are of one class, so there is nothing to tell apart.
+    #[error("all rows are of class {class}")]
+    OneClass {
+        /// The class.
+        class: usize,
+    },
     /// Two things that must have the same size have not.
     #[error("{what}: {found} instead of {wanted}")]
     Size {
@@ -61,7 +77,8 @@ impl RelationError {
                 Some("leave the row out, or compute its features again")
             }
             Self::Empty => Some("look at how many samples the split has"),
-            Self::Shape { .. } | Self::Size { .. } => {
+            Self::OneClass { .. } => Some("give training rows of two classes at least"),
+            Self::Shape { .. } | Self::Size { .. } | Self::Label { .. } => {
                 Some("features, labels and centroids must come from the same rows and model")
             }
             Self::Setting { .. } => None,

@@ -1,8 +1,8 @@
 //! How an image and its text relate, read from features: clusters, probes and calibration.
 //!
 //! This crate owns what ITR (`specs/itr.md`) computes on features of posts: the k-means of pseudo-labels ([`mod@kmeans`]),
-//! the alignment of clusters ([`align`]), the preparation of features ([`prepare`]) and the algebra of relation labels
-//! ([`labels`]). It takes plain numbers, `[rows, width]` in f32, and knows no tensors of a device, no model, no file.
+//! the alignment of clusters ([`align`]), the preparation of features ([`prepare`]), probes ([`probe`]) and their
+//! calibration ([`calibration`]). It takes plain numbers, `[rows, width]` in f32, and knows no tensors of a device, no model, no file.
 //! Work is spread over rayon's threads; results do not depend on their number.
 //!
 //! # Pseudo-labels of a chunk
@@ -35,13 +35,17 @@
 #![forbid(unsafe_code)]
 
 pub mod align;
+pub mod calibration;
 mod error;
 pub mod kmeans;
-pub mod labels;
+mod lbfgs;
+mod points;
 pub mod prepare;
+pub mod probe;
 mod products;
 mod rows;
 
+pub use calibration::{Calibration, CalibrationKind};
 pub use error::RelationError;
 pub use kmeans::{Assignment, Balance, KMeans, KMeansConfig, kmeans, kmeans_from};
 pub use prepare::{Preparation, Prepared};

@@ -1,12 +1,17 @@
 //! Inner products of many rows with some vectors: the whole work of clustering and probing.
 //!
-//! Rows are padded with zeros to whole [`LANES`]. Each product keeps [`LANES`] partial sums which are added in a fixed
-//! order, so a result depends neither on the number of threads nor on the machine's vectors.
+//! Rows are padded with zeros to whole [`LANES`]. A product keeps as many partial sums as the machine's vectors have
+//! lanes, added in a fixed order: its result does not depend on the number of threads, though its last digits do on the
+//! width of the vectors.
 
-/// Partial sums of one product, and what rows are padded to: one 512-bit register of f32.
+use pulp::{Simd, WithSimd};
+
+/// What rows are padded to: one 512-bit register of f32.
 pub(crate) const LANES: usize = 16;
 /// Rows of a task: few enough to lie in a core's cache while all vectors pass over them.
 pub(crate) const BLOCK: usize = 32;
+/// Columns of one pass of [`accumulate`].
+const SLICE: usize = 128;
 /// Rows and vectors of a tile, whose sums are kept in registers.
 const TILE: [usize; 2] = [2, 4];
 
@@ -15,54 +20,109 @@ pub(crate) fn padded(width: usize) -> usize {
     width.next_multiple_of(LANES)
 }
 
-/// `offsets[v] - 2 row . vector v` for every row and vector, `[rows, vectors]`: the squared distance without the row's
-/// own square, when `offsets` are the squares of the vectors.
+/// `row . vector` for every row and vector, `[rows, vectors]`.
 ///
 /// `rows` and `vectors` are `[.., stride]` with a `stride` of whole lanes.
-pub(crate) fn partial_distances(
-    rows: &[f32],
-    vectors: &[f32],
-    offsets: &[f32],
-    stride: usize,
-    out: &mut [f32],
-) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            products(rows, vectors, stride, out);
-            for row in out.chunks_exact_mut(offsets.len()) {
-                for (value, offset) in row.iter_mut().zip(offsets) {
-                    *value = value.mul_add(-2.0, *offset);
-                }
-            }
-        },
-    );
+pub(crate) fn products(rows: &[f32], vectors: &[f32], stride: usize, out: &mut [f32]) {
+    pulp::Arch::new().dispatch(Products {
+        rows,
+        vectors,
+        stride,
+        out,
+    });
+}
+
+/// Adds `factors[row, vector] * row` to each of `sums`, `[vectors, stride]`; rows in order.
+pub(crate) fn accumulate(rows: &[f32], factors: &[f64], stride: usize, sums: &mut [f64]) {
+    pulp::Arch::new().dispatch(Accumulate {
+        rows,
+        factors,
+        stride,
+        sums,
+    });
 }
 
 /// Squared length of a padded row, or of the difference of two.
 pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let mut sums = [0.0_f32; LANES];
-            let (a, b) = (a.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
-            for (a, b) in a.iter().zip(b) {
-                for lane in 0..LANES {
-                    let difference = a[lane] - b[lane];
-                    sums[lane] = difference.mul_add(difference, sums[lane]);
+    pulp::Arch::new().dispatch(Difference { a, b })
+}
+
+// Structs, not closures: the call of a closure that only borrows goes through a shim of the compiler's, which is not
+// inlined and so loses the vectors.
+
+struct Products<'a> {
+    rows: &'a [f32],
+    vectors: &'a [f32],
+    stride: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        tiles(simd, self.rows, self.vectors, self.stride, self.out);
+    }
+}
+
+struct Accumulate<'a> {
+    rows: &'a [f32],
+    factors: &'a [f64],
+    stride: usize,
+    sums: &'a mut [f64],
+}
+
+impl WithSimd for Accumulate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let stride = self.stride;
+        let vectors = self.sums.len() / stride;
+        // A slice of the columns at a time, so that its sums stay in the innermost cache.
+        for start in (0..stride).step_by(SLICE) {
+            let columns = start..stride.min(start + SLICE);
+            let rows = self.rows.chunks_exact(stride);
+            for (row, factors) in rows.zip(self.factors.chunks_exact(vectors)) {
+                let sums = self.sums.chunks_exact_mut(stride);
+                for (sums, factor) in sums.zip(factors) {
+                    let into = sums[columns.clone()].iter_mut();
+                    for (sum, value) in into.zip(&row[columns.clone()]) {
+                        *sum = f64::from(*value).mul_add(*factor, *sum);
+                    }
                 }
             }
-            total(sums)
-        },
-    )
+        }
+    }
+}
+
+struct Difference<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+}
+
+impl WithSimd for Difference<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let (a, b) = (S::as_simd_f32s(self.a).0, S::as_simd_f32s(self.b).0);
+        let mut sums = simd.splat_f32s(0.0);
+        for (a, b) in a.iter().zip(b) {
+            let difference = simd.sub_f32s(*a, *b);
+            sums = simd.mul_add_e_f32s(difference, difference, sums);
+        }
+        simd.reduce_sum_f32s(sums)
+    }
 }
 
 #[inline(always)]
-fn products(rows: &[f32], vectors: &[f32], stride: usize, out: &mut [f32]) {
+fn tiles<S: Simd>(simd: S, rows: &[f32], vectors: &[f32], stride: usize, out: &mut [f32]) {
     let count = vectors.len() / stride;
     let row_count = rows.len() / stride;
-    let row = |index: usize| rows[index * stride..][..stride].as_chunks::<LANES>().0;
-    let vector = |index: usize| vectors[index * stride..][..stride].as_chunks::<LANES>().0;
+    let row = |index: usize| S::as_simd_f32s(&rows[index * stride..][..stride]).0;
+    let vector = |index: usize| S::as_simd_f32s(&vectors[index * stride..][..stride]).0;
     // Vectors outside: a group of them stays in the innermost cache while the block's rows pass.
     let mut v = 0;
     while v < count {
@@ -73,6 +133,7 @@ fn products(rows: &[f32], vectors: &[f32], stride: usize, out: &mut [f32]) {
             match (pair, whole) {
                 (true, true) => {
                     let sums = tile(
+                        simd,
                         [row(r), row(r + 1)],
                         [vector(v), vector(v + 1), vector(v + 2), vector(v + 3)],
                     );
@@ -82,18 +143,19 @@ fn products(rows: &[f32], vectors: &[f32], stride: usize, out: &mut [f32]) {
                 }
                 (false, true) => {
                     let [sums] = tile(
+                        simd,
                         [row(r)],
                         [vector(v), vector(v + 1), vector(v + 2), vector(v + 3)],
                     );
                     out[r * count + v..][..TILE[1]].copy_from_slice(&sums);
                 }
                 (true, false) => {
-                    let [[first], [second]] = tile([row(r), row(r + 1)], [vector(v)]);
+                    let [[first], [second]] = tile(simd, [row(r), row(r + 1)], [vector(v)]);
                     out[r * count + v] = first;
                     out[(r + 1) * count + v] = second;
                 }
                 (false, false) => {
-                    let [[sum]] = tile([row(r)], [vector(v)]);
+                    let [[sum]] = tile(simd, [row(r)], [vector(v)]);
                     out[r * count + v] = sum;
                 }
             }
@@ -105,38 +167,27 @@ fn products(rows: &[f32], vectors: &[f32], stride: usize, out: &mut [f32]) {
 
 /// Products of `R` rows with `V` vectors.
 #[inline(always)]
-fn tile<const R: usize, const V: usize>(
-    rows: [&[[f32; LANES]]; R],
-    vectors: [&[[f32; LANES]]; V],
+fn tile<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    rows: [&[S::f32s]; R],
+    vectors: [&[S::f32s]; V],
 ) -> [[f32; V]; R] {
     let steps = rows[0].len();
-    let rows = rows.map(|row| &row[..steps]);
-    let vectors = vectors.map(|vector| &vector[..steps]);
-    let mut sums = [[[0.0_f32; LANES]; V]; R];
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
     for step in 0..steps {
         for r in 0..R {
             for v in 0..V {
-                let (row, vector) = (&rows[r][step], &vectors[v][step]);
-                for lane in 0..LANES {
-                    sums[r][v][lane] = row[lane].mul_add(vector[lane], sums[r][v][lane]);
-                }
+                sums[r][v] = simd.mul_add_e_f32s(rows[r][step], vectors[v][step], sums[r][v]);
             }
         }
     }
-    sums.map(|row| row.map(total))
-}
-
-/// The sum of the lanes, by halves.
-#[inline(always)]
-fn total(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
+    let mut out = [[0.0; V]; R];
+    for r in 0..R {
+        for v in 0..V {
+            out[r][v] = simd.reduce_sum_f32s(sums[r][v]);
         }
-        half /= 2;
     }
-    lanes[0]
+    out
 }
 
 #[cfg(test)]
@@ -153,14 +204,12 @@ mod tests {
                 (0..count * stride).map(|_| chiasm_data::rng::uniform(&mut rng, -1.0, 1.0) as f32).collect()
             };
             let (x, c) = (draw(rows), draw(vectors));
-            let offsets: Vec<f32> = (0..vectors).map(|v| v as f32).collect();
             let mut out = vec![f32::NAN; rows * vectors];
-            partial_distances(&x, &c, &offsets, stride, &mut out);
+            products(&x, &c, stride, &mut out);
             for r in 0..rows {
                 for v in 0..vectors {
                     let dot: f64 = (0..stride).map(|i| f64::from(x[r * stride + i]) * f64::from(c[v * stride + i])).sum();
-                    let want = v as f64 - 2.0 * dot;
-                    prop_assert!((f64::from(out[r * vectors + v]) - want).abs() < 1e-4);
+                    prop_assert!((f64::from(out[r * vectors + v]) - dot).abs() < 1e-4);
                 }
             }
         }

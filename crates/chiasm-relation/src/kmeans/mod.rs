@@ -9,15 +9,14 @@
 //! added to sums again.
 
 mod balance;
-mod points;
 mod seeding;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use balance::Balance;
-use points::Points;
 
+use crate::points::Points;
 use crate::products::{BLOCK, squared_distance};
 use crate::{RelationError, Rows};
 
@@ -308,7 +307,7 @@ fn assign(
                 let run = &mut runs[index];
                 let clusters = run.counts.len();
                 let mut distances = vec![0.0; points.len() * clusters];
-                points.blocks(
+                points.partial_distances(
                     &run.centroids,
                     &mut distances,
                     clusters,
@@ -334,7 +333,7 @@ fn assign_nearest(
 ) {
     let vectors = centroids.len() / points.stride;
     let clusters = vectors / active.len();
-    points.blocks(centroids, labels, count, |_, partial, labels| {
+    points.partial_distances(centroids, labels, count, |_, partial, labels| {
         let rows = labels.chunks_exact_mut(count);
         for (labels, partial) in rows.zip(partial.chunks_exact(vectors)) {
             for (run, partial) in active.iter().zip(partial.chunks_exact(clusters)) {

@@ -4,7 +4,7 @@
 
 use chiasm_data::rng::{self, Rng};
 
-use super::points::Points;
+use crate::points::Points;
 use crate::products::BLOCK;
 
 /// Trials at each draw: the one that leaves the least sum of squared distances is taken.
@@ -81,7 +81,7 @@ fn distances(points: &Points, candidates: &[usize]) -> Vec<f32> {
         .collect();
     let columns = candidates.len();
     let mut distances = vec![0.0_f32; points.len() * columns];
-    points.blocks(&vectors, &mut distances, columns, |first, partial, out| {
+    points.partial_distances(&vectors, &mut distances, columns, |first, partial, out| {
         let rows = out.chunks_exact_mut(columns);
         let rows = rows.zip(partial.chunks_exact(columns));
         for ((out, partial), square) in rows.zip(&points.squares[first..]) {

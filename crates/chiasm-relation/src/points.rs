@@ -1,26 +1,26 @@
-//! The rows as the loop sees them: centred, padded, with their squares.
+//! Rows as loops see them: centred, padded, with their squares.
 
 use rayon::prelude::*;
 
 use crate::prepare::{means, moments};
-use crate::products::{BLOCK, padded, partial_distances, squared_distance};
+use crate::products::{BLOCK, padded, products, squared_distance};
 use crate::{RelationError, Rows};
 
 /// Rows less their mean, which spares distances a cancellation, as scikit-learn does.
-pub(super) struct Points {
+pub(crate) struct Points {
     /// `[rows, stride]`; columns beyond the width are 0.
-    pub(super) values: Vec<f32>,
-    pub(super) stride: usize,
+    pub(crate) values: Vec<f32>,
+    pub(crate) stride: usize,
     /// Squared length of each row.
-    pub(super) squares: Vec<f32>,
+    pub(crate) squares: Vec<f32>,
     /// What was subtracted, `[width]`.
     mean: Vec<f64>,
     /// Mean of the columns' variances.
-    pub(super) variance: f64,
+    pub(crate) variance: f64,
 }
 
 impl Points {
-    pub(super) fn new(rows: Rows<'_>) -> Result<Self, RelationError> {
+    pub(crate) fn new(rows: Rows<'_>) -> Result<Self, RelationError> {
         if rows.is_empty() {
             return Err(RelationError::Empty);
         }
@@ -50,16 +50,21 @@ impl Points {
         })
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.squares.len()
     }
 
-    pub(super) fn row(&self, row: usize) -> &[f32] {
+    /// What was subtracted from each column.
+    pub(crate) fn mean(&self) -> &[f64] {
+        &self.mean
+    }
+
+    pub(crate) fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.stride..][..self.stride]
     }
 
     /// Vectors `[.., width]` in the coordinates of the points, `[.., stride]`.
-    pub(super) fn inward(&self, vectors: Rows<'_>) -> Vec<f32> {
+    pub(crate) fn inward(&self, vectors: Rows<'_>) -> Vec<f32> {
         let mut inward = vec![0.0; vectors.len() * self.stride];
         let rows = inward.chunks_exact_mut(self.stride).zip(vectors);
         rows.for_each(|(into, vector)| centre(vector, &self.mean, into));
@@ -67,7 +72,7 @@ impl Points {
     }
 
     /// Vectors `[.., stride]` in the coordinates of the caller, `[.., width]`.
-    pub(super) fn outward(&self, vectors: &[f32]) -> Vec<f32> {
+    pub(crate) fn outward(&self, vectors: &[f32]) -> Vec<f32> {
         let vectors = vectors.chunks_exact(self.stride);
         let outward = |vector: &[f32]| -> Vec<f32> {
             let columns = vector.iter().zip(&self.mean);
@@ -78,30 +83,50 @@ impl Points {
         vectors.flat_map(outward).collect()
     }
 
-    /// Hands the partial distances of each block of [`BLOCK`] rows from `vectors` to `work`, with the block's first row
-    /// and its part of `out`, `columns` values a row. Results are in the order of the blocks.
-    pub(super) fn blocks<T: Send, R: Send>(
+    /// Hands the products of each block of [`BLOCK`] rows with `vectors` to `work`, `[rows of the block, vectors]`, with
+    /// the block's first row and its part of `out`, `columns` values a row. Results are in the order of the blocks.
+    pub(crate) fn products<T: Send, R: Send>(
         &self,
         vectors: &[f32],
         out: &mut [T],
         columns: usize,
         work: impl Fn(usize, &[f32], &mut [T]) -> R + Sync,
     ) -> Vec<R> {
-        let origin = vec![0.0; self.stride];
-        let offsets: Vec<f32> = vectors
-            .chunks_exact(self.stride)
-            .map(|vector| squared_distance(vector, &origin))
-            .collect();
+        let count = vectors.len() / self.stride;
         let blocks = self.values.par_chunks(BLOCK * self.stride);
         blocks
             .zip(out.par_chunks_mut((BLOCK * columns).max(1)))
             .enumerate()
             .map_init(Vec::new, |scratch: &mut Vec<f32>, (block, (rows, out))| {
-                scratch.resize(rows.len() / self.stride * offsets.len(), 0.0);
-                partial_distances(rows, vectors, &offsets, self.stride, scratch);
+                scratch.resize(rows.len() / self.stride * count, 0.0);
+                products(rows, vectors, self.stride, scratch);
                 work(block * BLOCK, scratch, out)
             })
             .collect()
+    }
+
+    /// As [`Self::products`] with `|v|² - 2 x v` in place of each product: squared distances from the vectors but for
+    /// the row's own square.
+    pub(crate) fn partial_distances<T: Send, R: Send>(
+        &self,
+        vectors: &[f32],
+        out: &mut [T],
+        columns: usize,
+        work: impl Fn(usize, &mut [f32], &mut [T]) -> R + Sync,
+    ) -> Vec<R> {
+        let origin = vec![0.0; self.stride];
+        let squares: Vec<f32> = vectors
+            .chunks_exact(self.stride)
+            .map(|vector| squared_distance(vector, &origin))
+            .collect();
+        self.products(vectors, out, columns, |first, products, out| {
+            let rows = products.chunks_exact(squares.len());
+            let mut partial: Vec<f32> = rows
+                .flat_map(|row| row.iter().zip(&squares))
+                .map(|(product, square)| product.mul_add(-2.0, *square))
+                .collect();
+            work(first, &mut partial, out)
+        })
     }
 }
 
