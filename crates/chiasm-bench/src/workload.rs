@@ -147,6 +147,7 @@ fn from_recipe(
             regions: None,
             targets: None,
             train: true,
+            chunk: None,
             cache_bytes: 0,
             threads: 0,
         },

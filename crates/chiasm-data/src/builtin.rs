@@ -1,4 +1,5 @@
-//! Data that comes with the program: drawings of emoji with their names.
+//! Data that comes with the program: drawings of emoji with their names, and the posts of
+//! [`crate::synthitr`].
 //!
 //! Pictures are the 72x72 PNG files of Twemoji (CC-BY 4.0) carried by the crate `twemoji-assets`;
 //! texts are the Unicode names and the GitHub short codes carried by the crate `emojis`. Only text
@@ -28,8 +29,39 @@
 
 use crate::dataset::{Annotations, Dataset, ImageSource, Origin, Sample, Split};
 use crate::error::DataError;
+use crate::synthitr;
 use emojis::Emoji;
 use twemoji_assets::png::PngTwemojiAsset;
+
+/// What a source begins with that is built in.
+const PREFIX: &str = "builtin:";
+
+/// Whether a source is named as built in.
+pub fn is_builtin(source: &str) -> bool {
+    source.starts_with(PREFIX)
+}
+
+/// A built-in set by its name: `builtin:emoji`, or `builtin:synthitr` with what
+/// [`synthitr::Config::parse`] takes after a comma, such as `builtin:synthitr,noise=0.1`. `None` where
+/// the name is a file's.
+///
+/// # Errors
+/// No built-in set has this name, or it does not take these settings.
+pub fn open(source: &str) -> Option<Result<Dataset, DataError>> {
+    let name = source.strip_prefix(PREFIX)?;
+    let (name, settings) = name.split_once(',').unwrap_or((name, ""));
+    Some(match (name, settings) {
+        ("emoji", "") => emoji(),
+        ("synthitr", settings) => {
+            synthitr::Config::parse(settings).and_then(|config| synthitr::open(&config))
+        }
+        _ => Err(DataError::Setting {
+            name: "source",
+            value: source.to_owned(),
+            reason: "built-in sets are `builtin:emoji` and `builtin:synthitr`",
+        }),
+    })
+}
 
 /// Every emoji that has both a drawing and a name.
 ///

@@ -4,7 +4,7 @@
 //! Owns the quarantine list, its file, the rule that stops a run with too many entries, and the
 //! prints by which pictures are recognised ([`crate::audit()`] compares them).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -165,6 +165,23 @@ pub struct AnnotationSummary {
     pub boxes: usize,
     /// Samples with features of regions.
     pub regions: usize,
+    /// Samples of which it is known how text and picture relate.
+    pub relations: usize,
+    /// Samples whose picture was searched for words.
+    pub ocr: usize,
+    /// Samples with a caption beside the text.
+    pub captions: usize,
+    /// Samples whose author is known, and how many authors there are.
+    pub authors: Authors,
+}
+
+/// Who wrote the texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authors {
+    /// Samples whose author is known.
+    pub samples: usize,
+    /// Different authors.
+    pub distinct: usize,
 }
 
 /// What a data set looks like, over its usable samples.
@@ -365,6 +382,7 @@ enum Key<'a> {
     File(&'a Path),
     Part(&'a Path, u64, u64),
     Memory(*const u8, usize),
+    Drawn(crate::synthitr::Picture),
 }
 
 impl<'a> Key<'a> {
@@ -374,6 +392,7 @@ impl<'a> Key<'a> {
             ImageSource::Part { file, offset, len } => Self::Part(file.path(), *offset, *len),
             ImageSource::Static(bytes) => Self::Memory(bytes.as_ptr(), bytes.len()),
             ImageSource::Bytes(bytes) => Self::Memory(bytes.as_ptr(), bytes.len()),
+            ImageSource::Drawn(picture) => Self::Drawn(*picture),
         }
     }
 }
@@ -508,6 +527,16 @@ fn annotations(samples: &[Sample]) -> AnnotationSummary {
         boxes: phrases().map(|phrase| phrase.boxes.len()).sum::<usize>()
             + objects().filter(|object| object.rect.is_some()).count(),
         regions: all().filter(|own| own.regions.is_some()).count(),
+        relations: all().filter(|own| own.relation.is_some()).count(),
+        ocr: all().filter(|own| own.ocr.is_some()).count(),
+        captions: all().filter(|own| own.caption.is_some()).count(),
+        authors: Authors {
+            samples: all().filter(|own| own.author.is_some()).count(),
+            distinct: all()
+                .filter_map(|own| own.author.as_deref())
+                .collect::<HashSet<_>>()
+                .len(),
+        },
     }
 }
 

@@ -17,7 +17,9 @@ use chiasm_format::source::read_exact_at;
 
 use crate::decode::MAX_FILE_BYTES;
 use crate::error::DataError;
+use crate::relation::Relation;
 use crate::resample::Window;
+use crate::synthitr;
 
 /// Which part of a benchmark a sample belongs to. A type and not a string, so that `val` and `test`
 /// cannot be mixed up by a typo.
@@ -214,6 +216,8 @@ pub enum ImageSource {
     Static(&'static [u8]),
     /// Bytes held in memory, for example a Parquet cell.
     Bytes(Arc<[u8]>),
+    /// Drawn when it is read.
+    Drawn(synthitr::Picture),
 }
 
 impl ImageSource {
@@ -224,6 +228,7 @@ impl ImageSource {
             Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
             Self::Path(path) => read_capped(path, MAX_FILE_BYTES).map(Cow::Owned),
             Self::Part { file, offset, len } => file.read(*offset, *len).map(Cow::Owned),
+            Self::Drawn(picture) => Ok(Cow::Owned(picture.bmp())),
         }
     }
 
@@ -231,7 +236,7 @@ impl ImageSource {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Path(path) => Some(path),
-            Self::Part { .. } | Self::Static(_) | Self::Bytes(_) => None,
+            Self::Part { .. } | Self::Static(_) | Self::Bytes(_) | Self::Drawn(_) => None,
         }
     }
 }
@@ -503,8 +508,17 @@ pub struct Annotations {
     pub answers: Vec<Answer>,
     /// How many people were asked, where the source keeps not every answer.
     pub asked: Option<u32>,
-    /// Class of the sample: `true`, `entailment`, ...
+    /// Class of the sample: `true`, `entailment`, ...; the name of its relation where no other is given.
     pub label: Option<String>,
+    /// How text and picture relate.
+    pub relation: Option<Relation>,
+    /// The words that are written in the picture, as a machine read them; empty where it found none,
+    /// `None` where nobody looked.
+    pub ocr: Option<String>,
+    /// What a machine says of the picture.
+    pub caption: Option<String>,
+    /// Who wrote the text, as a key that only tells authors apart.
+    pub author: Option<String>,
     /// What a report splits its figures by, as `(question_type, what is this)`.
     pub kinds: Vec<(&'static str, String)>,
     /// How well text and picture fit.
@@ -669,7 +683,8 @@ impl Dataset {
         counts
     }
 
-    /// A blake3 digest (hexadecimal) over ids, texts, splits and pictures, in order.
+    /// A blake3 digest (hexadecimal) over ids, texts, splits, pictures, and OCR texts and captions where
+    /// there are any, in order.
     ///
     /// A picture in memory enters with its bytes. A picture on disk enters with its file name and
     /// size, not its bytes: a fingerprint must not take minutes. A file replaced by another of equal
@@ -692,6 +707,12 @@ impl Dataset {
                 match source {
                     ImageSource::Static(bytes) => field(bytes),
                     ImageSource::Bytes(bytes) => field(bytes),
+                    ImageSource::Drawn(picture) => {
+                        field(b"synthitr");
+                        for number in picture.key() {
+                            field(&number.to_le_bytes());
+                        }
+                    }
                     ImageSource::Path(path) => file_fields(path, &mut field),
                     ImageSource::Part { file, offset, len } => {
                         file_fields(file.path(), &mut field);
@@ -702,6 +723,13 @@ impl Dataset {
             }
             if let Visual::Clip(Clip::Video(path)) = &sample.visual {
                 file_fields(path, &mut field);
+            }
+            let own = &sample.annotations;
+            for (name, text) in [("ocr", &own.ocr), ("caption", &own.caption)] {
+                if let Some(text) = text {
+                    field(name.as_bytes());
+                    field(text.as_bytes());
+                }
             }
         }
         hasher.finalize().to_hex().to_string()

@@ -1,11 +1,11 @@
 //! Splits that do not leak: what belongs together stays on one side.
 //!
 //! Two photos of one moment, or two sizes of one photo, on both sides of a split let a model answer
-//! from memory. Samples are joined into groups by their own group, by pictures of the same bytes or
-//! the same look, and by ids that number the pictures of one post; a group's split follows from its
+//! from memory. Samples are joined into groups by their own group, by their author, by pictures of the
+//! same bytes or the same look, and by ids that number the pictures of one post; a group's split follows from its
 //! smallest id, so that it is the same for ever and everywhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter};
 use std::path::Path;
 
@@ -37,6 +37,8 @@ pub struct Grouping {
     pub largest: usize,
     /// Samples that share a group given by the source, for example questions about one picture.
     pub by_source: usize,
+    /// Samples joined to others by their author.
+    pub by_author: usize,
     /// Samples joined to others by pictures of the same bytes.
     pub by_bytes: usize,
     /// Samples joined to others by pictures that look the same.
@@ -50,6 +52,10 @@ pub fn group(dataset: &Dataset, prints: &[Vec<Print>]) -> Grouping {
     let samples = &dataset.samples;
     let mut forest = Forest::new(samples.len());
     let by_source = forest.join_equal(samples.iter().map(Sample::group));
+    let authors = samples.iter().enumerate();
+    let authors =
+        authors.filter_map(|(place, own)| Some((place, own.annotations.author.as_deref()?)));
+    let by_author = forest.join_pairs(first_owners(authors));
     let pictures: Vec<(usize, &Print)> = (0..)
         .zip(prints)
         .flat_map(|(sample, own)| own.iter().map(move |print| (sample, print)))
@@ -104,6 +110,7 @@ pub fn group(dataset: &Dataset, prints: &[Vec<Print>]) -> Grouping {
         groups: sizes.len(),
         largest: sizes.values().copied().max().unwrap_or(0),
         by_source,
+        by_author,
         by_bytes,
         by_look,
         by_id,
@@ -158,6 +165,42 @@ impl Grouping {
             .iter()
             .map(|group| by_group.get(group).copied().unwrap_or(Split::Train))
             .collect()
+    }
+}
+
+/// Turns a tenth of training samples into validation samples, the same ones for ever
+/// (`specs/itr.md` section 3.7). Where authors are known, whole authors are taken until there are enough;
+/// else a tenth of each class. Which ones, the hash of author or id says.
+pub fn hold_out(samples: &mut [Sample]) {
+    const SHARE: f64 = 0.1;
+    let training = |sample: &&mut Sample| sample.split == Split::Train;
+    let by_author = samples.iter().any(|own| own.annotations.author.is_some());
+    let mut classes: BTreeMap<Option<String>, Vec<&mut Sample>> = BTreeMap::new();
+    for sample in samples.iter_mut().filter(training) {
+        let class = match by_author {
+            true => None,
+            false => sample.annotations.label.clone(),
+        };
+        classes.entry(class).or_default().push(sample);
+    }
+    let key = |sample: &Sample| {
+        let author = sample.annotations.author.as_deref();
+        let key = author.unwrap_or(&sample.id);
+        *blake3::hash(key.as_bytes()).as_bytes()
+    };
+    for mut own in classes.into_values() {
+        own.sort_by_cached_key(|sample| key(sample));
+        let wanted = (own.len() as f64 * SHARE).round() as usize;
+        let mut last = None;
+        for (taken, sample) in own.into_iter().enumerate() {
+            let author = sample.annotations.author.clone();
+            let goes_on = author.is_some() && author == last;
+            if taken >= wanted && !goes_on {
+                break;
+            }
+            sample.split = Split::Val;
+            last = author;
+        }
     }
 }
 

@@ -242,6 +242,17 @@ impl Preprocess {
         self.square(image)
     }
 
+    /// The same without anything that is drawn.
+    #[must_use]
+    pub fn plain(&self) -> Self {
+        Self {
+            random_crop_scale: None,
+            flip: 0.0,
+            rand_augment: None,
+            ..self.clone()
+        }
+    }
+
     const fn changes_shape(&self) -> bool {
         self.random_crop_scale.is_some() || self.rand_augment.is_some()
     }

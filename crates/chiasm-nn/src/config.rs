@@ -194,7 +194,9 @@ pub struct FusionConfig {
     pub kind: FusionKind,
     /// Width of the fused tokens of both modalities. Default: 768.
     pub hidden_size: usize,
-    /// Layers of each stack. Default: 6.
+    /// Layers of each stack. 0, with `two_streams`: there is no fusion encoder, both towers stand alone
+    /// as in CLIP, and a pair's summary is that of each side by side; the other sizes then do not
+    /// matter. Default: 6.
     pub layers: usize,
     /// Attention heads; divides `hidden_size`. Default: 12.
     pub num_heads: usize,
@@ -262,6 +264,17 @@ impl Default for RegionConfig {
     }
 }
 
+/// How a tower's summary enters the contrastive space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProjectionKind {
+    /// Linear, LayerNorm, GELU, linear (SCL).
+    #[default]
+    Mlp,
+    /// One linear map without bias (CLIP, ITR).
+    Linear,
+}
+
 /// Which heads there are. A run's objectives and data decide about those of tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -283,6 +296,14 @@ pub struct HeadsConfig {
     pub masked_regions: bool,
     /// Whether there is a head that finds the region that a text refers to. Default: false.
     pub grounding: bool,
+    /// Groups that a linear head over a pair's summary tells apart, see `objectives.cluster`; 0: there
+    /// is none. Default: 0.
+    pub clusters: usize,
+    /// Whether a summary goes through a linear map and tanh, as in BERT and ViT; false: it is the first
+    /// token as it is, as in CLIP and DINOv2. Default: true.
+    pub pooler: bool,
+    /// How summaries enter the contrastive space. Default: `mlp`.
+    pub projection: ProjectionKind,
 }
 
 impl Default for HeadsConfig {
@@ -296,6 +317,9 @@ impl Default for HeadsConfig {
             mlm: true,
             masked_regions: false,
             grounding: false,
+            clusters: 0,
+            pooler: true,
+            projection: ProjectionKind::default(),
         }
     }
 }
@@ -370,12 +394,29 @@ impl ModelConfig {
         self.fusion.kind == FusionKind::OneStream
     }
 
+    /// Whether there is no fusion encoder.
+    #[must_use]
+    pub fn is_towers_alone(&self) -> bool {
+        !self.is_one_stream() && self.fusion.layers == 0
+    }
+
+    /// Width of a text's token behind its tower and what follows it, and of an image's: that of the
+    /// fusion encoder, or of each tower where both stand alone.
+    #[must_use]
+    pub fn stream_widths(&self) -> [usize; 2] {
+        match self.is_towers_alone() {
+            true => [self.text.hidden_size, self.vision.hidden_size],
+            false => [self.fusion.hidden_size; 2],
+        }
+    }
+
     /// Width of a pair's summary: that of its text in one stream, of both side by side in two.
     #[must_use]
     pub fn pooled_size(&self) -> usize {
+        let [text, image] = self.stream_widths();
         match self.fusion.kind {
-            FusionKind::OneStream => self.fusion.hidden_size,
-            FusionKind::TwoStreams => 2 * self.fusion.hidden_size,
+            FusionKind::OneStream => text,
+            FusionKind::TwoStreams => text + image,
         }
     }
 
@@ -399,7 +440,6 @@ impl ModelConfig {
             ("vision.hidden_size", self.vision.hidden_size),
             ("vision.intermediate_size", self.vision.intermediate_size),
             ("fusion.hidden_size", self.fusion.hidden_size),
-            ("fusion.layers", self.fusion.layers),
             ("fusion.intermediate_size", self.fusion.intermediate_size),
             ("projection_size", self.projection_size),
         ] {
@@ -410,6 +450,14 @@ impl ModelConfig {
         if !self.is_one_stream() && self.text.layers == 0 {
             let problem = "must be at least 1 where the fusion encoder has two streams";
             return fail("text.layers", 0, problem.to_owned());
+        }
+        if self.is_one_stream() && self.fusion.layers == 0 {
+            let problem = "must be at least 1 in one stream";
+            return fail("fusion.layers", 0, problem.to_owned());
+        }
+        if self.heads.clusters == 1 {
+            let problem = "must be 0 for none, or at least 2";
+            return fail("heads.clusters", 1, problem.to_owned());
         }
         if self.regions.is_none() && self.vision.layers == 0 {
             return fail("vision.layers", 0, "must be at least 1".to_owned());
@@ -461,7 +509,7 @@ impl ModelConfig {
         let is_built = |name: &str| match name {
             "text" => self.text.layers > 0,
             "vision" => self.regions.is_none(),
-            _ => true,
+            _ => !self.is_towers_alone(),
         };
         for (name, heads, width) in towers.into_iter().filter(|(name, ..)| is_built(name)) {
             if heads == 0 || !width.is_multiple_of(heads) {

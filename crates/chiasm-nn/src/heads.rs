@@ -1,13 +1,15 @@
 //! Heads on top of the towers and the fusion encoder (`specs/scl.md` section 1.7).
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu, tanh};
 use burn::tensor::module::linear;
+use burn::tensor::{Tensor, TensorData};
+use chiasm_data::rng;
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ProjectionKind};
 use crate::criterion::mapped_cross_entropy;
 use crate::layers::{Embedding, Init, LayerNorm, Linear};
+use crate::weights::replace_value;
 
 /// LayerNorm epsilon of heads that the reference builds with PyTorch's default.
 const HEAD_NORM_EPS: f64 = 1e-5;
@@ -37,13 +39,14 @@ impl Pooler {
     }
 }
 
-/// Projection of a tower's summary into the contrastive space: linear, LayerNorm, GELU, linear.
+/// Projection of a tower's summary into the contrastive space: linear, LayerNorm, GELU, linear; or
+/// the last map alone, without bias.
 #[derive(Module, Debug)]
 pub struct Projection {
-    /// `[width, width]`.
-    pub dense: Linear,
+    /// `[width, width]`; none where the last map is alone.
+    pub dense: Option<Linear>,
     /// After the first map.
-    pub norm: LayerNorm,
+    pub norm: Option<LayerNorm>,
     /// `[width, projection]`.
     pub out: Linear,
 }
@@ -51,11 +54,18 @@ pub struct Projection {
 impl Projection {
     /// Fresh weights.
     #[must_use]
-    pub fn new(init: &Init, width: usize, projection: usize) -> Self {
-        Self {
-            dense: Linear::new(init, width, width),
-            norm: LayerNorm::new(init, width, HEAD_NORM_EPS),
-            out: Linear::new(init, width, projection),
+    pub fn new(init: &Init, kind: ProjectionKind, width: usize, projection: usize) -> Self {
+        match kind {
+            ProjectionKind::Mlp => Self {
+                dense: Some(Linear::new(init, width, width)),
+                norm: Some(LayerNorm::new(init, width, HEAD_NORM_EPS)),
+                out: Linear::new(init, width, projection),
+            },
+            ProjectionKind::Linear => Self {
+                dense: None,
+                norm: None,
+                out: Linear::without_bias(init, width, projection),
+            },
         }
     }
 
@@ -66,8 +76,53 @@ impl Projection {
     /// - output: `[batch, projection]`
     #[must_use]
     pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let hidden = self.norm.forward(self.dense.forward(input));
-        self.out.forward(gelu(hidden))
+        match (&self.dense, &self.norm) {
+            (Some(dense), Some(norm)) => {
+                let hidden = norm.forward(dense.forward(input));
+                self.out.forward(gelu(hidden))
+            }
+            _ => self.out.forward(input),
+        }
+    }
+}
+
+/// Groups of pairs that were found without labels: one linear map of the pair's summary
+/// (`specs/itr.md` section 1.2).
+#[derive(Module, Debug)]
+pub struct ClusterHead {
+    /// `[pooled, clusters]`.
+    pub out: Linear,
+}
+
+impl ClusterHead {
+    /// Fresh weights.
+    #[must_use]
+    pub fn new(init: &Init, pooled: usize, clusters: usize) -> Self {
+        Self {
+            out: Linear::new(init, pooled, clusters),
+        }
+    }
+
+    /// The same with weights and bias drawn anew, uniform within one over the root of the width:
+    /// PyTorch's default, with which every chunk of ITR's pre-training begins. The draw is a function of
+    /// (seed, number).
+    #[must_use]
+    pub fn redrawn(mut self, seed: u64, number: u64) -> Self {
+        let [width, clusters] = self.out.weight.dims();
+        let bound = 1.0 / (width.max(1) as f64).sqrt();
+        let device = self.out.weight.val().device().without_autodiff();
+        let mut stream = rng::stream(seed, "cluster head", &[number]);
+        let mut draw = |count: usize| -> Vec<f32> {
+            (0..count)
+                .map(|_| rng::uniform(&mut stream, -bound, bound) as f32)
+                .collect()
+        };
+        let weight = TensorData::new(draw(width * clusters), [width, clusters]);
+        let bias = TensorData::new(draw(clusters), [clusters]);
+        self.out.weight = replace_value(self.out.weight, Tensor::from_data(weight, &device));
+        let bias = |own| replace_value(own, Tensor::from_data(bias, &device));
+        self.out.bias = self.out.bias.map(bias);
+        self
     }
 }
 

@@ -30,8 +30,8 @@ pub mod weights;
 
 pub use attention::Scope;
 pub use config::{
-    Activation, FusionConfig, FusionKind, HeadsConfig, ModelConfig, RegionConfig, TextConfig,
-    VisionConfig,
+    Activation, FusionConfig, FusionKind, HeadsConfig, ModelConfig, ProjectionKind, RegionConfig,
+    TextConfig, VisionConfig,
 };
 pub use fusion::Fused;
 pub use model::VisionLanguageModel;

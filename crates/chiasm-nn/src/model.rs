@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 
 use crate::config::ModelConfig;
 use crate::fusion::{Fused, FusionEncoder, summary};
-use crate::heads::{ClassHead, MatchHead, MlmHead, Pooler, Projection};
+use crate::heads::{ClassHead, ClusterHead, MatchHead, MlmHead, Pooler, Projection};
 use crate::layers::{Embedding, Init, Linear};
 use crate::regions::{GroundHead, RegionEmbedding, RegionHead, Regions};
 use crate::text::{TextEncoder, TextInput};
@@ -28,17 +28,18 @@ pub struct VisionLanguageModel {
     pub vision: Option<VisionEncoder>,
     /// Regions as tokens, where they are seen in place of pixels.
     pub regions: Option<RegionEmbedding>,
-    /// Text width to fusion width, in two streams.
+    /// Text width to fusion width, in two streams that are fused.
     pub text_transform: Option<Linear>,
-    /// Image width to fusion width, in two streams.
+    /// Image width to fusion width, in two streams that are fused.
     pub image_transform: Option<Linear>,
-    /// Row 0 is added to words, row 1 to patches, row 2 to those of a second picture; in two streams.
+    /// Row 0 is added to words, row 1 to patches, row 2 to those of a second picture; in two streams
+    /// that are fused.
     pub token_types: Option<Embedding>,
-    /// What joins both.
+    /// What joins both; without layers where the towers stand alone.
     pub fusion: FusionEncoder,
-    /// Summary of the fused text.
-    pub text_pooler: Pooler,
-    /// Summary of the fused image, in two streams.
+    /// Summary of the fused text, where it is not its first token.
+    pub text_pooler: Option<Pooler>,
+    /// Summary of the fused image, in two streams, where it is not its class token.
     pub image_pooler: Option<Pooler>,
     /// Text into the contrastive space.
     pub text_projection: Option<Projection>,
@@ -58,6 +59,10 @@ pub struct VisionLanguageModel {
     pub region_head: Option<RegionHead>,
     /// Which region a text refers to, where a task asks for it.
     pub ground_head: Option<GroundHead>,
+    /// Which group found without labels a pair is in, where that is learned.
+    pub cluster_head: Option<ClusterHead>,
+    #[module(skip)]
+    sums_up_both: bool,
 }
 
 /// What the image side of a batch is made of.
@@ -96,12 +101,15 @@ impl VisionLanguageModel {
     pub fn new(init: &Init, config: &ModelConfig) -> Self {
         let width = config.fusion.hidden_size;
         let two_streams = !config.is_one_stream();
+        let bridged = two_streams && !config.is_towers_alone();
+        let [text_width, image_width] = config.stream_widths();
         let heads = &config.heads;
-        let bridge = |from| two_streams.then(|| Linear::new(init, from, width));
-        let projection = || {
-            let projected = config.projection_size;
-            (heads.contrastive).then(|| Projection::new(init, width, projected))
+        let bridge = |from| bridged.then(|| Linear::new(init, from, width));
+        let projection = |width| {
+            let (kind, projected) = (heads.projection, config.projection_size);
+            (heads.contrastive).then(|| Projection::new(init, kind, width, projected))
         };
+        let pooler = |there: bool, width| (there && heads.pooler).then(|| Pooler::new(init, width));
         let regions = config.regions.as_ref();
         // The order of the fields is that of the draws.
         Self {
@@ -111,17 +119,17 @@ impl VisionLanguageModel {
                 .map(|regions| RegionEmbedding::new(init, regions, config.vision.hidden_size)),
             text_transform: bridge(config.text.hidden_size),
             image_transform: bridge(config.vision.hidden_size),
-            token_types: two_streams.then(|| Embedding::new(init, config.fusion.type_rows, width)),
+            token_types: bridged.then(|| Embedding::new(init, config.fusion.type_rows, width)),
             fusion: FusionEncoder::new(init, &config.fusion, config.select.as_ref()),
-            text_pooler: Pooler::new(init, width),
-            image_pooler: two_streams.then(|| Pooler::new(init, width)),
-            text_projection: projection(),
-            image_projection: projection(),
+            text_pooler: pooler(true, text_width),
+            image_pooler: pooler(two_streams, image_width),
+            text_projection: projection(text_width),
+            image_projection: projection(image_width),
             temperature: (heads.contrastive).then(|| init.constant([1], config.temperature as f32)),
             match_head: (heads.matching).then(|| MatchHead::new(init, config.pooled_size())),
             mlm_head: (heads.mlm).then(|| {
                 let eps = config.fusion.layer_norm_eps;
-                MlmHead::new(init, width, config.text.vocab_size, eps, !two_streams)
+                MlmHead::new(init, text_width, config.text.vocab_size, eps, !two_streams)
             }),
             class_head: (heads.classes > 0).then(|| ClassHead::new(init, config)),
             rank_head: (heads.ranking).then(|| Linear::new(init, config.pooled_size(), 1)),
@@ -131,6 +139,9 @@ impl VisionLanguageModel {
             ground_head: regions
                 .filter(|_| heads.grounding)
                 .map(|regions| GroundHead::new(init, width, regions.layer_norm_eps)),
+            cluster_head: (heads.clusters > 0)
+                .then(|| ClusterHead::new(init, config.pooled_size(), heads.clusters)),
+            sums_up_both: two_streams,
         }
     }
 
@@ -199,7 +210,8 @@ impl VisionLanguageModel {
     #[must_use]
     pub fn project_text(&self, text: &Tokens) -> Option<Tensor<2>> {
         let projection = self.text_projection.as_ref()?;
-        Some(projection.forward(text.first()))
+        let pooler = self.text_pooler.as_ref().filter(|_| self.is_towers_alone());
+        Some(projection.forward(pooled(pooler, text.first())))
     }
 
     /// `image_embeds` before normalisation, `[batch, projection]`, from encoded images of `frames`
@@ -207,7 +219,11 @@ impl VisionLanguageModel {
     #[must_use]
     pub fn project_image(&self, image: &Tokens, frames: usize) -> Option<Tensor<2>> {
         let projection = self.image_projection.as_ref()?;
-        Some(projection.forward(summary(image, frames)))
+        let pooler = self
+            .image_pooler
+            .as_ref()
+            .filter(|_| self.is_towers_alone());
+        Some(projection.forward(pooled(pooler, summary(image, frames))))
     }
 
     /// Runs the fusion encoder on encoded text and images of the same batch, which have `frames`
@@ -247,15 +263,46 @@ impl VisionLanguageModel {
         self.fusion.forward_at(input, &text, &image)
     }
 
-    /// Both pooled summaries side by side, text first, `[batch, 2 width]`; in one stream the text's
-    /// alone, `[batch, width]`.
+    /// Whether there is no fusion encoder: what is fused is then what the towers gave.
+    #[must_use]
+    pub fn is_towers_alone(&self) -> bool {
+        self.fusion.joint_layers.is_empty() && self.fusion.text_layers.is_empty()
+    }
+
+    /// Both pooled summaries side by side, text first, `[batch, pooled]`; in one stream the text's
+    /// alone.
     #[must_use]
     pub fn pooled(&self, fused: &Fused) -> Tensor<2> {
-        let text = self.text_pooler.forward(fused.text_global());
-        match &self.image_pooler {
-            Some(pooler) => Tensor::cat(vec![text, pooler.forward(fused.image_global())], 1),
-            None => text,
+        let text = pooled(self.text_pooler.as_ref(), fused.text_global());
+        if !self.sums_up_both {
+            return text;
         }
+        let image = pooled(self.image_pooler.as_ref(), fused.image_global());
+        Tensor::cat(vec![text, image], 1)
+    }
+
+    /// The vector of pairs from encoded texts and images of `frames` class tokens each: [`Self::pooled`]
+    /// of what is fused, `[batch, pooled]`. With towers alone it is that of ITR's post, text first
+    /// (`specs/itr.md` section 1.2).
+    #[must_use]
+    pub fn pair_vector(&self, text: &Tokens, image: &Tokens, frames: usize) -> Tensor<2> {
+        self.pooled(&self.fuse_globals(self.typed(text, image, frames, 0)))
+    }
+
+    /// The summary of encoded texts beside no image, `[batch, text width]`.
+    #[must_use]
+    pub fn text_vector(&self, text: &Tokens) -> Tensor<2> {
+        let nothing = text.choose(&Chosen::new(&text.spans, Vec::new()));
+        let fused = self.fuse_globals(self.typed(text, &nothing, 0, 0));
+        pooled(self.text_pooler.as_ref(), fused.text_global())
+    }
+}
+
+/// A summary behind its pooler, or as it is where there is none.
+fn pooled(pooler: Option<&Pooler>, first: Tensor<2>) -> Tensor<2> {
+    match pooler {
+        Some(pooler) => pooler.forward(first),
+        None => first,
     }
 }
 

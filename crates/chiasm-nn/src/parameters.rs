@@ -1,7 +1,8 @@
 //! How many parameters a model has, from its sizes alone (`specs/scl.md` section 1.8).
 
 use crate::config::{
-    FusionConfig, FusionKind, HeadsConfig, ModelConfig, RegionConfig, TextConfig, VisionConfig,
+    FusionConfig, FusionKind, HeadsConfig, ModelConfig, ProjectionKind, RegionConfig, TextConfig,
+    VisionConfig,
 };
 use crate::select::RuleName;
 
@@ -32,6 +33,8 @@ pub struct ParameterCount {
     pub region_head: usize,
     /// Head that finds regions; 0 where there is none.
     pub ground_head: usize,
+    /// Head over groups found without labels; 0 where there is none.
+    pub cluster_head: usize,
 }
 
 impl ParameterCount {
@@ -41,7 +44,7 @@ impl ParameterCount {
         let towers = self.text + self.vision + self.transforms;
         let fused = self.fusion + self.poolers;
         let pairs = self.match_head + self.class_head + self.rank_head;
-        let heads = pairs + self.mlm_head + self.region_head + self.ground_head;
+        let heads = pairs + self.mlm_head + self.region_head + self.ground_head + self.cluster_head;
         towers + fused + self.projections + heads
     }
 }
@@ -58,7 +61,13 @@ impl ModelConfig {
     pub fn parameter_parts(&self) -> ParameterCount {
         let width = self.fusion.hidden_size;
         let towers = [self.text.hidden_size, self.vision.hidden_size];
-        let projection = linear(width, width) + norm(width) + linear(width, self.projection_size);
+        let [text_width, image_width] = self.stream_widths();
+        let projection = |width: usize| match self.heads.projection {
+            ProjectionKind::Mlp => {
+                linear(width, width) + norm(width) + linear(width, self.projection_size)
+            }
+            ProjectionKind::Linear => width * self.projection_size,
+        };
         let HeadsConfig {
             classes, ranking, ..
         } = self.heads;
@@ -67,8 +76,9 @@ impl ModelConfig {
             linear(self.heads.pictures() * pooled, inner) + norm(inner) + linear(inner, classes);
         let (words, two_streams) = (self.text.vocab_size, !self.is_one_stream());
         let transform = linear(width, width) + norm(width);
+        let word_transform = linear(text_width, text_width) + norm(text_width);
         let decoder = if two_streams {
-            linear(width, words)
+            linear(text_width, words)
         } else {
             words
         };
@@ -85,14 +95,21 @@ impl ModelConfig {
                 }
             },
             transforms: when(
-                two_streams,
+                two_streams && !self.is_towers_alone(),
                 towers.map(|tower| linear(tower, width)).iter().sum(),
             ),
-            fusion: fusion(&self.fusion) + self.gates(),
-            poolers: linear(width, width) * if two_streams { 2 } else { 1 },
-            projections: when(heads.contrastive, 2 * projection + 1),
+            fusion: when(!self.is_towers_alone(), fusion(&self.fusion) + self.gates()),
+            poolers: when(heads.pooler, linear(text_width, text_width))
+                + when(
+                    heads.pooler && two_streams,
+                    linear(image_width, image_width),
+                ),
+            projections: when(
+                heads.contrastive,
+                projection(text_width) + projection(image_width) + 1,
+            ),
             match_head: when(heads.matching, linear(pooled, 2)),
-            mlm_head: when(heads.mlm, transform + decoder),
+            mlm_head: when(heads.mlm, word_transform + decoder),
             class_head: when(classes > 0, class_head),
             rank_head: when(ranking, linear(pooled, 1)),
             region_head: when(
@@ -110,6 +127,7 @@ impl ModelConfig {
                 heads.grounding,
                 regions(&|_| transform + linear(width, 1) + linear(width, 4)),
             ),
+            cluster_head: when(heads.clusters > 0, linear(pooled, heads.clusters)),
         }
     }
 
@@ -249,7 +267,14 @@ mod tests {
             value: 0.1,
             ..SelectConfig::default()
         });
-        for config in [plain, full, bare, regions, one_stream] {
+        let mut towers = tiny();
+        towers.fusion.layers = 0;
+        let mut plain_towers = towers.clone();
+        plain_towers.heads.clusters = 4;
+        plain_towers.heads.pooler = false;
+        plain_towers.heads.projection = ProjectionKind::Linear;
+        towers.heads.clusters = 2;
+        for config in [plain, full, bare, regions, one_stream, towers, plain_towers] {
             assert_eq!(config.parameters(), built(&config), "{config:?}");
         }
     }

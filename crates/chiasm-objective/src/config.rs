@@ -28,6 +28,10 @@ pub struct ContrastiveConfig {
     pub weight: f64,
     /// What looks for what. Default: `both`.
     pub direction: ContrastDirection,
+    /// A constant temperature in place of the learned one; ITR's is 1 (`specs/itr.md` section 2.4).
+    /// Default: none, it is learned from `model.temperature` on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 /// `[objectives.matching]`: does this text belong to this image (ITM, section 2.3)?
@@ -221,6 +225,7 @@ impl Default for ContrastiveConfig {
         Self {
             weight: 1.0,
             direction: ContrastDirection::default(),
+            temperature: None,
         }
     }
 }
@@ -287,6 +292,126 @@ impl Default for GlobalCompletionConfig {
     }
 }
 
+/// What groups of pairs are found in (`specs/itr.md` section 2.2). Whichever it is, they are learned
+/// from text and image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterView {
+    /// Text and image: ITR's task 1.
+    #[default]
+    TextImage,
+    /// The text and what is written in the image, the samples' `ocr` (task 2). No pixel is read.
+    TextOcr,
+    /// The text and a description of the image, the samples' `caption` (task 3). No pixel is read.
+    TextCaption,
+}
+
+impl ClusterView {
+    /// Weight of the task in the published code: 0.2 for task 1, else 1 (section 2.5).
+    #[must_use]
+    pub fn published_weight(self) -> f64 {
+        match self {
+            Self::TextImage => 0.2,
+            Self::TextOcr | Self::TextCaption => 1.0,
+        }
+    }
+}
+
+/// How numbers are brought to a scale before groups are found in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterScale {
+    /// As they come: the modality that varies more decides.
+    #[default]
+    None,
+    /// Every column divided by its length over the chunk (the published `normalize`).
+    Normalize,
+    /// Every column at mean 0 and deviation 1 over the chunk (the published `scale`).
+    Scale,
+    /// Every modality at mean 0 and the same variance in all: neither decides alone.
+    Modality,
+}
+
+/// `[objectives.cluster]`: groups that k-means finds in a chunk of unlabelled pairs, as pseudo-labels
+/// of a linear head over the pair's vector; then the next chunk (ITR, `specs/itr.md` section 2.2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClusterConfig {
+    /// What groups are found in. Default: `text_image`.
+    pub view: ClusterView,
+    /// Factor in the total loss. Default: the published one, 0.2 for `text_image` and 1 for the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// Groups. Default: 4.
+    pub clusters: usize,
+    /// Pairs of a chunk; an epoch is divided evenly into the whole number of chunks that comes nearest.
+    /// Default: 5000.
+    pub chunk: usize,
+    /// Starts of k-means, of which the tightest result counts. Default: 10.
+    pub restarts: usize,
+    /// Iterations of a start at most. Default: 300.
+    pub iterations: usize,
+    /// Scale of the numbers. Default: `none`.
+    pub scale: ClusterScale,
+    /// Begin at the centres of the chunk before, once, in place of `restarts` draws. Default: false.
+    pub warm_start: bool,
+    /// Number groups like those of the chunk before that hold most of the same pairs, and keep the head;
+    /// false: the head is drawn anew. Default: false.
+    pub align: bool,
+    /// Groups of equal size, by Sinkhorn's algorithm on the distances to the centres. Default: false.
+    pub balanced: bool,
+    /// Forget the optimiser's running means of a head that is drawn anew. Default: false, as published.
+    pub reset_moments: bool,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            view: ClusterView::default(),
+            weight: None,
+            clusters: 4,
+            chunk: 5000,
+            restarts: 10,
+            iterations: 300,
+            scale: ClusterScale::default(),
+            warm_start: false,
+            align: false,
+            balanced: false,
+            reset_moments: false,
+        }
+    }
+}
+
+impl ClusterConfig {
+    /// Factor in the total loss.
+    #[must_use]
+    pub fn weight(&self) -> f64 {
+        self.weight.unwrap_or_else(|| self.view.published_weight())
+    }
+
+    /// What no run can have.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        if self.clusters < 2 {
+            return Some(format!("clusters` = {}: at least 2", self.clusters));
+        }
+        if self.chunk < self.clusters {
+            return Some(format!(
+                "chunk` = {}: at least one pair for each of {} groups",
+                self.chunk, self.clusters
+            ));
+        }
+        if self.restarts == 0 || self.iterations == 0 {
+            return Some("restarts` and `iterations` are at least 1".to_owned());
+        }
+        let weight = self.weight();
+        if !weight.is_finite() || weight < 0.0 {
+            return Some(format!("weight` = {weight}: a number from 0 on"));
+        }
+        None
+    }
+}
+
 /// `[objectives]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -322,6 +447,9 @@ pub struct ObjectivesConfig {
     /// The region that a text refers to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grounding: Option<GroundingConfig>,
+    /// Groups found without labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterConfig>,
 }
 
 impl Default for ObjectivesConfig {
@@ -337,6 +465,7 @@ impl Default for ObjectivesConfig {
             ranking: None,
             knowledge: None,
             grounding: None,
+            cluster: None,
         }
     }
 }
@@ -363,6 +492,7 @@ impl ObjectivesConfig {
             Objective::Ranking => self.ranking.is_some(),
             Objective::Knowledge => self.knowledge.is_some(),
             Objective::Grounding => self.grounding.is_some(),
+            Objective::Cluster => self.cluster.is_some(),
         };
         Objective::ALL.into_iter().filter(is_on).collect()
     }
@@ -410,7 +540,47 @@ impl ObjectivesConfig {
             ranking: self.ranking.clone().filter(|_| is(Objective::Ranking)),
             knowledge: self.knowledge.clone().filter(|_| is(Objective::Knowledge)),
             grounding: self.grounding.clone().filter(|_| is(Objective::Grounding)),
+            cluster: self.cluster.clone().filter(|_| is(Objective::Cluster)),
         }
+    }
+
+    /// The same for a setting of ITR's tasks (`specs/itr.md` section 0.2): `1`, `2`, `3`, `4`, `1+4`,
+    /// `2+4` or `3+4`. What the tables say of how it is done stays; the published values where there
+    /// is none. `None` where it is no such setting.
+    #[must_use]
+    pub fn with_tasks(&self, tasks: &str) -> Option<Self> {
+        let (view, contrast) = match tasks {
+            "4" => (None, true),
+            tasks => {
+                let (first, contrast) = match tasks.strip_suffix("+4") {
+                    Some(first) => (first, true),
+                    None => (tasks, false),
+                };
+                let view = match first {
+                    "1" => ClusterView::TextImage,
+                    "2" => ClusterView::TextOcr,
+                    "3" => ClusterView::TextCaption,
+                    _ => return None,
+                };
+                (Some(view), contrast)
+            }
+        };
+        let contrastive = || {
+            self.contrastive.clone().unwrap_or(ContrastiveConfig {
+                temperature: Some(1.0),
+                ..ContrastiveConfig::default()
+            })
+        };
+        let cluster = |view| ClusterConfig {
+            view,
+            ..self.cluster.clone().unwrap_or_default()
+        };
+        Some(Self {
+            fused_share: self.fused_share,
+            contrastive: contrast.then(contrastive),
+            cluster: view.map(cluster),
+            ..Self::default()
+        })
     }
 
     /// Whether texts are masked and images dropped for completion, and how.

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use chiasm_nn::ModelConfig;
+use chiasm_nn::{ModelConfig, ProjectionKind};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ContrastDirection, GlobalCompletionConfig, ObjectivesConfig};
@@ -455,9 +455,9 @@ impl Counter<'_> {
         self.cost(Pass::Image(view), images, streams, of_one)
     }
 
-    /// The map of a token to the fusion width, which one stream does without.
+    /// The map of a token to the fusion width, which one stream and towers alone do without.
     fn map(&self, from: usize) -> f64 {
-        if self.model.is_one_stream() {
+        if self.model.is_one_stream() || self.model.is_towers_alone() {
             0.0
         } else {
             (from * self.model.fusion.hidden_size) as f64
@@ -476,9 +476,11 @@ impl Counter<'_> {
             Pairing::Candidates => Some(1),
             Pairing::Matching | Pairing::Knowledge => None,
         });
-        match own.max() {
+        match own.max().filter(|_| !self.model.is_towers_alone()) {
             Some(pictures) => fused * pictures as f64,
-            None if passes().next().is_some() => matched_images(fused),
+            None if passes().next().is_some() && !self.model.is_towers_alone() => {
+                matched_images(fused)
+            }
             None => 0.0,
         }
     }
@@ -510,7 +512,7 @@ impl Counter<'_> {
         let (batch, fused) = (self.sizes.batch as f64, self.fused() as f64);
         let clean = self.plan.fusions.iter();
         let mut clean = clean.filter(|pass| pass.text == TextView::Clean).peekable();
-        if clean.peek().is_none() {
+        if clean.peek().is_none() || self.model.is_towers_alone() {
             return 0.0;
         }
         if !clean.any(|pass| pass.pairing == Pairing::Candidates) {
@@ -543,7 +545,10 @@ impl Counter<'_> {
             layer.fusion(text, image.tokens) + layer.fusion(image, text.tokens)
         };
         let before = fusion.layers.saturating_sub(1) as f64;
-        let of_one = before * pair(all(text.tokens), all(image.tokens)) + pair(text, image);
+        let of_one = match fusion.layers {
+            0 => 0.0,
+            _ => before * pair(all(text.tokens), all(image.tokens)) + pair(text, image),
+        };
         self.cost(Pass::Fusion(pass), pairs, [text, image], of_one)
     }
 
@@ -578,7 +583,12 @@ impl Counter<'_> {
         let batch = self.sizes.batch;
         let pictures = self.sizes.pictures as f64;
         let pooled = model.pooled_size() as f64;
-        let poolers = pooled * width;
+        let streams = model.stream_widths().map(|width| width as f64);
+        let summed = if model.is_one_stream() { 1 } else { 2 };
+        let poolers: f64 = match model.heads.pooler {
+            true => streams.iter().take(summed).map(|width| width * width).sum(),
+            false => 0.0,
+        };
         // Both directions of a contrast multiply all rows with all rows.
         let contrast = |rows: f64, width: f64| 2.0 * rows * rows * width;
         let (one, frames, none) = (all(1.0), all(self.frames()), Stream::default());
@@ -601,7 +611,12 @@ impl Counter<'_> {
                     Some(ContrastDirection::ImageToText) => rows * rows * projection,
                     Some(ContrastDirection::Both) | None => contrast(rows, projection),
                 };
-                let project = 2.0 * width * (width + projection);
+                let project: f64 = match model.heads.projection {
+                    ProjectionKind::Mlp => streams.map(|width| width * (width + projection)),
+                    ProjectionKind::Linear => streams.map(|width| width * projection),
+                }
+                .iter()
+                .sum();
                 (batch, summaries, project + loss / rows.max(1.0))
             }
             Objective::GlobalCompletion => {
@@ -642,6 +657,10 @@ impl Counter<'_> {
             Objective::Grounding => {
                 let regions = self.image_tokens(ImageView::Complete);
                 (fused, [none, all(regions)], regions * width * (width + 5.0))
+            }
+            Objective::Cluster => {
+                let clusters = model.heads.clusters as f64;
+                (fused, summaries, poolers + pooled * clusters)
             }
         };
         self.cost(Pass::Head(objective), sequences, streams, of_one)

@@ -64,6 +64,8 @@ pub struct StepInput {
     pub knowledge: Option<KnowledgeInput>,
     /// Which regions of the `fused` images their texts refer to.
     pub grounding: Option<GroundTargets>,
+    /// The groups that the `fused` pairs are in.
+    pub clusters: Option<Vec<u32>>,
 }
 
 impl StepInput {
@@ -197,11 +199,11 @@ fn encode_images(
     };
     let class_tokens = input.class_tokens();
     if plan.images.contains(&ImageView::Complete) {
-        // The fusion encoder reads whole pictures, the contrast class tokens alone.
+        // The fusion encoder reads whole pictures, what has none class tokens alone.
         let whole: BTreeSet<usize> = plan
             .fusions
             .iter()
-            .filter(|pass| pass.image == ImageView::Complete)
+            .filter(|pass| pass.image == ImageView::Complete && !model.is_towers_alone())
             .flat_map(|pass| input.pairs_of(*pass).unwrap_or_default())
             .map(|(_, image)| image)
             .collect();
@@ -287,10 +289,11 @@ fn encode_texts(
         return BTreeMap::new();
     }
     let texts: Vec<&TextInput> = views.iter().map(|(_, text)| *text).collect();
-    // The fusion encoder reads whole texts, the contrast first tokens alone.
+    // The fusion encoder reads whole texts, what has none first tokens alone.
     let read: BTreeSet<(TextView, usize)> = plan
         .fusions
         .iter()
+        .filter(|_| !model.is_towers_alone())
         .flat_map(|pass| {
             let pairs = input.pairs_of(*pass).unwrap_or_default();
             pairs.into_iter().map(|(text, _)| (pass.text, text))

@@ -5,6 +5,7 @@
 //! [`masking`] draws, on the host, everything that is random in a step.
 
 pub mod classification;
+pub mod cluster;
 pub mod completion;
 pub mod config;
 pub mod contrast;

@@ -2,8 +2,10 @@
 
 use burn::tensor::Tensor;
 use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::criterion::constant_temperature;
 
 use crate::classification::{ClassTargets, binary_loss, divergence_loss};
+use crate::cluster::cluster_loss;
 use crate::completion::{completion_loss, frame_completion_loss};
 use crate::config::{ContrastDirection, ObjectivesConfig};
 use crate::contrast::{contrastive_loss, image_to_text_loss};
@@ -123,6 +125,7 @@ pub fn shared_with(
             Objective::Ranking => step.ranking(),
             Objective::Knowledge => step.knowledge(),
             Objective::Grounding => step.grounding(),
+            Objective::Cluster => step.cluster(),
         }
         .unwrap_or_default()
     });
@@ -155,10 +158,13 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The learned temperature, `[1]`. Every process gets the whole of its gradient, of which it
+    /// The temperature, `[1]`: a constant one, or the learned one. Of that every process gets the whole of its gradient, of which it
     /// counts its share, so that gradients can be added up.
-    fn temperature(&self) -> Option<Tensor<1>> {
+    fn temperature(&self, constant: Option<f64>) -> Option<Tensor<1>> {
         let temperature = self.model.temperature.as_ref()?.val();
+        if let Some(constant) = constant {
+            return Some(constant_temperature(constant, &temperature.device()));
+        }
         Some(match self.gather.processes() {
             1 => temperature,
             processes => {
@@ -273,7 +279,7 @@ impl Step<'_> {
         let image = image.select(&own);
         let class_tokens = self.input.class_tokens();
         let image = self.model.project_image(&image, class_tokens)?;
-        let temperature = self.temperature()?;
+        let temperature = self.temperature(config.temperature)?;
         let value = match config.direction {
             ContrastDirection::Both => {
                 let text = self.model.project_text(&text.narrow(0, self.input.pairs))?;
@@ -354,6 +360,15 @@ impl Step<'_> {
             ClassTargets::Shares(shares) => divergence_loss(head.forward(pooled), shares),
         };
         Some(vec![LossTerm::new("classification", config.weight, value)])
+    }
+
+    fn cluster(&self) -> Option<Vec<LossTerm>> {
+        let config = self.config.cluster.as_ref()?;
+        let head = self.model.cluster_head.as_ref()?;
+        let labels = self.input.clusters.as_ref()?;
+        let vector = self.model.pooled(&self.pass(class_pass(0))?.fused);
+        let value = cluster_loss(head, vector, labels);
+        Some(vec![LossTerm::new("cluster", config.weight(), value)])
     }
 
     fn ranking(&self) -> Option<Vec<LossTerm>> {

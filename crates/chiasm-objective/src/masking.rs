@@ -170,6 +170,8 @@ pub struct KnownRows<'a> {
     pub offsets: &'a [Vec<Range<usize>>],
     /// What a run knows of captions and classes, where scene graphs lead masks.
     pub knowledge: Option<&'a Knowledge>,
+    /// The groups that they are in, where these are learned.
+    pub clusters: Option<&'a [u32]>,
 }
 
 /// Draws what the enabled objectives need and moves the batch to the device.
@@ -250,6 +252,10 @@ pub fn step_input(
             (Some(_), SeenRows::Regions(rows)) => {
                 Some(ground_targets(rows, known.referred, fused_size))
             }
+            _ => None,
+        },
+        clusters: match (&config.cluster, known.clusters) {
+            (Some(_), Some(clusters)) => Some(clusters.iter().copied().take(fused_size).collect()),
             _ => None,
         },
     }

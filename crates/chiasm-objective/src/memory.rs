@@ -115,6 +115,7 @@ fn trained(parts: &ParameterCount, objectives: &ObjectivesConfig, frozen: Frozen
         Objective::Classification,
         Objective::Ranking,
         Objective::Knowledge,
+        Objective::Cluster,
     ];
     when(!frozen.text, parts.text)
         + when(!frozen.vision, parts.vision)
@@ -134,6 +135,7 @@ fn trained(parts: &ParameterCount, objectives: &ObjectivesConfig, frozen: Frozen
         + when(has(Objective::Ranking), parts.rank_head)
         + when(has(Objective::Knowledge), parts.region_head)
         + when(has(Objective::Grounding), parts.ground_head)
+        + when(has(Objective::Cluster), parts.cluster_head)
 }
 
 /// Sizes of a layer.
@@ -247,7 +249,10 @@ fn kept(model: &ModelConfig, pass: &PassCost) -> f64 {
                 layer.fused(text, image.tokens) + layer.fused(image, text.tokens)
             };
             let before = model.fusion.layers.saturating_sub(1) as f64;
-            before * pair(whole(text.tokens), whole(image.tokens)) + pair(*text, *image)
+            match model.fusion.layers {
+                0 => 0.0,
+                _ => before * pair(whole(text.tokens), whole(image.tokens)) + pair(*text, *image),
+            }
         }
         Pass::Head(Objective::Mlm | Objective::Knowledge) => {
             let decoder = model.text.vocab_size as f64 * width;

@@ -30,11 +30,13 @@ pub enum Objective {
     Knowledge,
     /// The region that a text refers to.
     Grounding,
+    /// Groups found without labels.
+    Cluster,
 }
 
 impl Objective {
     /// All of them, in the order in which the published model lists them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Matching,
         Self::Mlm,
         Self::Contrastive,
@@ -44,6 +46,7 @@ impl Objective {
         Self::Ranking,
         Self::Knowledge,
         Self::Grounding,
+        Self::Cluster,
     ];
 }
 
@@ -59,6 +62,7 @@ impl fmt::Display for Objective {
             Self::Ranking => "ranking",
             Self::Knowledge => "knowledge",
             Self::Grounding => "grounding",
+            Self::Cluster => "cluster",
         })
     }
 }
@@ -258,6 +262,7 @@ impl ForwardPlan {
                 Objective::Ranking => plan.add(RANKING_PASS),
                 Objective::Knowledge => plan.add(KNOWLEDGE_PASS),
                 Objective::Grounding => plan.add(GROUNDING_PASS),
+                Objective::Cluster => plan.add(class_pass(0)),
             }
         }
         plan
@@ -306,6 +311,15 @@ mod tests {
             let texts_again = usize::from(local);
             assert_eq!(sum, [expected[0], expected[1] - texts_again, expected[2]]);
         }
+    }
+
+    /// The pair's vector is one pass over what the contrast reads.
+    #[test]
+    fn groups_share_the_towers_with_the_contrast() {
+        let objectives = ObjectivesConfig::default().with_tasks("1+4").unwrap();
+        let plan = ForwardPlan::new(&objectives, 1);
+        assert_eq!(sizes(&plan), [1, 1, 1]);
+        assert!(plan.fusions.contains(&class_pass(0)));
     }
 
     #[test]

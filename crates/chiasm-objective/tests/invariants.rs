@@ -372,6 +372,7 @@ fn step(pairs: &[Pair], frames: usize, device: &Device) -> StepInput {
         )),
         knowledge: None,
         grounding: None,
+        clusters: None,
         pictures: 1,
         pairs: count,
         fused_size: count,

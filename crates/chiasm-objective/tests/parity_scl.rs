@@ -104,6 +104,7 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
         seen: Seen::Pixels(pixel_values),
         knowledge: None,
         grounding: None,
+        clusters: None,
         pictures,
         pairs,
         fused_size: pairs,
@@ -616,6 +617,7 @@ fn parity_scl_loss_retrieval() {
         contrastive: Some(ContrastiveConfig {
             weight: 0.5,
             direction: ContrastDirection::ImageToText,
+            ..ContrastiveConfig::default()
         }),
         ..objectives(&["ranking"])
     };

@@ -222,6 +222,7 @@ fn input(case: &Case, device: &Device) -> StepInput {
         classes: None,
         knowledge: None,
         grounding: None,
+        clusters: None,
     }
 }
 

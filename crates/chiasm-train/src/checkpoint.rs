@@ -33,6 +33,8 @@ pub const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 pub const RECIPE_FILE: &str = "recipe.toml";
 /// Running means of the optimiser.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+/// Pseudo-labels and centres of the chunk that is trained on.
+pub const CLUSTERS_FILE: &str = "clusters.safetensors";
 /// Position of the run.
 pub const STATE_FILE: &str = "state.json";
 /// Validation figures of the weights in the set.
@@ -52,6 +54,9 @@ pub struct RunState {
     /// The best evaluation so far; none before the first, or when nothing is monitored.
     #[serde(default)]
     pub best: Option<Best>,
+    /// The chunk that the pseudo-labels in the set are of, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<u64>,
 }
 
 /// An evaluation that no other one was better than.

@@ -10,6 +10,7 @@ use chiasm_nn::ModelConfig;
 use chiasm_objective::Objective;
 use chiasm_objective::config::ClassSource;
 
+use crate::clusters;
 use crate::error::TrainError;
 use crate::recipe::{DataConfig, Recipe};
 
@@ -66,6 +67,9 @@ impl TrainData {
                         "give data such as RefCOCO, Flickr30k Entities or phrases.jsonl",
                     ));
                 }
+            }
+            if let Some(cluster) = &recipe.objectives.cluster {
+                clusters::require_view(cluster, &dataset)?;
             }
             if recipe.model.regions.is_some() && config.regions.is_none() && !config.blind {
                 return Err(fail(

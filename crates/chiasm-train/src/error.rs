@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use chiasm_data::{DataError, TokenizerError};
 use chiasm_nn::weights::WeightError;
+use chiasm_relation::RelationError;
 
 /// An error of training; [`TrainError::hint`] says how to go on.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +82,19 @@ pub enum TrainError {
         /// Ids of the samples of the step.
         samples: Vec<String>,
     },
+    /// The pairs of a chunk cannot be grouped.
+    #[error("chunk {chunk}{}: {source}", of_sample(sample.as_deref()))]
+    Clusters {
+        /// Number of the chunk, from 0.
+        chunk: u64,
+        /// Id of the sample that is to blame, where there is one.
+        sample: Option<String>,
+        /// What is wrong.
+        source: RelationError,
+    },
+    /// The device did not return a result.
+    #[error("the device returned no values: {0}")]
+    Device(String),
     /// The evaluation that runs during training failed.
     #[error("evaluation during training: {0}")]
     Evaluation(String),
@@ -112,7 +126,9 @@ impl TrainError {
                 "lower `optimizer.learning_rate` or set `schedule.clip_norm`; the last checkpoint is intact"
                     .to_owned(),
             ),
-            Self::Weights { .. }
+            Self::Clusters { source, .. } => source.hint().map(str::to_owned),
+            Self::Device(_)
+            | Self::Weights { .. }
             | Self::Io { .. }
             | Self::Checkpoint { .. }
             | Self::Evaluation(_) => None,
@@ -124,6 +140,10 @@ impl TrainError {
         let path = path.as_ref().to_owned();
         move |source| Self::Io { path, source }
     }
+}
+
+fn of_sample(id: Option<&str>) -> String {
+    id.map_or_else(String::new, |id| format!(", sample `{id}`"))
 }
 
 fn damaged_list(damaged: &[String]) -> String {

@@ -5,6 +5,7 @@
 
 mod adam;
 pub mod checkpoint;
+pub mod clusters;
 pub mod data;
 pub mod error;
 pub mod gradients;
@@ -17,6 +18,7 @@ pub mod tensorboard;
 pub mod trained;
 pub mod trainer;
 
+pub use clusters::ChunkRecord;
 pub use data::TrainData;
 pub use error::TrainError;
 pub use recipe::Recipe;

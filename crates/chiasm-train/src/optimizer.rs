@@ -328,6 +328,25 @@ impl Optimizer {
         })
     }
 
+    /// Forgets the running means of the parameters whose name begins so.
+    pub fn forget(&mut self, prefix: &str) {
+        self.state
+            .tensors
+            .retain(|name, _| !name.starts_with(prefix));
+        let flat = &mut self.state.flat;
+        for (_, place) in flat
+            .places
+            .iter()
+            .filter(|(name, _)| name.starts_with(prefix))
+        {
+            for means in [&mut flat.mean, &mut flat.square] {
+                if let Some(means) = means.get_mut(place.clone()) {
+                    means.fill(0.0);
+                }
+            }
+        }
+    }
+
     /// State for a checkpoint: running means by parameter, flat, in memory layout.
     #[must_use]
     pub fn state(&self) -> (StateDict, u64) {

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use chiasm_data::check::DEFAULT_MAX_BAD_RATE;
 use chiasm_data::{OpenOptions, Split, TokenizerKind};
 use chiasm_nn::ModelConfig;
-use chiasm_objective::ObjectivesConfig;
 use chiasm_objective::config::ClassLoss;
 use chiasm_objective::masking::kept_patches;
+use chiasm_objective::{Objective, ObjectivesConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub const BUILTIN_EMOJI: &str = "builtin:emoji";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// `builtin:emoji`, or a table (CSV, TSV, JSON lines, Parquet), a Karpathy JSON file, or a
+    /// `builtin:emoji`, `builtin:synthitr` (see `docs/guides/curate.md`), or a table (CSV, TSV, JSON lines, Parquet), a Karpathy JSON file, or a
     /// folder of pictures with texts beside them. Default: `builtin:emoji`.
     pub source: String,
     /// Format of the source, see `chiasm data formats`. Default: recognised.
@@ -52,6 +52,24 @@ pub struct DataConfig {
     /// Column with the class of a row. Default: guessed from the names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
+    /// Column with the words that are written in the picture. Default: guessed from the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ocr_column: Option<String>,
+    /// Column with what a machine says of the picture. Default: guessed from the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caption_column: Option<String>,
+    /// Column with who wrote the text: rows of an author stay on one side of a split. Default: guessed
+    /// from the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author_column: Option<String>,
+    /// Column that says, as 0 or 1, whether the text is shown in the picture. Default:
+    /// `text_is_represented` if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub represented_column: Option<String>,
+    /// Column that says, as 0 or 1, whether the picture adds to the text. Default: `image_adds` if there
+    /// is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adds_column: Option<String>,
     /// Folder that image paths are relative to. Default: the table's own, or `images` in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_root: Option<PathBuf>,
@@ -93,6 +111,11 @@ impl DataConfig {
             split_column: self.split_column.clone(),
             answer_column: self.answer_column.clone(),
             label_column: self.label_column.clone(),
+            ocr_column: self.ocr_column.clone(),
+            caption_column: self.caption_column.clone(),
+            author_column: self.author_column.clone(),
+            represented_column: self.represented_column.clone(),
+            adds_column: self.adds_column.clone(),
             image_root: self.image_root.clone(),
             regions: self.regions.clone(),
             splits: self.splits.clone(),
@@ -111,6 +134,11 @@ impl Default for DataConfig {
             split_column: None,
             answer_column: None,
             label_column: None,
+            ocr_column: None,
+            caption_column: None,
+            author_column: None,
+            represented_column: None,
+            adds_column: None,
             image_root: None,
             regions: None,
             splits: None,
@@ -434,6 +462,54 @@ impl Recipe {
                 "`objectives.contrastive` needs both towers in a common space".to_owned(),
                 "set `model.heads.contrastive = true`",
             );
+        }
+        let temperature = objectives.contrastive.as_ref();
+        let temperature = temperature.and_then(|contrastive| contrastive.temperature);
+        if temperature.is_some_and(|temperature| !temperature.is_finite() || temperature <= 0.0) {
+            return fail(
+                "`objectives.contrastive.temperature` is not above 0".to_owned(),
+                "the published value of ITR is 1; leave it out to learn it",
+            );
+        }
+        if let Some(cluster) = &objectives.cluster {
+            if let Some(problem) = cluster.problem() {
+                return fail(
+                    format!("`objectives.cluster.{problem}"),
+                    "leave the key out for the published value",
+                );
+            }
+            for (key, is_more) in [
+                ("schedule.accumulate", self.schedule.accumulate > 1),
+                ("mix", !self.mix.is_empty()),
+            ] {
+                if is_more {
+                    return fail(
+                        format!(
+                            "`objectives.cluster` takes its pairs chunk by chunk from one source, and `{key}` asks for more"
+                        ),
+                        "leave it out",
+                    );
+                }
+            }
+        }
+        if self.model.is_towers_alone() {
+            let is_known = |objective: &Objective| {
+                let known = [
+                    Objective::Contrastive,
+                    Objective::Cluster,
+                    Objective::Classification,
+                ];
+                known.contains(objective)
+            };
+            let mut others = objectives.enabled().into_iter();
+            if let Some(other) = others.find(|objective| !is_known(objective)) {
+                return fail(
+                    format!(
+                        "`objectives.{other}` needs a fusion encoder, and `model.fusion.layers` is 0"
+                    ),
+                    "towers alone learn `contrastive`, `cluster` and `classification`",
+                );
+            }
         }
         if let Some(knowledge) = &objectives.knowledge {
             let problem = knowledge

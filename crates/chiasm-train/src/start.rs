@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use burn::module::Module as _;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::TextTokenizer;
 use chiasm_data::regions::RegionIdentity;
 use chiasm_format::{Archive, ByteSource};
 use chiasm_nn::config::{TextConfig, VisionConfig};
+use chiasm_nn::layers::Linear;
 use chiasm_nn::published::rosita;
 use chiasm_nn::published::{encoder, scl};
 use chiasm_nn::weights::{
@@ -242,8 +243,9 @@ pub fn apply(
         note("text", path, report);
     } else if let Some(path) = &weights.text {
         let (state, json) = read(path)?;
+        let heads = heads_beside(&state);
         let mut theirs = TextConfig::default();
-        let (_, tower, report) = encoder::text_tower(
+        let (_, tower, mut report) = encoder::text_tower(
             json.as_ref(),
             state,
             |found| {
@@ -262,12 +264,23 @@ pub fn apply(
             )
         })?;
         model.text = tower;
+        if config.is_towers_alone() {
+            let pooler = model.text_pooler.as_mut().map(|pooler| &mut pooler.dense);
+            begin_linear(
+                "text_pooler.dense",
+                pooler,
+                &heads,
+                "pooler.dense",
+                &mut report,
+            );
+        }
         note("text", path, report);
     }
     if let Some(path) = &weights.vision {
         let (state, json) = read(path)?;
+        let heads = heads_beside(&state);
         let mut theirs = VisionConfig::default();
-        let (_, tower, report) = encoder::image_tower(
+        let (_, tower, mut report) = encoder::image_tower(
             json.as_ref(),
             state,
             |found| {
@@ -281,26 +294,99 @@ pub fn apply(
             differs(path, "vision", theirs, ours, source)
         })?;
         model.vision = Some(tower);
+        if config.is_towers_alone() {
+            let pooler = model.image_pooler.as_mut().map(|pooler| &mut pooler.dense);
+            begin_linear(
+                "image_pooler.dense",
+                pooler,
+                &heads,
+                "pooler.dense",
+                &mut report,
+            );
+            let projection = model.image_projection.as_mut();
+            let projection = projection.filter(|projection| projection.dense.is_none());
+            let projection = projection.map(|projection| &mut projection.out);
+            let (ours, theirs) = ("image_projection.out", "visual_projection");
+            begin_linear(ours, projection, &heads, theirs, &mut report);
+        }
         note("vision", path, report);
     }
     Ok((model, loaded))
 }
 
-/// Takes a classifier of other classes, or for another number of pictures, out of a state dict, so
-/// that the new task's is drawn; the names of what was taken out.
+/// What a published tower has beside its layers, by the end of its name.
+const HEADS_BESIDE: [&str; 2] = ["pooler.dense", "visual_projection"];
+
+/// The maps that may come with a tower: BERT's and ViT's pooler, CLIP's projection.
+fn heads_beside(state: &StateDict) -> StateDict {
+    let stem = |name: &str| name.rsplit_once('.').map(|(stem, _)| stem.to_owned());
+    let is_head = |name: &str| {
+        stem(name).is_some_and(|stem| HEADS_BESIDE.iter().any(|head| stem.ends_with(head)))
+    };
+    let heads = state.iter().filter(|(name, _)| is_head(name));
+    heads
+        .map(|(name, tensor)| (name.clone(), tensor.clone()))
+        .collect()
+}
+
+/// Lets a map of a tower that stands alone begin with the one that the tower came with, where there is
+/// one of its size; else it stays as it was drawn.
+fn begin_linear(
+    ours: &str,
+    map: Option<&mut Linear>,
+    heads: &StateDict,
+    theirs: &str,
+    report: &mut LoadReport,
+) {
+    let Some(map) = map else {
+        return;
+    };
+    let find = |leaf: &str| {
+        let end = format!("{theirs}.{leaf}");
+        heads.iter().find(|(name, _)| name.ends_with(&end))
+    };
+    let device = map.weight.val().device().without_autodiff();
+    let [input, output] = map.weight.dims();
+    let Some((name, weight)) = find("weight").filter(|(_, weight)| weight.shape == [output, input])
+    else {
+        return;
+    };
+    let mut used = vec![(name.clone(), format!("{ours}.weight"))];
+    let data = TensorData::new(weight.clone().transposed().values, [input, output]);
+    let weight = Tensor::from_data(data, &device);
+    map.weight = replace_value(map.weight.clone(), weight);
+    let found = find("bias").filter(|(_, bias)| bias.shape == [output]);
+    if let (Some(own), Some((name, bias))) = (&map.bias, found) {
+        used.push((name.clone(), format!("{ours}.bias")));
+        let data = TensorData::new(bias.values.clone(), [output]);
+        map.bias = Some(replace_value(own.clone(), Tensor::from_data(data, &device)));
+    }
+    report
+        .ignored
+        .retain(|name| !used.iter().any(|(theirs, _)| theirs == name));
+    report
+        .matched
+        .extend(used.into_iter().map(|(_, ours)| ours));
+}
+
+/// Takes a classifier of other classes, for another number of pictures, or of other groups out of a
+/// state dict, so that the new task's is drawn; the names of what was taken out.
 fn drop_other_head(state: &mut StateDict, model: &VisionLanguageModel) -> Vec<String> {
     let wanted = shapes(model);
-    let is_head = |name: &&String| name.starts_with("class_head.");
-    let differs = |name: &&String| {
-        let shape = state.get(*name).map(|tensor| &tensor.shape);
-        wanted.get(*name) != shape
-    };
-    let head: Vec<String> = state.keys().filter(is_head).cloned().collect();
-    if !head.iter().any(|name| differs(&name)) {
-        return Vec::new();
+    let mut dropped = Vec::new();
+    for prefix in ["class_head.", "cluster_head."] {
+        let is_head = |name: &&String| name.starts_with(prefix);
+        let differs = |name: &&String| {
+            let shape = state.get(*name).map(|tensor| &tensor.shape);
+            wanted.get(*name) != shape
+        };
+        let head: Vec<String> = state.keys().filter(is_head).cloned().collect();
+        if head.iter().any(|name| differs(&name)) {
+            state.retain(|name, _| !head.contains(name));
+            dropped.extend(head);
+        }
     }
-    state.retain(|name, _| !head.contains(name));
-    head
+    dropped
 }
 
 /// A ranking head that begins as the matching head's score of "matches" (`specs/scl.md` section 1.7).
@@ -402,8 +488,9 @@ pub fn config_beside(path: &Path) -> Result<Option<Value>, TrainError> {
 }
 
 /// What a task adds to a pre-trained model: heads, a table of frames, a token for hidden patches.
-const ADDED: [&str; 7] = [
+const ADDED: [&str; 8] = [
     "class_head.*",
+    "cluster_head.*",
     "rank_head.*",
     "ground_head.*",
     "region_head.*",

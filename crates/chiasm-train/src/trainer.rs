@@ -21,6 +21,7 @@ use chiasm_data::{
     TextTokenizer,
 };
 use chiasm_nn::dropout;
+use chiasm_nn::heads::ClusterHead;
 use chiasm_nn::layers::Init;
 use chiasm_nn::published::scl;
 use chiasm_nn::select::{self, KeptHead, Meter};
@@ -35,6 +36,7 @@ use chiasm_objective::masking::{
 use serde_json::Value;
 
 use crate::checkpoint::{self, Best, Checkpoint, Files, Keep, Metrics, RunState};
+use crate::clusters::{ChunkRecord, Clusters};
 use crate::data::{TrainData, region_identity};
 use crate::error::TrainError;
 use crate::gradients::{GradientSum, clip_factor};
@@ -79,6 +81,8 @@ const KEPT_EVERY: u64 = 20;
 pub trait Observer {
     /// After every step.
     fn step(&mut self, _record: &StepRecord) {}
+    /// After the pairs of a chunk got their pseudo-labels.
+    fn chunk(&mut self, _record: &ChunkRecord) {}
     /// After a checkpoint appeared.
     fn saved(&mut self, _path: &Path) {}
     /// Measures the model on validation data; the values are logged.
@@ -114,6 +118,7 @@ pub struct Trainer {
     tokenizer: Arc<TextTokenizer>,
     vocabulary: Vocabulary,
     knowledge: Option<Knowledge>,
+    clusters: Option<Clusters>,
     device: Device,
     step: u64,
     /// Figures of the model as it is, when it was evaluated.
@@ -239,6 +244,9 @@ pub fn sized(recipe: &Recipe, classes: Option<usize>, pictures: usize) -> ModelC
     config.heads.ranking |= objectives.ranking.is_some();
     config.heads.grounding |= objectives.grounding.is_some();
     config.heads.masked_regions |= objectives.knowledge.is_some();
+    if let Some(cluster) = &objectives.cluster {
+        config.heads.clusters = cluster.clusters;
+    }
     if objectives.classification.is_some() {
         config.heads.classes = classes.unwrap_or(config.heads.classes);
         config.heads.pictures = pictures;
@@ -323,6 +331,11 @@ impl Trainer {
                     regions: region_limits(&model_config),
                     targets: source.targets.clone(),
                     train: true,
+                    chunk: recipe
+                        .objectives
+                        .cluster
+                        .as_ref()
+                        .map(|cluster| cluster.chunk),
                     cache_bytes: config.cache_mb << 20,
                     threads: 0,
                 },
@@ -330,8 +343,15 @@ impl Trainer {
             loaders.push((loader, config.weight));
         }
         let knowledge = knowledge(&recipe, data)?;
+        let clusters = match (&recipe.objectives.cluster, loaders.first()) {
+            (Some(cluster), Some((loader, _))) => {
+                Some(Clusters::new(cluster, &model_config, loader, &tokenizer)?)
+            }
+            _ => None,
+        };
         Ok(Self {
             knowledge,
+            clusters,
             optimizer: Optimizer::new(recipe.optimizer.clone()),
             vocabulary: vocabulary(&tokenizer, &recipe)?,
             model: Some(recipe.weights.frozen(model)),
@@ -401,6 +421,15 @@ impl Trainer {
         );
         self.step = state.step;
         self.best = state.best;
+        if let (Some(clusters), Some(chunk)) = (&mut self.clusters, state.chunk) {
+            let labels = weights(checkpoint::CLUSTERS_FILE)?;
+            clusters
+                .restore(chunk, state.step, labels)
+                .ok_or_else(|| TrainError::Checkpoint {
+                    path: checkpoint.path.clone(),
+                    reason: format!("its pseudo-labels are not those of chunk {chunk}"),
+                })?;
+        }
         // A set of before figures were saved has none.
         let metrics = checkpoint.json::<Metrics>(checkpoint::METRICS_FILE);
         self.evaluated = metrics.unwrap_or_default().values;
@@ -445,6 +474,14 @@ impl Trainer {
         let (mut busy, mut pairs) = (0.0, 0usize);
         let mut saved_at = None;
         while self.step < schedule.steps && !stop.load(Ordering::Relaxed) {
+            if let Some(record) = self.begin_chunk()? {
+                observer.chunk(&record);
+                run.record(&MetricLine {
+                    kind: "cluster".to_owned(),
+                    step: record.step,
+                    values: record.values(),
+                })?;
+            }
             let start = Instant::now();
             let mut batches = Vec::with_capacity(micro as usize);
             for _ in 0..micro {
@@ -478,6 +515,42 @@ impl Trainer {
             interrupted: self.step < schedule.steps,
             samples_per_second: if busy > 0.0 { pairs as f64 / busy } else { 0.0 },
         })
+    }
+
+    /// Gives the pairs of the next step's chunk their pseudo-labels, where that step begins one, and
+    /// draws the head that learns them anew.
+    ///
+    /// # Errors
+    /// A sample that cannot be read, or a vector that is not of numbers.
+    pub fn begin_chunk(&mut self) -> Result<Option<ChunkRecord>, TrainError> {
+        let due = self
+            .clusters
+            .as_ref()
+            .and_then(|clusters| clusters.due(self.step));
+        let (Some(chunk), Some(mut clusters)) = (due, self.clusters.take()) else {
+            return Ok(None);
+        };
+        let model = self.evaluation_model();
+        let device = self.device.clone().without_autodiff();
+        let record = clusters.begin(&chunk, &model, |batch| self.seen(batch), &device);
+        let config = clusters.config();
+        let (align, reset) = (config.align, config.reset_moments);
+        self.clusters = Some(clusters);
+        let record = record?;
+        // What is aligned goes on.
+        if align && record.changed.is_some() {
+            return Ok(Some(record));
+        }
+        let seed = self.recipe.schedule.seed;
+        self.model = self.model.take().map(|mut model| {
+            let redrawn = |head: ClusterHead| head.redrawn(seed, chunk.number);
+            model.cluster_head = model.cluster_head.map(redrawn);
+            model
+        });
+        if reset {
+            self.optimizer.forget("cluster_head.");
+        }
+        Ok(Some(record))
     }
 
     /// One optimiser step over micro-batches.
@@ -571,6 +644,8 @@ impl Trainer {
     /// A batch on the device with everything random of its step drawn.
     #[must_use]
     pub fn step_input(&self, batch: &HostBatch) -> chiasm_objective::StepInput {
+        let clusters = self.clusters.as_ref();
+        let clusters = clusters.and_then(|clusters| clusters.labels(&batch.samples));
         step_input(
             TextRows {
                 input_ids: &batch.input_ids,
@@ -578,16 +653,7 @@ impl Trainer {
                 len: batch.text_len,
                 word_ids: &batch.word_ids,
             },
-            match &batch.regions {
-                Some(regions) => SeenRows::Regions(regions),
-                None => SeenRows::Pixels(ImageRows {
-                    pixel_values: &batch.pixel_values,
-                    pictures: batch.views.pictures,
-                    frames: batch.views.frames,
-                    image_size: batch.image_size,
-                    patches: self.model_config.vision.num_patches(),
-                }),
-            },
+            self.seen(batch),
             KnownRows {
                 classes: (!batch.targets.is_empty()).then(|| ClassRows {
                     targets: &batch.targets,
@@ -599,6 +665,7 @@ impl Trainer {
                 captions: &batch.texts,
                 offsets: &batch.offsets,
                 knowledge: self.knowledge.as_ref(),
+                clusters: clusters.as_deref(),
             },
             &self.vocabulary,
             &self.recipe.objectives,
@@ -609,6 +676,20 @@ impl Trainer {
             },
             &self.device,
         )
+    }
+
+    /// What is to be seen in a batch.
+    fn seen<'a>(&self, batch: &'a HostBatch) -> SeenRows<'a> {
+        match &batch.regions {
+            Some(regions) => SeenRows::Regions(regions),
+            None => SeenRows::Pixels(ImageRows {
+                pixel_values: &batch.pixel_values,
+                pictures: batch.views.pictures,
+                frames: batch.views.frames,
+                image_size: batch.image_size,
+                patches: self.model_config.vision.num_patches(),
+            }),
+        }
     }
 
     /// Measures the model; true when the monitored figure was never better.
@@ -682,11 +763,13 @@ impl Trainer {
                 .map_err(|error| refused(name, error.to_string()))
         };
         let (moments, optimizer_steps) = self.optimizer.state();
+        let clusters = self.clusters.as_ref().and_then(Clusters::state);
         let state = RunState {
             step: self.step,
             optimizer_steps,
             data_fingerprint: self.data_fingerprint.clone(),
             best: self.best,
+            chunk: clusters.as_ref().map(|(chunk, _)| *chunk),
         };
         let metrics = Metrics {
             monitor: self.recipe.monitor().to_owned(),
@@ -737,10 +820,15 @@ impl Trainer {
                 )?,
             ),
         ];
-        Ok(entries
+        let mut files: Files = entries
             .into_iter()
             .map(|(name, bytes)| (name.to_owned(), bytes))
-            .collect())
+            .collect();
+        if let Some((_, labels)) = clusters {
+            let name = checkpoint::CLUSTERS_FILE;
+            files.insert(name.to_owned(), tensors(name, labels)?);
+        }
+        Ok(files)
     }
 
     fn not_finite(&self, what: &str, batches: &[HostBatch]) -> TrainError {

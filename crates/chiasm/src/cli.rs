@@ -160,6 +160,22 @@ pub(crate) struct SourceArgs {
     /// Column with the class of a row [default: guessed]
     #[arg(long, value_name = "NAME")]
     pub(crate) label_column: Option<String>,
+    /// Column with the words that are written in the picture [default: guessed]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ocr_column: Option<String>,
+    /// Column with what a machine says of the picture [default: guessed]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) caption_column: Option<String>,
+    /// Column with who wrote the text; rows of an author stay on one side of a split [default: guessed]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) author_column: Option<String>,
+    /// Column with 1 where the text is shown in the picture, else 0 [default: `text_is_represented` if
+    /// there is one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) represented_column: Option<String>,
+    /// Column with 1 where the picture adds to the text, else 0 [default: `image_adds` if there is one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) adds_column: Option<String>,
     /// Folder that image paths are relative to [default: the table's, or `images` in it]
     #[arg(long, value_name = "DIR")]
     pub(crate) image_root: Option<PathBuf>,
@@ -215,6 +231,11 @@ pub(crate) struct PretrainArgs {
     /// Which knowledge hides words and regions in `[objectives.knowledge]` [default: the recipe's]
     #[arg(long, value_enum)]
     pub(crate) masking: Option<MaskingArg>,
+    /// What is learned of unlabelled pairs, in ITR's numbers: 1 groups of text and image, 2 of text and
+    /// OCR text, 3 of text and caption, 4 the contrast; one of 1, 2, 3, 4, 1+4, 2+4, 3+4 [default: the
+    /// recipe's objectives]
+    #[arg(long, value_name = "TASKS")]
+    pub(crate) tasks: Option<String>,
     /// Build the model, check it against its weights, print the plan and stop; needs no data
     #[arg(long, conflicts_with = "resume")]
     pub(crate) dry_run: bool,

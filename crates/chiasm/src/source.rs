@@ -4,7 +4,7 @@ use std::path::Path;
 
 use chiasm_data::check::Summary;
 use chiasm_data::{Dataset, Limits, Print, Quarantine, builtin, check, enforce_rate, readers};
-use chiasm_train::recipe::{BUILTIN_EMOJI, DataConfig};
+use chiasm_train::recipe::DataConfig;
 
 use crate::cli::{SourceArgs, SplitArg};
 use crate::error::CliError;
@@ -34,6 +34,11 @@ impl SourceArgs {
         set(&mut config.format, &self.format);
         set(&mut config.answer_column, &self.answer_column);
         set(&mut config.label_column, &self.label_column);
+        set(&mut config.ocr_column, &self.ocr_column);
+        set(&mut config.caption_column, &self.caption_column);
+        set(&mut config.author_column, &self.author_column);
+        set(&mut config.represented_column, &self.represented_column);
+        set(&mut config.adds_column, &self.adds_column);
         if self.annotations.is_some() {
             config.annotations.clone_from(&self.annotations);
         }
@@ -83,10 +88,10 @@ pub(crate) struct OpenedSource {
 
 /// Opens a source.
 pub(crate) fn open_source(config: &DataConfig) -> Result<OpenedSource, CliError> {
-    if config.source == BUILTIN_EMOJI {
+    if let Some(dataset) = builtin::open(&config.source) {
         return Ok(OpenedSource {
             format: "built in",
-            dataset: builtin::emoji()?,
+            dataset: dataset?,
             quarantine: Quarantine::default(),
         });
     }

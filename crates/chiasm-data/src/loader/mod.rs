@@ -4,6 +4,7 @@
 //! an uninterrupted run got. The cache and the worker thread change when work is done, never what
 //! comes out. [`crate::mix::Mix`] makes one stream of several loaders, and prepares batches ahead.
 
+mod chunks;
 mod texts;
 mod views;
 
@@ -21,7 +22,9 @@ use crate::rng::{Rng, below, permutation, stream};
 use crate::targets::Targets;
 use crate::tokenizer::{Encoded, TextTokenizer};
 use crate::transform::{Preprocess, normalise_into};
+use chunks::Layout;
 
+pub use chunks::Chunk;
 pub use texts::encode_texts;
 pub use views::{Views, eval_images};
 
@@ -47,6 +50,9 @@ pub struct LoaderConfig {
     /// True: shuffled, a drawn caption, augmented, the last partial batch of an epoch dropped.
     /// False: in order, the first caption, not augmented, the last partial batch kept.
     pub train: bool,
+    /// Samples of a chunk, with which batches end; an epoch then has no partial batch to drop. `None`:
+    /// an epoch is one whole.
+    pub chunk: Option<usize>,
     /// Memory for decoded pictures, in bytes; 0 decodes every time. Frames of clips are not kept.
     pub cache_bytes: usize,
     /// Threads that decode and tokenise, its own, so that training neither waits for them nor holds
@@ -111,6 +117,7 @@ struct Inner {
     dataset: Arc<Dataset>,
     tokenizer: Arc<TextTokenizer>,
     config: LoaderConfig,
+    layout: Option<Layout>,
     cache: Vec<OnceLock<Arc<[Rgb]>>>,
     cached_bytes: AtomicUsize,
     pool: rayon::ThreadPool,
@@ -152,7 +159,9 @@ impl Loader {
                 value: config.threads.to_string(),
                 reason: "the system does not give as many threads",
             })?;
+        let layout = |chunk| Layout::new(dataset.len(), config.batch_size, chunk);
         let inner = Inner {
+            layout: config.chunk.map(layout),
             dataset,
             tokenizer,
             config,
@@ -168,6 +177,9 @@ impl Loader {
 
     /// Batches in an epoch, at least 1.
     pub fn steps_per_epoch(&self) -> u64 {
+        if let Some(layout) = &self.inner.layout {
+            return layout.steps_per_epoch();
+        }
         let (samples, size) = (self.inner.dataset.len(), self.inner.config.batch_size);
         let steps = if self.inner.config.train {
             samples / size
@@ -187,6 +199,30 @@ impl Loader {
         &self.inner.config
     }
 
+    /// The chunk that a step is in; `None` where an epoch is one whole.
+    pub fn chunk(&self, step: u64) -> Option<Chunk> {
+        let layout = self.inner.layout.as_ref()?;
+        Some(layout.of_run(step, |epoch| self.inner.order(epoch).to_vec()))
+    }
+
+    /// The same batches as they are looked at before they are trained on: the same samples with the same
+    /// texts, the pictures not augmented; `blind`: zeros in place of pictures, of which none is read.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn plain(&self, blind: bool) -> Result<Self, DataError> {
+        let config = LoaderConfig {
+            blind: blind || self.inner.config.blind,
+            preprocess: self.inner.config.preprocess.plain(),
+            ..self.inner.config.clone()
+        };
+        if config == self.inner.config {
+            return Ok(self.clone());
+        }
+        let (dataset, tokenizer) = (&self.inner.dataset, &self.inner.tokenizer);
+        Self::new(Arc::clone(dataset), Arc::clone(tokenizer), config)
+    }
+
     /// The batch of a step. An epoch shows every picture at most once, each with one caption, so a
     /// batch never holds a picture twice. A data set smaller than a batch is a batch of all of it.
     pub fn batch(&self, step: u64) -> Result<HostBatch, DataError> {
@@ -199,10 +235,18 @@ impl Inner {
         let epoch = step / steps_per_epoch;
         let order = self.order(epoch);
         let size = self.config.batch_size;
-        let first = usize::try_from(step % steps_per_epoch)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(size);
-        let samples: Vec<usize> = order.iter().copied().skip(first).take(size).collect();
+        let step_of_epoch = step % steps_per_epoch;
+        let (first, count) = match &self.layout {
+            Some(layout) => {
+                let samples = layout.batch(step_of_epoch);
+                (samples.start, samples.len())
+            }
+            None => {
+                let step = usize::try_from(step_of_epoch).unwrap_or(usize::MAX);
+                (step.saturating_mul(size), size)
+            }
+        };
+        let samples: Vec<usize> = order.iter().copied().skip(first).take(count).collect();
         let views = self.config.views;
         let view_len = views.count() * self.config.preprocess.picture_len();
         let sees_pixels = self.config.regions.is_none();

@@ -33,6 +33,7 @@ pub(crate) fn loader(samples: usize, change: impl FnOnce(&mut LoaderConfig)) -> 
         regions: None,
         targets: None,
         train: true,
+        chunk: None,
         cache_bytes: 1 << 20,
         threads: 2,
     };

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use chiasm_format::arrow::{Batch, Column, Table, Value};
 
 use super::collect::{Collector, Picture, RawRow, RowLabels, count_answers};
-use super::columns::Columns;
+use super::columns::{Columns, Role};
 use super::{Format, MAX_TEXT_CHARS, OpenOptions, Opened, parse_split, split_in_path};
 use crate::dataset::{Annotations, Answer, ImageSource, SharedFile, Split, Unit, Visual};
 use crate::decode::MAX_FILE_BYTES;
@@ -138,6 +138,8 @@ struct Plan {
     /// Soft scores of the answers.
     scores: Option<usize>,
     labels: Option<usize>,
+    /// What is said of a row, where the columns were found by their usual names.
+    said: Vec<(Role, usize)>,
 }
 
 impl Plan {
@@ -189,8 +191,9 @@ impl Plan {
                 Self {
                     images: vec![want(columns.image)],
                     ids: position("question_id").map(&mut want),
-                    answers: columns.answer.map(&mut want),
-                    labels: columns.label.map(&mut want),
+                    said: (columns.said.iter())
+                        .map(|(role, column)| (*role, want(*column)))
+                        .collect(),
                     split: columns.split.map(&mut want),
                     ..Self::new(want(columns.text))
                 }
@@ -217,6 +220,7 @@ impl Plan {
             answers: None,
             scores: None,
             labels: None,
+            said: Vec::new(),
         }
     }
 }
@@ -264,15 +268,20 @@ impl Rows<'_> {
         };
         let texts = strings(&cell(batch, Some(plan.texts), row), "text")?;
         let mut labels = RowLabels::default();
-        if plan.answers.is_some() {
-            labels.answers = strings(&cell(batch, plan.answers, row), "answer")?;
+        for (role, column) in &plan.said {
+            let value = cell(batch, Some(*column), row);
+            let values = match (role, value) {
+                (Role::Answer, value) => strings(&value, "answer")?,
+                (Role::Ocr, Value::Text("")) => vec![String::new()],
+                (_, value) => id_of(&value).into_iter().collect(),
+            };
+            labels.take(*role, values)?;
         }
-        labels.label = id_of(&cell(batch, plan.labels, row));
         let own = id_of(&cell(batch, plan.ids, row)).unwrap_or_else(|| self.unnamed());
         let raw = labels.apply(RawRow {
             split: self.split(&cell(batch, plan.split, row))?,
             ..RawRow::new(self.number, picture, texts)
-        });
+        })?;
         Ok(RawRow {
             id: raw.id.is_some().then_some(own),
             ..raw

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::columns::Role;
 use super::{MAX_TEXT_CHARS, OpenOptions, Opened, name_of};
 use crate::check::Quarantine;
 use crate::dataset::{
@@ -11,6 +12,7 @@ use crate::dataset::{
 };
 use crate::decode::MAX_FILE_BYTES;
 use crate::error::DataError;
+use crate::relation::Relation;
 
 /// The picture of a row.
 pub(super) enum Picture {
@@ -56,26 +58,101 @@ impl RawRow {
 /// What a table says of a row beside picture and text.
 #[derive(Default)]
 pub(super) struct RowLabels {
-    pub(super) answers: Vec<String>,
-    pub(super) label: Option<String>,
+    answers: Vec<String>,
+    label: Option<String>,
+    ocr: Option<String>,
+    caption: Option<String>,
+    author: Option<String>,
+    represented: Option<bool>,
+    adds: Option<bool>,
 }
 
 impl RowLabels {
-    /// A row with an answer or a label is a sample of its own, named by its place: what is said of it
-    /// does not hold for other texts of the picture.
-    pub(super) fn apply(self, row: RawRow) -> RawRow {
-        if self.answers.is_empty() && self.label.is_none() {
-            return row;
+    /// Takes what a cell holds; `values` are several for a list, and none for a cell that is missing.
+    ///
+    /// # Errors
+    /// Why it is not what the role says.
+    pub(super) fn take(&mut self, role: Role, values: Vec<String>) -> Result<(), String> {
+        if role == Role::Answer {
+            self.answers = values;
+            return Ok(());
         }
-        RawRow {
-            id: Some(row.number.to_string()),
+        let mut values = values.into_iter();
+        let (value, more) = (values.next(), values.next());
+        if more.is_some() {
+            return Err(format!("the {} is a list", role.as_str()));
+        }
+        let filled = |value: Option<String>| value.filter(|value| !value.trim().is_empty());
+        match role {
+            Role::Label => self.label = value,
+            // An empty cell says that there are no words in the picture.
+            Role::Ocr => self.ocr = value.map(|text| note(&text, role)).transpose()?,
+            Role::Caption => {
+                self.caption = filled(value).map(|text| note(&text, role)).transpose()?;
+            }
+            Role::Author => self.author = filled(value).map(|key| key.trim().to_owned()),
+            Role::Represented => {
+                self.represented = filled(value).as_deref().map(truth).transpose()?;
+            }
+            Role::Adds => self.adds = filled(value).as_deref().map(truth).transpose()?,
+            Role::Image | Role::Text | Role::Split | Role::Answer => {}
+        }
+        Ok(())
+    }
+
+    /// A row with an answer, a label, a relation or an author is a sample of its own, named by its
+    /// place: what is said of it does not hold for other texts of the picture.
+    ///
+    /// # Errors
+    /// Half of a relation.
+    pub(super) fn apply(self, row: RawRow) -> Result<RawRow, String> {
+        let relation = match (self.represented, self.adds) {
+            (Some(represented), Some(adds)) => Some(Relation::new(represented, adds)),
+            (None, None) => None,
+            (Some(_), None) => return Err("whether the image adds is missing".to_owned()),
+            (None, Some(_)) => return Err("whether the text is represented is missing".to_owned()),
+        };
+        let label = self.label;
+        let label = label.or_else(|| relation.map(|relation| relation.name().to_owned()));
+        let is_own = !self.answers.is_empty() || label.is_some() || self.author.is_some();
+        Ok(RawRow {
+            id: match is_own {
+                true => Some(row.number.to_string()),
+                false => row.id,
+            },
             annotations: Annotations {
                 answers: count_answers(self.answers),
-                label: self.label,
+                label,
+                relation,
+                ocr: self.ocr,
+                caption: self.caption,
+                author: self.author,
                 ..row.annotations
             },
             ..row
-        }
+        })
+    }
+}
+
+/// A text beside the text.
+fn note(text: &str, role: Role) -> Result<String, String> {
+    let text = text.trim();
+    let chars = text.chars().count();
+    if chars > MAX_TEXT_CHARS {
+        let name = role.as_str();
+        return Err(format!(
+            "the {name} has {chars} characters, more than the cap 10,000"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// A yes or no, as tables write it.
+fn truth(cell: &str) -> Result<bool, String> {
+    match cell.trim().to_lowercase().as_str() {
+        "1" | "1.0" | "true" | "yes" => Ok(true),
+        "0" | "0.0" | "false" | "no" => Ok(false),
+        _ => Err(format!("`{cell}` is neither 0 nor 1")),
     }
 }
 
@@ -222,7 +299,10 @@ impl Collector {
         self.samples.push(Sample {
             split: split
                 .or_else(|| split_of_name(&self.file))
-                .unwrap_or_else(|| Split::by_hash(group.as_ref().unwrap_or(&id))),
+                .unwrap_or_else(|| {
+                    let author = annotations.author.as_ref();
+                    Split::by_hash(author.or(group.as_ref()).unwrap_or(&id))
+                }),
             id,
             visual,
             texts: usable,

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::OpenOptions;
 use crate::error::DataError;
 
-const IMAGE: &[&str] = &[
+pub(super) const IMAGE: &[&str] = &[
     "image",
     "image_path",
     "filepath",
@@ -32,6 +32,11 @@ const TEXT: &[&str] = &[
 const SPLIT: &[&str] = &["split"];
 const ANSWER: &[&str] = &["answer", "answers"];
 const LABEL: &[&str] = &["label", "gold_label", "class"];
+const OCR: &[&str] = &["ocr", "ocr_text"];
+const CAPTION: &[&str] = &["image_caption", "auto_caption", "caption"];
+const AUTHOR: &[&str] = &["author", "author_id"];
+const REPRESENTED: &[&str] = &["text_is_represented"];
+const ADDS: &[&str] = &["image_adds"];
 
 /// Below this Jaro–Winkler similarity a suggestion would be a guess.
 const SIMILAR: f64 = 0.75;
@@ -49,16 +54,42 @@ pub enum Role {
     Answer,
     /// Class of the pair.
     Label,
+    /// Words in the picture.
+    Ocr,
+    /// What a machine says of the picture.
+    Caption,
+    /// Who wrote the text.
+    Author,
+    /// Whether the text is shown in the picture.
+    Represented,
+    /// Whether the picture adds to the text.
+    Adds,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 10] = [
         Self::Image,
         Self::Text,
         Self::Split,
         Self::Answer,
         Self::Label,
+        Self::Ocr,
+        Self::Caption,
+        Self::Author,
+        Self::Represented,
+        Self::Adds,
+    ];
+
+    /// What is said of a row beside its picture, text and split.
+    const SAID: [Self; 7] = [
+        Self::Answer,
+        Self::Label,
+        Self::Ocr,
+        Self::Caption,
+        Self::Author,
+        Self::Represented,
+        Self::Adds,
     ];
 
     /// As in the options, for example `image` of `--image-column`.
@@ -69,6 +100,11 @@ impl Role {
             Self::Split => "split",
             Self::Answer => "answer",
             Self::Label => "label",
+            Self::Ocr => "ocr",
+            Self::Caption => "caption",
+            Self::Author => "author",
+            Self::Represented => "represented",
+            Self::Adds => "adds",
         }
     }
 
@@ -79,6 +115,11 @@ impl Role {
             Self::Split => SPLIT,
             Self::Answer => ANSWER,
             Self::Label => LABEL,
+            Self::Ocr => OCR,
+            Self::Caption => CAPTION,
+            Self::Author => AUTHOR,
+            Self::Represented => REPRESENTED,
+            Self::Adds => ADDS,
         }
     }
 
@@ -90,6 +131,11 @@ impl Role {
             Self::Split => options.split_column.as_deref(),
             Self::Answer => options.answer_column.as_deref(),
             Self::Label => options.label_column.as_deref(),
+            Self::Ocr => options.ocr_column.as_deref(),
+            Self::Caption => options.caption_column.as_deref(),
+            Self::Author => options.author_column.as_deref(),
+            Self::Represented => options.represented_column.as_deref(),
+            Self::Adds => options.adds_column.as_deref(),
         }
     }
 
@@ -101,34 +147,33 @@ impl Role {
             Self::Split => &mut options.split_column,
             Self::Answer => &mut options.answer_column,
             Self::Label => &mut options.label_column,
+            Self::Ocr => &mut options.ocr_column,
+            Self::Caption => &mut options.caption_column,
+            Self::Author => &mut options.author_column,
+            Self::Represented => &mut options.represented_column,
+            Self::Adds => &mut options.adds_column,
         }
     }
 }
 
 /// The columns of a table by role, as positions in its header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Columns {
     pub(super) image: usize,
     pub(super) text: usize,
     pub(super) split: Option<usize>,
-    /// Answer to the question that the text is.
-    pub(super) answer: Option<usize>,
-    /// Class of the pair.
-    pub(super) label: Option<usize>,
+    /// What else is said of a row, of [`Role::SAID`], in its order.
+    pub(super) said: Vec<(Role, usize)>,
 }
 
 impl Columns {
     /// The columns that are read.
     pub(super) fn read(&self) -> impl Iterator<Item = usize> {
-        [
-            Some(self.image),
-            Some(self.text),
-            self.split,
-            self.answer,
-            self.label,
-        ]
-        .into_iter()
-        .flatten()
+        let said = self.said.iter().map(|(_, column)| *column);
+        [Some(self.image), Some(self.text), self.split]
+            .into_iter()
+            .flatten()
+            .chain(said)
     }
 
     /// Finds the columns that the options name, else those with a usual name.
@@ -151,14 +196,23 @@ impl Columns {
             image: need(Role::Image)?,
             text: need(Role::Text)?,
             split: maybe(Role::Split)?,
-            answer: maybe(Role::Answer)?,
-            label: maybe(Role::Label)?,
+            said: Role::SAID
+                .into_iter()
+                .filter_map(|role| {
+                    let column = maybe(role).transpose()?;
+                    Some(column.map(|column| (role, column)))
+                })
+                .collect::<Result<_, _>>()?,
         })
     }
 
     /// The column that the options name for a role, else one with a usual name.
     pub(super) fn named(role: Role, names: &[String], options: &OpenOptions) -> Option<usize> {
-        position(names, role.option(options), role.usual())
+        let column = position(names, role.option(options), role.usual())?;
+        // Where the text is called `caption`, there is no other.
+        let is_text = || Some(column) == position(names, Role::Text.option(options), TEXT);
+        let guessed = role.option(options).is_none();
+        (role != Role::Caption || !guessed || !is_text()).then_some(column)
     }
 }
 
@@ -227,9 +281,26 @@ mod tests {
                 image: 2,
                 text: 1,
                 split: Some(3),
-                answer: None,
-                label: None,
+                said: Vec::new(),
             }
+        );
+    }
+
+    #[test]
+    fn a_caption_is_the_text_or_stands_beside_it() {
+        let said = |list: &[&str]| {
+            let columns =
+                Columns::find(Path::new("t.csv"), &names(list), &OpenOptions::default()).unwrap();
+            (columns.text, columns.said)
+        };
+        assert_eq!(said(&["image", "caption"]), (1, vec![]));
+        assert_eq!(
+            said(&["image", "caption", "text", "OCR"]),
+            (2, vec![(Role::Ocr, 3), (Role::Caption, 1)])
+        );
+        assert_eq!(
+            said(&["image", "caption", "auto_caption", "author"]),
+            (1, vec![(Role::Caption, 2), (Role::Author, 3)])
         );
     }
 

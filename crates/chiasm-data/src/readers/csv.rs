@@ -105,7 +105,7 @@ fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
         let line = reader.get_mut().line_from(start);
         let end = reader.position().byte();
         reader.get_mut().begin_row(end);
-        match row(&record, line, columns, names.len()) {
+        match row(&record, line, &columns, names.len()) {
             Ok(row) => collector.add(row),
             Err(reason) => collector.refuse(line, "", reason),
         }
@@ -113,7 +113,12 @@ fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     collector.finish()
 }
 
-fn row(record: &ByteRecord, number: u64, columns: Columns, width: usize) -> Result<RawRow, String> {
+fn row(
+    record: &ByteRecord,
+    number: u64,
+    columns: &Columns,
+    width: usize,
+) -> Result<RawRow, String> {
     let cell = |column: usize| {
         let bytes = record
             .get(column)
@@ -121,18 +126,15 @@ fn row(record: &ByteRecord, number: u64, columns: Columns, width: usize) -> Resu
         std::str::from_utf8(bytes).map_err(|_| format!("column {} is not UTF-8 text", column + 1))
     };
     let own = |column: Option<usize>| column.map(cell).transpose();
-    let labels = RowLabels {
-        answers: own(columns.answer)?
-            .map(str::to_owned)
-            .into_iter()
-            .collect(),
-        label: own(columns.label)?.map(str::to_owned),
-    };
+    let mut labels = RowLabels::default();
+    for (role, column) in &columns.said {
+        labels.take(*role, vec![cell(*column)?.to_owned()])?;
+    }
     let picture = Picture::Named(cell(columns.image)?.to_owned());
-    Ok(labels.apply(RawRow {
+    labels.apply(RawRow {
         split: own(columns.split)?.map(parse_split).transpose()?,
         ..RawRow::new(number, picture, vec![cell(columns.text)?.to_owned()])
-    }))
+    })
 }
 
 /// Reads through, and remembers on which line each byte that begins a line stands.

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::collect::{Collector, Picture, RawRow, RowLabels};
-use super::columns::Columns;
+use super::columns::{Columns, Role};
 use super::json::{self, Layout};
 use super::{Format, OpenOptions, Opened, parse_split};
 use crate::dataset::Unit;
@@ -60,8 +60,7 @@ struct Keys {
     image: String,
     text: String,
     split: Option<String>,
-    answer: Option<String>,
-    label: Option<String>,
+    said: Vec<(Role, String)>,
 }
 
 struct Rows<'a> {
@@ -111,8 +110,9 @@ fn find_keys(
         image: name(columns.image),
         text: name(columns.text),
         split: columns.split.map(name),
-        answer: columns.answer.map(name),
-        label: columns.label.map(name),
+        said: (columns.said.iter())
+            .map(|(role, column)| (*role, name(*column)))
+            .collect(),
     })
 }
 
@@ -127,20 +127,22 @@ fn row(object: &mut Map<String, Value>, number: u64, keys: &Keys) -> Result<RawR
         _ if keys.split.is_some() => return Err("the split is missing or no string".to_owned()),
         _ => None,
     };
-    let answers = keys.answer.as_ref().map(|key| strings(object, key));
-    let label = keys.label.as_ref().and_then(|key| object.remove(key));
-    let labels = RowLabels {
-        answers: answers.transpose()?.unwrap_or_default(),
-        label: match label {
-            Some(Value::String(label)) => Some(label),
-            Some(Value::Null) | None => None,
-            Some(other) => Some(other.to_string()),
-        },
-    };
-    Ok(labels.apply(RawRow {
+    let mut labels = RowLabels::default();
+    for (role, key) in &keys.said {
+        let values = match role {
+            Role::Answer => strings(object, key)?,
+            _ => match object.remove(key) {
+                Some(Value::String(text)) => vec![text],
+                Some(Value::Null) | None => Vec::new(),
+                Some(other) => vec![other.to_string()],
+            },
+        };
+        labels.take(*role, values)?;
+    }
+    labels.apply(RawRow {
         split,
         ..RawRow::new(number, Picture::Named(image), texts)
-    }))
+    })
 }
 
 /// A string, or a list of strings.

@@ -10,14 +10,16 @@
 //!   label are samples of their own; the picture is then their group.
 //! * The id of a sample is the picture's path as written (without a leading `./`). A picture stored
 //!   in the table without a path has the blake3 digest of its bytes as id.
+//! * A row with an author is a sample of its own as well: a post.
 //! * Without a split column a file or folder that is named after a split (`train.jsonl`) is that split;
-//!   otherwise the split is [`Split::by_hash`] of the id or group: 85 % train, 5 % val,
-//!   10 % test.
+//!   otherwise the split is [`Split::by_hash`] of the author, group or id, the first that there is: 85 %
+//!   train, 5 % val, 10 % test. Posts of an author are then all on one side.
 //! * A row that cannot be used goes to the quarantine list with its place and reason. The picture
 //!   files themselves are not opened here, see [`crate::check()`].
 
 mod align_bench;
 mod arrow;
+mod beside;
 mod clips;
 mod coco;
 mod collect;
@@ -32,7 +34,10 @@ mod jsonl;
 mod judgements;
 mod karpathy;
 mod lsmdc;
+mod mdid;
+mod memes;
 mod msrvtt;
+mod news;
 mod nlvr;
 mod parquet;
 mod pattern;
@@ -43,6 +48,8 @@ mod regions;
 mod snli_ve;
 mod splits;
 mod thrift;
+mod trc;
+mod twitter100k;
 mod vgqa;
 mod vqa;
 mod webdataset;
@@ -58,6 +65,7 @@ use crate::error::DataError;
 pub use columns::Role;
 pub use folder::pictures;
 pub use preview::{Chosen, choose_columns};
+pub use trc::clean_post;
 
 /// Longest text that is taken, in characters. No caption is this long; a cell that is holds
 /// something else.
@@ -84,6 +92,19 @@ pub struct OpenOptions {
     pub answer_column: Option<String>,
     /// Column of a row's class. Default: `label`, `gold_label` or `class` when one exists.
     pub label_column: Option<String>,
+    /// Column of the words that are written in the picture. Default: `ocr` or `ocr_text` when one exists.
+    pub ocr_column: Option<String>,
+    /// Column of what a machine says of the picture. Default: `image_caption`, `auto_caption` or
+    /// `caption` when one exists and is not the text.
+    pub caption_column: Option<String>,
+    /// Column of who wrote the row, any key. Default: `author` or `author_id` when one exists.
+    pub author_column: Option<String>,
+    /// Column that says, as 0 or 1, whether the text is shown in the picture; it goes with
+    /// `adds_column`. Default: `text_is_represented` when it exists.
+    pub represented_column: Option<String>,
+    /// Column that says, as 0 or 1, whether the picture adds to the text. Default: `image_adds` when
+    /// it exists.
+    pub adds_column: Option<String>,
     /// Folder that picture paths are relative to. Default: the folder of the table.
     pub image_root: Option<PathBuf>,
     /// Features of regions for the pictures: a folder of `.npz` files or a `.tsv` table, see
@@ -130,12 +151,18 @@ pub const FORMATS: &[Format] = &[
     entities::FORMAT,
     align_bench::FORMAT,
     judgements::FORMAT,
+    trc::FORMAT,
+    trc::RELABELLED_FORMAT,
+    mdid::FORMAT,
+    memes::FORMAT,
+    news::FORMAT,
     jsonl::ARRAY,
     jsonl::LINES,
     csv::FORMAT,
     parquet::FORMAT,
     webdataset::FORMAT,
     regions::FORMAT,
+    twitter100k::FORMAT,
     folder::FORMAT,
 ];
 

@@ -16,7 +16,7 @@ use parquet::record::Field;
 use parquet::schema::types::Type;
 
 use super::collect::{Collector, Picture, RawRow, RowLabels};
-use super::columns::Columns;
+use super::columns::{Columns, Role};
 use super::{Format, OpenOptions, Opened, parse_split, thrift};
 use crate::dataset::Unit;
 use crate::error::DataError;
@@ -64,8 +64,9 @@ fn read(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
         image: name(columns.image),
         text: name(columns.text),
         split: columns.split.map(name),
-        answer: columns.answer.map(name),
-        label: columns.label.map(name),
+        said: (columns.said.iter())
+            .map(|(role, column)| (*role, name(*column)))
+            .collect(),
     };
     check_columns(&reader, &columns, &source).map_err(refused)?;
     let mut held = 0;
@@ -134,8 +135,7 @@ struct Roles<'a> {
     image: &'a str,
     text: &'a str,
     split: Option<&'a str>,
-    answer: Option<&'a str>,
-    label: Option<&'a str>,
+    said: Vec<(Role, &'a str)>,
 }
 
 fn convert(cells: Vec<(String, Field)>, number: u64, roles: &Roles<'_>) -> Result<RawRow, String> {
@@ -153,18 +153,22 @@ fn convert(cells: Vec<(String, Field)>, number: u64, roles: &Roles<'_>) -> Resul
             split = Some(parse_split(
                 &to_string(&field).ok_or("the split is missing or no string")?,
             )?);
-        } else if is(roles.answer) && !matches!(field, Field::Null) {
-            own.answers = to_texts(&field)?;
-        } else if is(roles.label) && !matches!(field, Field::Null) {
-            own.label = Some(to_string(&field).unwrap_or_else(|| field.to_string()));
+        } else if let Some((role, _)) = roles.said.iter().find(|(_, own)| *own == name)
+            && !matches!(field, Field::Null)
+        {
+            let values = match role {
+                Role::Answer => to_texts(&field)?,
+                _ => vec![to_string(&field).unwrap_or_else(|| field.to_string())],
+            };
+            own.take(*role, values)?;
         }
     }
     let picture = picture.ok_or_else(|| format!("`{}` is missing", roles.image))?;
     let texts = texts.ok_or_else(|| format!("`{}` is missing", roles.text))?;
-    Ok(own.apply(RawRow {
+    own.apply(RawRow {
         split,
         ..RawRow::new(number, picture, texts)
-    }))
+    })
 }
 
 fn to_picture(field: Field) -> Result<Picture, String> {

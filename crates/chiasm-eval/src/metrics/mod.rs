@@ -2,11 +2,16 @@
 
 pub mod alignment;
 pub mod answers;
+pub mod bootstrap;
 pub mod chance;
 pub mod classes;
+pub mod confidence;
 pub mod explanation;
+pub mod f1;
 pub mod grounding;
 pub mod interval;
+pub mod mapping;
+pub mod rank;
 pub mod rerank;
 pub mod retrieval;
 pub mod scores;

@@ -43,7 +43,8 @@ impl SeenRows<'_> {
     }
 
     /// On the device; of `pairs` texts.
-    pub(super) fn seen(&self, pairs: usize, device: &Device) -> Seen {
+    #[must_use]
+    pub fn seen(&self, pairs: usize, device: &Device) -> Seen {
         match self {
             Self::Pixels(images) => {
                 let (side, frames) = (images.image_size, images.frames);

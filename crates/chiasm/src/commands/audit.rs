@@ -225,6 +225,11 @@ fn flags(config: &DataConfig) -> String {
         ("split-column", config.split_column.clone()),
         ("answer-column", config.answer_column.clone()),
         ("label-column", config.label_column.clone()),
+        ("ocr-column", config.ocr_column.clone()),
+        ("caption-column", config.caption_column.clone()),
+        ("author-column", config.author_column.clone()),
+        ("represented-column", config.represented_column.clone()),
+        ("adds-column", config.adds_column.clone()),
         ("image-root", path(&config.image_root)),
         ("splits", path(&config.splits)),
     ]

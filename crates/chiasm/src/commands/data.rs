@@ -194,10 +194,20 @@ fn annotations(said: &AnnotationSummary) -> Vec<String> {
         ("phrases", said.phrases),
         ("boxes", said.boxes),
         ("regions", said.regions),
+        ("relations", said.relations),
+        ("ocr texts", said.ocr),
+        ("captions", said.captions),
     ] {
         if count > 0 {
             lines.push(format!("{name:<12}{}", grouped(count)));
         }
+    }
+    if said.authors.samples > 0 {
+        let (distinct, samples) = (
+            grouped(said.authors.distinct),
+            grouped(said.authors.samples),
+        );
+        lines.push(format!("authors     {distinct}, of {samples} samples"));
     }
     lines
 }

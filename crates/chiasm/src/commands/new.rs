@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use chiasm_data::audit::{OverlapCounts, audit};
 use chiasm_data::grouping::{Grouping, group, write_splits};
 use chiasm_data::readers::{Role, choose_columns};
-use chiasm_data::{DataError, Dataset, Split, SplitCount, TextTokenizer, TokenizerKind, atomic};
+use chiasm_data::{
+    DataError, Dataset, Split, SplitCount, TextTokenizer, TokenizerKind, atomic, builtin,
+};
 use chiasm_eval::score::{grouped, percent};
 use chiasm_train::Recipe;
-use chiasm_train::recipe::{BUILTIN_EMOJI, DataConfig};
+use chiasm_train::recipe::DataConfig;
 use serde::Serialize;
 
 use crate::cli::{Global, NewArgs, TaskArg};
@@ -66,7 +68,7 @@ struct Report {
 pub(crate) fn run(args: &NewArgs, global: &Global) -> Result<(), CliError> {
     let mut config = DataConfig::default();
     args.source.apply(Some(&args.from), &mut config);
-    let columns = if args.from == BUILTIN_EMOJI {
+    let columns = if builtin::is_builtin(&args.from) {
         Vec::new()
     } else {
         inspect(&args.from, &mut config)?
@@ -433,7 +435,7 @@ fn absolute(mut config: DataConfig) -> Result<DataConfig, CliError> {
             CliError::new(format!("cannot find `{}`: {error}", path.display()), None)
         })
     };
-    if config.source != BUILTIN_EMOJI {
+    if !builtin::is_builtin(&config.source) {
         config.source = whole(Path::new(&config.source))?.display().to_string();
     }
     let paths = [
@@ -472,6 +474,11 @@ fn recipe_text(
         ("split_column", config.split_column.clone()),
         ("answer_column", config.answer_column.clone()),
         ("label_column", config.label_column.clone()),
+        ("ocr_column", config.ocr_column.clone()),
+        ("caption_column", config.caption_column.clone()),
+        ("author_column", config.author_column.clone()),
+        ("represented_column", config.represented_column.clone()),
+        ("adds_column", config.adds_column.clone()),
         ("image_root", path(&config.image_root)),
         ("splits", path(&config.splits)),
     ] {
@@ -660,6 +667,7 @@ fn made_splits(grouping: &Grouping, report: &Report) -> Vec<String> {
         ));
         let why = [
             (grouping.by_source, "the data"),
+            (grouping.by_author, "author"),
             (grouping.by_bytes, "same bytes"),
             (grouping.by_look, "same look"),
             (grouping.by_id, "numbered ids"),

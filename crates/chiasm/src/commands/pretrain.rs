@@ -26,7 +26,9 @@ use chiasm_train::data::{Source, views};
 use chiasm_train::recipe::DataConfig;
 use chiasm_train::run::RunDir;
 use chiasm_train::trainer::{preprocess, tokenizer};
-use chiasm_train::{Observer, Recipe, StepRecord, TrainData, Trainer, checkpoint, start};
+use chiasm_train::{
+    ChunkRecord, Observer, Recipe, StepRecord, TrainData, Trainer, checkpoint, start,
+};
 
 use crate::cli::{CheckpointArg, Global, MaskingArg, PretrainArgs};
 use crate::commands::report::{self, Facts};
@@ -127,6 +129,14 @@ fn apply(args: &PretrainArgs, recipe: &mut Recipe) -> Result<(), CliError> {
             MaskingArg::Cross => MaskAblation::Cross,
             MaskingArg::Both => MaskAblation::Both,
         };
+    }
+    if let Some(tasks) = &args.tasks {
+        recipe.objectives = recipe.objectives.with_tasks(tasks).ok_or_else(|| {
+            CliError::new(
+                format!("`--tasks {tasks}` is no setting of ITR's tasks"),
+                "write 1, 2, 3, 4, 1+4, 2+4 or 3+4".to_owned(),
+            )
+        })?;
     }
     override_schedule(recipe, args.seed, args.steps);
     Ok(())
@@ -518,6 +528,21 @@ impl Observer for Watcher<'_> {
             terms.join(" ")
         );
         self.progress.set(record.step, &message);
+    }
+
+    fn chunk(&mut self, record: &ChunkRecord) {
+        let sizes = record.sizes.iter().map(|size| grouped(*size));
+        let changed = record.changed.map_or_else(String::new, |changed| {
+            format!(", {} moved", grouped(changed))
+        });
+        self.progress.line(&format!(
+            "chunk {}: {} pairs in groups of {}{changed}; inertia {:.4e}, {}",
+            record.number,
+            grouped(record.pairs),
+            sizes.collect::<Vec<_>>().join(" "),
+            record.inertia,
+            duration(record.seconds)
+        ));
     }
 
     fn saved(&mut self, path: &Path) {

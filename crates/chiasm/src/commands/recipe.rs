@@ -47,6 +47,10 @@ const BUILT_IN: &[(&str, &str)] = recipes![
     "vqa-tiny",
     "nlvr-tiny",
     "snli-ve-tiny",
+    "itr",
+    "itr-clip",
+    "itr-tiny",
+    "itr-towers-tiny",
 ];
 
 /// A recipe by file or built-in name.
