@@ -1,11 +1,13 @@
 //! From a predictions file to figures, and from figures to a table for the terminal.
 //!
-//! Retrieval is here, [`classes`] has answers and labels, [`alignment`] attention on regions, [`grounding`] boxes that texts refer to. [`read_any`] tells their files apart.
+//! Retrieval is here, [`classes`] has answers and labels, [`alignment`] attention on regions, [`grounding`] boxes that texts refer to,
+//! [`relation`] what probes say. [`read_any`] tells their files apart.
 
 pub mod alignment;
 pub mod classes;
 pub mod explanation;
 pub mod grounding;
+pub mod relation;
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -20,14 +22,15 @@ use crate::metrics::retrieval::{self, Direction, DirectionMetrics, RetrievalMetr
 use crate::metrics::{Reranked, RetrievalError, ScoreMatrix};
 use crate::predictions::{
     AlignmentPredictions, ClassPredictions, DatasetIdentity, ExplanationPredictions,
-    GroundingPredictions, ModelIdentity, Predictions, PredictionsError, RerankedPair,
-    TrainingOverlap, kind_of_lines,
+    GroundingPredictions, ModelIdentity, Predictions, PredictionsError, RelationPredictions,
+    RerankedPair, TrainingOverlap, kind_of_lines,
 };
 
 pub use alignment::{AlignmentReport, render_alignment_table, score_alignment};
 pub use classes::{ClassReport, render_class_table, score_classes};
 pub use explanation::{ExplanationReport, render_explanation_table, score_explanations};
 pub use grounding::{GroundingReport, render_grounding_table, score_grounding};
+pub use relation::{RelationReport, render_relation_table, score_relation};
 
 /// A predictions file of any kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +45,8 @@ pub enum AnyPredictions {
     Grounding(GroundingPredictions),
     /// Maps that explain.
     Explanation(ExplanationPredictions),
+    /// What probes say of pairs.
+    Relation(RelationPredictions),
 }
 
 /// Reads the predictions file at `path`, whatever its kind: retrieval is safetensors, the others are lines of JSON, whose
@@ -67,6 +72,7 @@ pub fn read_any(path: &Path) -> Result<AnyPredictions, PredictionsError> {
         alignment::KIND => AlignmentPredictions::read(path).map(AnyPredictions::Alignment),
         grounding::KIND => GroundingPredictions::read(path).map(AnyPredictions::Grounding),
         explanation::KIND => ExplanationPredictions::read(path).map(AnyPredictions::Explanation),
+        relation::KIND => RelationPredictions::read(path).map(AnyPredictions::Relation),
         other => Err(PredictionsError::Metadata {
             path: path.to_owned(),
             what: format!("its first line announces `{other}`, which this version does not know"),

@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::commands::explain::ExplainArgs;
+use crate::commands::probe::ProbeArgs;
+use crate::commands::relate::RelateArgs;
 
 /// Align pictures and text: train, evaluate and search vision-language models.
 #[derive(Debug, Parser)]
@@ -92,6 +94,10 @@ pub(crate) enum Command {
     Explain(Box<ExplainArgs>),
     /// Find the threshold at which attention keeps a wanted share
     Calibrate(Box<CalibrateArgs>),
+    /// Read how text and picture relate from frozen features, with probes fitted on labelled pairs
+    Probe(Box<ProbeArgs>),
+    /// Say how a text and a picture relate, with a relation model that `probe` wrote
+    Relate(Box<RelateArgs>),
     /// Compute the figures of any predictions file again
     Score(ScoreArgs),
     /// Show the scene graph of a caption and of a picture's regions, or score such graphs

@@ -1,7 +1,7 @@
 //! Predictions files: everything a metric needs, nothing of the model.
 //!
-//! Classes, alignment, grounding and explanations are JSON lines ([`classes`], [`alignment`], [`grounding`],
-//! [`explanation`]). Retrieval is one `.safetensors` file:
+//! Classes, alignment, grounding, explanations and relations are JSON lines ([`classes`], [`alignment`],
+//! [`grounding`], [`explanation`], [`relation`]). Retrieval is one `.safetensors` file:
 //!
 //! | tensor | type and shape |
 //! |---|---|
@@ -21,6 +21,7 @@ mod error;
 pub mod explanation;
 pub mod grounding;
 mod lines;
+pub mod relation;
 mod tensors;
 
 use std::borrow::Cow;
@@ -40,6 +41,7 @@ pub use error::PredictionsError;
 pub use explanation::{Choice, CurvesRow, ExplanationInfo, ExplanationPredictions, ExplanationRow};
 pub use grounding::{GroundingInfo, GroundingPredictions, GroundingRow};
 pub(crate) use lines::kind as kind_of_lines;
+pub use relation::{Protocol, RelationInfo, RelationPredictions, RelationRow};
 use tensors::{Header, IMAGE_OF_TEXT, Reader, SCORES, Tensor, rerank_names};
 
 use crate::metrics::rerank::check;
