@@ -7,6 +7,7 @@ mod adam;
 pub mod checkpoint;
 pub mod data;
 pub mod error;
+mod frozen;
 pub mod gradients;
 pub mod optimizer;
 pub mod recipe;
