@@ -185,10 +185,15 @@ impl VisionLanguageModel {
         class_tokens: usize,
         whole: impl Fn(usize) -> bool,
     ) -> Tokens {
-        let encoded = match &self.vision {
-            Some(vision) => vision.encode_where(embedded, class_tokens, whole),
-            None => embedded.clone(),
-        };
+        match &self.vision {
+            Some(vision) => self.bridge_image(vision.encode_where(embedded, class_tokens, whole)),
+            None => self.bridge_image(embedded.clone()),
+        }
+    }
+
+    /// What the image tower gave, at the width of the fusion encoder.
+    #[must_use]
+    pub fn bridge_image(&self, encoded: Tokens) -> Tokens {
         bridged(self.image_transform.as_ref(), encoded)
     }
 

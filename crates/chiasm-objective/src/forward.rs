@@ -35,6 +35,9 @@ pub struct StepInput {
     /// The images: the pictures of the first text, those of the second, and so on. Further ones serve
     /// as negatives of matching.
     pub seen: Seen,
+    /// What the image tower makes of the complete images, before the bridge to the fusion width, where
+    /// it is known: a frozen tower gives the same every time. The tower then does not run for them.
+    pub encoded: Option<Tokens>,
     /// Pictures that a text speaks of together, at least 1. All objectives but classification look at
     /// the first one alone.
     pub pictures: usize,
@@ -191,14 +194,19 @@ fn encode_images(
     input: &StepInput,
 ) -> BTreeMap<ImageView, Tokens> {
     let mut encoded = BTreeMap::new();
-    if plan.images.is_empty() {
+    if plan.images.contains(&ImageView::Complete)
+        && let Some(known) = &input.encoded
+    {
+        encoded.insert(ImageView::Complete, model.bridge_image(known.clone()));
+    }
+    if plan.images.iter().all(|view| encoded.contains_key(view)) {
         return encoded;
     }
     let Some(patches) = model.embed(&input.seen) else {
         return encoded;
     };
     let class_tokens = input.class_tokens();
-    if plan.images.contains(&ImageView::Complete) {
+    if plan.images.contains(&ImageView::Complete) && input.encoded.is_none() {
         // The fusion encoder reads whole pictures, what has none class tokens alone.
         let whole: BTreeSet<usize> = plan
             .fusions

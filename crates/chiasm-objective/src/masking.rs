@@ -193,6 +193,7 @@ pub fn step_input(
     let masks = config.completion_masks();
     StepInput {
         seen: images.seen(pairs, device),
+        encoded: None,
         pictures,
         clean: TextInput::from_padded(text.input_ids, text.attention_mask, text.len),
         pairs,

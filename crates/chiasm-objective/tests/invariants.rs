@@ -366,6 +366,7 @@ fn step(pairs: &[Pair], frames: usize, device: &Device) -> StepInput {
     let kept = pairs.iter().flat_map(|pair| vec![pair.kept.len(); frames]);
     let count = pairs.len();
     StepInput {
+        encoded: None,
         seen: Seen::Pixels(Tensor::from_data(
             TensorData::new(pixels, [count, frames, 3, 12, 12]),
             device,

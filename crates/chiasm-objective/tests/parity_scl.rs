@@ -102,6 +102,7 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
     };
     StepInput {
         seen: Seen::Pixels(pixel_values),
+        encoded: None,
         knowledge: None,
         grounding: None,
         clusters: None,

@@ -209,6 +209,7 @@ fn input(case: &Case, device: &Device) -> StepInput {
     let pairs = clean.spans.batch();
     StepInput {
         seen: Seen::Regions(regions(case, device)),
+        encoded: None,
         pictures: 1,
         clean,
         pairs,

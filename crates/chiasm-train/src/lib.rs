@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod clusters;
 pub mod data;
 pub mod error;
+mod frozen;
 pub mod gradients;
 pub mod optimizer;
 pub mod recipe;

@@ -31,7 +31,7 @@ use crate::error::TrainError;
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// `[weights]`: where weights come from before the first step. What is not named is drawn.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WeightsConfig {
     /// The whole model: the folder of a run, a model folder, or a published SCL checkpoint. Default:
@@ -49,10 +49,26 @@ pub struct WeightsConfig {
     /// the image tower's table of frames and token for hidden patches. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<Part>,
+    /// Memory for what a frozen image tower makes of each picture, in MB: it then runs once a picture
+    /// and not once a step. Read where `[augment]` varies nothing. Default: 1024; 0 keeps nothing.
+    pub cache_mb: usize,
     /// Parameters of `model` that may be missing there and are then drawn; `*` stands for anything.
     /// The heads of tasks and what clips and hidden patches add may always be. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_missing: Vec<String>,
+}
+
+impl Default for WeightsConfig {
+    fn default() -> Self {
+        Self {
+            model: None,
+            text: None,
+            vision: None,
+            freeze: Vec::new(),
+            cache_mb: 1024,
+            allow_missing: Vec::new(),
+        }
+    }
 }
 
 /// A part of the model that can be frozen.

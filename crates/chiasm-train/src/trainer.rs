@@ -39,6 +39,7 @@ use crate::checkpoint::{self, Best, Checkpoint, Files, Keep, Metrics, RunState};
 use crate::clusters::{ChunkRecord, Clusters};
 use crate::data::{TrainData, region_identity};
 use crate::error::TrainError;
+use crate::frozen::FrozenImages;
 use crate::gradients::{GradientSum, clip_factor};
 use crate::optimizer::Optimizer;
 use crate::recipe::{Recipe, ResizeRule};
@@ -113,6 +114,8 @@ pub struct Trainer {
     /// model that nothing else holds.
     model: Option<VisionLanguageModel>,
     optimizer: Optimizer,
+    /// What a frozen image tower gave before.
+    frozen: Option<FrozenImages>,
     batches: Mix,
     targets: Option<Arc<Targets>>,
     tokenizer: Arc<TextTokenizer>,
@@ -352,6 +355,7 @@ impl Trainer {
         Ok(Self {
             knowledge,
             clusters,
+            frozen: FrozenImages::new(&recipe, data.pictures()),
             optimizer: Optimizer::new(recipe.optimizer.clone()),
             vocabulary: vocabulary(&tokenizer, &recipe)?,
             model: Some(recipe.weights.frozen(model)),
@@ -376,7 +380,7 @@ impl Trainer {
         let model = self.model().clone();
         let (recipe, config) = (&self.recipe, &self.model_config);
         let (model, loaded) = start::apply(&recipe.weights, config, model, &self.device)?;
-        self.model = Some(self.recipe.weights.frozen(model));
+        self.set_model(model);
         Ok(loaded)
     }
 
@@ -413,7 +417,7 @@ impl Trainer {
             })
         };
         let model = load_weights(self.model().clone(), checkpoint)?;
-        self.model = Some(self.recipe.weights.frozen(model));
+        self.set_model(model);
         self.optimizer.restore(
             weights(checkpoint::OPTIMIZER_FILE)?,
             state.optimizer_steps,
@@ -434,6 +438,14 @@ impl Trainer {
         let metrics = checkpoint.json::<Metrics>(checkpoint::METRICS_FILE);
         self.evaluated = metrics.unwrap_or_default().values;
         Ok(())
+    }
+
+    /// Takes other weights.
+    fn set_model(&mut self, model: VisionLanguageModel) {
+        self.model = Some(self.recipe.weights.frozen(model));
+        if let Some(frozen) = &mut self.frozen {
+            frozen.clear();
+        }
     }
 
     /// Steps done.
@@ -558,7 +570,7 @@ impl Trainer {
     /// # Errors
     /// A loss or gradient that is not a number.
     pub fn train_step(&mut self, batches: &[HostBatch]) -> Result<StepRecord, TrainError> {
-        let schedule = &self.recipe.schedule;
+        let schedule = self.recipe.schedule.clone();
         let (seed, total) = (schedule.seed, schedule.steps);
         let share = 1.0 / batches.len().max(1) as f64;
         let mut terms: BTreeMap<String, f64> = BTreeMap::new();
@@ -570,7 +582,10 @@ impl Trainer {
         let meter = counts.then(|| Arc::new(Meter::new()));
         for batch in batches {
             dropout::begin_step(dropout_seed(seed, batch.step), &self.device);
-            let input = self.step_input(batch);
+            let mut input = self.step_input(batch);
+            if let (Some(frozen), Some(model)) = (&mut self.frozen, &self.model) {
+                input.encoded = frozen.images(model, &input.seen, batch);
+            }
             let run = || losses::shared(self.model(), &self.recipe.objectives, &input);
             let losses = match &meter {
                 Some(meter) => select::metered(meter, run),

@@ -78,6 +78,7 @@ pub(crate) fn train(
 }
 
 /// Hash of every file of the newest checkpoint.
+#[allow(dead_code, reason = "not every test compares files")]
 pub(crate) fn bytes(dir: &Path) -> Vec<(String, blake3::Hash)> {
     let newest = checkpoint::list(&dir.join("checkpoints"))
         .unwrap()
