@@ -46,7 +46,9 @@ fn report() -> Report {
             ResultRow::measured(RowKind::Dual, "trained", &metrics),
         ],
         classes: None,
+        grounding: None,
         judged: Vec::new(),
+        found: Vec::new(),
         training_overlap: None,
         notes: vec!["Ties count as misses.".into()],
         gallery: vec![
