@@ -173,9 +173,16 @@ pub(crate) fn heat_of(picture: &Rgb, map: &[f32], side: usize, part: Rect, marke
             }
         }
     }
-    let brightest = values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    if let Some((place, _)) = brightest.filter(|(_, value)| marked && **value > 0.0) {
-        let (x, y) = (place % size[0].max(1), place / size[0].max(1));
+    // Of equal cells the first; the cross is in its middle.
+    let order = |a: &usize, b: &usize| {
+        let of = |cell: usize| map.get(cell).copied().unwrap_or(0.0);
+        of(*a).total_cmp(&of(*b))
+    };
+    let strongest = (0..map.len()).rev().max_by(order);
+    let is_there = |cell: &usize| map.get(*cell).is_some_and(|value| *value > 0.0);
+    if let Some(cell) = strongest.filter(|cell| marked && side > 0 && is_there(cell)) {
+        let centre = |step: usize, whole: usize| (2 * step + 1) * whole / (2 * side);
+        let (x, y) = (centre(cell % side, size[0]), centre(cell / side, size[1]));
         cross(&mut out, window.x + x, window.y + y);
     }
     out
@@ -334,9 +341,11 @@ mod tests {
         let pixel = |x: usize, y: usize| hot.data[3 * (40 * y + x)..][..3].to_vec();
         assert_eq!(pixel(2, 2), [42; 3]);
         let green = |x, y| pixel(x, y)[1];
-        assert!(green(26, 8) > green(13, 8) && green(26, 8) > green(26, 17));
+        assert!(green(28, 9) > green(12, 9) && green(28, 9) > green(28, 17));
         // Colours are not swapped: hot is yellow, not blue.
-        assert!(pixel(26, 8)[0] > pixel(26, 8)[2]);
+        assert!(pixel(29, 1)[0] > pixel(29, 1)[2]);
+        // The cross is in the middle of the cell.
+        assert_eq!(pixel(25, 5), [255; 3]);
         let squash = Preprocess {
             resize: Resize::Squash,
             ..preprocess

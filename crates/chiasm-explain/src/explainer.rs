@@ -10,7 +10,7 @@ use chiasm_nn::text::TextInput;
 
 use crate::error::ExplainError;
 use crate::layout::Places;
-use crate::maps::{Maps, Request};
+use crate::maps::{Maps, Request, within};
 use crate::methods::explain;
 use crate::subject::{Input, Subject, Target, host};
 
@@ -198,6 +198,33 @@ impl<'a> Explainer<'a> {
             },
             target: Target::Hidden { tokens, ids: right },
         })
+    }
+
+    /// Hides regions: their features become zeros, their places stay (`specs/tbkin.md` section 8). What is
+    /// seen then, and what is asked.
+    ///
+    /// # Errors
+    /// A picture without regions, or a region that is not there.
+    pub fn hide_regions(
+        &self,
+        seen: &Seen,
+        hidden: &[usize],
+    ) -> Result<(Seen, Target), ExplainError> {
+        let Seen::Regions(regions) = seen else {
+            return Err(ExplainError::Lacks(
+                "the model sees pixels, not regions",
+                "hide a word with `--mask`",
+            ));
+        };
+        let count = regions.features.spans.tokens();
+        for region in hidden {
+            within("region", *region, count)?;
+        }
+        let target = Target::HiddenRegions {
+            regions: hidden.to_vec(),
+            features: host(regions.features.token_rows(hidden))?,
+        };
+        Ok((Seen::Regions(regions.hide(hidden)), target))
     }
 
     /// Where a model looks for hidden words.

@@ -55,6 +55,13 @@ pub enum Target {
         /// What stood there.
         ids: Vec<u32>,
     },
+    /// How well features of hidden regions are guessed: minus the mean squared difference.
+    HiddenRegions {
+        /// Numbers of the hidden regions.
+        regions: Vec<usize>,
+        /// What their features were, one region after another.
+        features: Vec<f32>,
+    },
 }
 
 impl Target {
@@ -73,6 +80,7 @@ impl Target {
             Self::Class(_) => "class",
             Self::Region(_) => "region",
             Self::Hidden { .. } => "hidden word",
+            Self::HiddenRegions { .. } => "hidden region",
         }
     }
 }
@@ -198,6 +206,10 @@ impl<'a> Subject<'a> {
             Target::Region(_) => Readers {
                 text: Vec::new(),
                 image: region.into_iter().collect(),
+            },
+            Target::HiddenRegions { regions, .. } => Readers {
+                text: Vec::new(),
+                image: regions.clone(),
             },
             // The one stream's classifier reads its first token alone.
             Target::Match | Target::Class(_) if self.is_one_stream() => Readers {
@@ -445,6 +457,23 @@ fn fused_score(
             let chosen = log_softmax(logits, 1).gather(1, labels);
             let shape = [tokens.len(), spans.batch()];
             Ok(chosen.reshape(shape).sum_dim(0).reshape([spans.batch()]))
+        }
+        Target::HiddenRegions { regions, features } => {
+            let head = model.region_head.as_ref().ok_or(lacks(
+                "the model was not trained to guess hidden regions",
+                "give a run with the objective `knowledge`",
+            ))?;
+            let spans = &fused.image.spans;
+            let of = |start: usize| regions.iter().map(move |region| start + region);
+            let rows: Vec<usize> = spans.iter().flat_map(|span| of(span.start)).collect();
+            let guess = head.forward(fused.image.token_rows(&rows)).features;
+            let [_, width] = guess.dims();
+            let batch = spans.batch();
+            let device = guess.device();
+            let right = TensorData::new(features.clone(), [1, regions.len() * width]);
+            let right = Tensor::<2>::from_data(right, &device);
+            let off = guess.reshape([batch, regions.len() * width]) - right;
+            Ok((off.clone() * off).mean_dim(1).reshape([batch]).neg())
         }
         Target::Cosine | Target::Itself => Err(lacks("not a target of fusion", "explain `match`")),
     }

@@ -10,13 +10,16 @@ use chiasm_data::rng;
 use chiasm_explain::{Heads, Input, Maps, Method, Places, Request, Subject, Target, explain};
 use chiasm_nn::layers::Init;
 use chiasm_nn::model::Seen;
+use chiasm_nn::published::encoder::{self, Sizes};
 use chiasm_nn::regions::Regions;
 use chiasm_nn::select::SelectConfig;
 use chiasm_nn::text::TextInput;
+use chiasm_nn::weights::from_safetensors;
 use chiasm_nn::{
     FusionConfig, FusionKind, HeadsConfig, ModelConfig, RegionConfig, Spans, TextConfig, Tokens,
     VisionConfig, VisionLanguageModel,
 };
+use chiasm_testkit::Case;
 
 const WIDTH: usize = 16;
 const WORDS: usize = 5;
@@ -66,6 +69,7 @@ fn config(kind: FusionKind) -> ModelConfig {
         heads: HeadsConfig {
             classes: 3,
             grounding: one_stream,
+            masked_regions: one_stream,
             ..HeadsConfig::default()
         },
         projection_size: 8,
@@ -184,6 +188,10 @@ fn one_stream_of_words_and_regions() {
         Target::Class(2),
         Target::Region(None),
         Target::Region(Some(3)),
+        Target::HiddenRegions {
+            regions: vec![0],
+            features: vec![0.5; 6],
+        },
         hidden,
     ];
     for count in [1, REGIONS] {
@@ -471,4 +479,46 @@ fn an_image_tower_alone() {
     }
     let cam = Request::new(Method::GradCam);
     assert!(explain(&subject, &input, &Target::Itself, &cam).is_err());
+}
+
+/// Published towers that share a space: all but what needs fusion, and maps depend on the text.
+#[test]
+fn two_towers_of_clip() {
+    let Some(case) = Case::open("hf/clip") else {
+        return;
+    };
+    let read = |name: &str| std::fs::read(case.dir.join(name)).unwrap();
+    let config = serde_json::from_slice(&read("config.json")).unwrap();
+    let state = from_safetensors(&read("model.safetensors")).unwrap();
+    let device = Device::flex();
+    let opened = encoder::open(Some(&config), state, Sizes::default(), &device).unwrap();
+    let subject = Subject::published(&opened.encoder).unwrap();
+    let size = opened.encoder.image_size().unwrap();
+    let values = numbers("pixels", 3 * size * size);
+    let pixels = Tensor::from_data(TensorData::new(values, [1, 1, 3, size, size]), &device);
+    let of = |ids: [u32; WORDS], method| {
+        let input = Input {
+            seen: Seen::Pixels(pixels.clone()),
+            text: Some(TextInput {
+                ids: ids.into(),
+                ..text()
+            }),
+        };
+        explain(&subject, &input, &Target::Cosine, &Request::new(method))
+    };
+    for method in Method::ALL {
+        if method == Method::GradCamFusion {
+            assert!(of([2, 11, 12, 13, 3], method).is_err());
+            continue;
+        }
+        let maps = of([2, 11, 12, 13, 3], method).unwrap();
+        sound(&maps, maps.places, method.name());
+        assert!(
+            maps.tokens.is_none(),
+            "words of towers have no maps of their own"
+        );
+        let other = of([2, 21, 22, 23, 3], method).unwrap();
+        let reads_text = !matches!(method, Method::Attention | Method::Rollout);
+        assert_eq!(maps.whole != other.whole, reads_text, "{method:?}");
+    }
 }

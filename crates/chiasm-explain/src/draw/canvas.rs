@@ -206,13 +206,13 @@ mod tests {
 
     #[test]
     fn frames_stand_beside_each_other_on_one_scale() {
-        let frame = Rgb::new(4, 4, vec![100; 48]).unwrap();
+        let frame = Rgb::new(16, 16, vec![100; 768]).unwrap();
         let canvas = Canvas::Frames(vec![frame.clone(), frame]);
         let places = Places::Patches { side: 1, frames: 2 };
         let drawn = canvas.draw(&[0.0, 1.0], places);
-        assert_eq!((drawn.width, drawn.height), (8, 4));
+        assert_eq!((drawn.width, drawn.height), (32, 16));
         let green = |x: usize| drawn.data[3 * x + 1];
-        assert!(green(7) > green(0));
+        assert!(green(31) > green(0));
         assert_eq!(
             canvas.strongest(&[0.0, 1.0], places).unwrap(),
             "frame 1, 50 % across, 50 % down"

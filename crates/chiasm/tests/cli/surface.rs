@@ -9,12 +9,13 @@ fn here() -> &'static std::path::Path {
 /// The words themselves are kept in `docs/reference/cli.md`, which `docs/generate --check` compares.
 #[test]
 fn help_of_every_command_fits_and_explains_every_option() {
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 16] = [
         &[],
         &["quickstart"],
         &["pretrain"],
         &["plan"],
         &["eval"],
+        &["explain"],
         &["score"],
         &["data", "check"],
         &["data", "audit"],
@@ -54,6 +55,7 @@ fn completions_and_manual_know_every_command() {
             "pretrain",
             "plan",
             "eval",
+            "explain",
             "score",
             "check",
             "audit",

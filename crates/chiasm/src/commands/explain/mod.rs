@@ -48,6 +48,10 @@ pub(crate) struct ExplainArgs {
     /// several times
     #[arg(long, value_name = "WORD", conflicts_with_all = ["target", "score"])]
     pub(crate) mask: Vec<String>,
+    /// Hide this region, and show which words and regions the model looks at for it; may be given several
+    /// times
+    #[arg(long, value_name = "N", conflicts_with_all = ["target", "score", "mask"])]
+    pub(crate) mask_region: Vec<usize>,
     /// Layer of `attention`, from 0 [default: the one that `--auto-layer` chose, else the last]
     #[arg(long, value_name = "N")]
     pub(crate) layer: Option<usize>,
@@ -236,6 +240,11 @@ fn method(name: &str) -> Result<Method, CliError> {
     })
 }
 
+/// Whether something is hidden, to see where a model looks for it.
+fn is_demonstration(args: &ExplainArgs) -> bool {
+    !args.mask.is_empty() || !args.mask_region.is_empty()
+}
+
 /// How to explain by a method: what was typed, over what was chosen before, over the method's own.
 fn request(args: &ExplainArgs, model: &Model, method: Method) -> Result<Request, CliError> {
     let mut request = Request {
@@ -245,7 +254,7 @@ fn request(args: &ExplainArgs, model: &Model, method: Method) -> Result<Request,
     let typed = args.layer.is_some() || args.heads.is_some();
     if method == Method::Attention
         && !typed
-        && args.mask.is_empty()
+        && !is_demonstration(args)
         && let Some(chosen) = chosen(args, model)?
     {
         request = choice::request(&chosen)?;
@@ -260,7 +269,7 @@ fn request(args: &ExplainArgs, model: &Model, method: Method) -> Result<Request,
     if let Some(layer) = args.layer {
         request.layer = Some(layer);
     }
-    if !args.mask.is_empty() {
+    if is_demonstration(args) {
         // The demonstration is a mean of what heads give.
         request.heads = Heads::Mean;
     }

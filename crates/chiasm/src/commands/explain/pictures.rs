@@ -185,6 +185,7 @@ fn pair<'a>(args: &ExplainArgs, sample: &'a Sample) -> Pair<'a> {
 }
 
 /// One picture being explained.
+#[derive(Clone, Copy)]
 struct Job<'a> {
     args: &'a ExplainArgs,
     model: &'a Model,
@@ -215,6 +216,14 @@ impl Job<'_> {
     ) -> Result<Found, CliError> {
         let mut parts = Vec::new();
         let (mut name, mut used) = (String::new(), None);
+        let (mut hidden, mut seen) = (None, self.seen.clone());
+        if !self.args.mask_region.is_empty() {
+            let first = self.named.first().map(|named| &named.explainer);
+            let (without, target) = first
+                .ok_or_else(|| CliError::new("there is no model", None))?
+                .hide_regions(self.seen, &self.args.mask_region)?;
+            (hidden, seen) = (Some(target), without);
+        }
         for Named { explainer, .. } in self.named {
             let masked = match (self.args.mask.is_empty(), pair.text) {
                 (true, _) => None,
@@ -226,7 +235,10 @@ impl Job<'_> {
                     ));
                 }
             };
-            let target = self.target(explainer, pair, masked.as_ref())?;
+            let target = match &hidden {
+                Some(target) => target.clone(),
+                None => self.target(explainer, pair, masked.as_ref())?,
+            };
             name = self.name_of(&target);
             // The same for all pictures: what was chosen is said once.
             let request = match request_of {
@@ -246,7 +258,11 @@ impl Job<'_> {
                 }
             };
             used = Some(request);
-            parts.push(self.part(explainer, pair, &target, &request, masked.as_ref())?);
+            let job = Self {
+                seen: &seen,
+                ..*self
+            };
+            parts.push(job.part(explainer, pair, &target, &request, masked.as_ref())?);
         }
         Ok(Found {
             target: name,
@@ -313,8 +329,13 @@ impl Job<'_> {
         let explained = explainer.explain(self.seen, pair.text, target, request, each)?;
         let mut shown = Vec::new();
         if each {
+            // Of a hidden region it is asked how much each word counts, not where words look.
+            let asks_words = matches!(target, Target::HiddenRegions { .. });
             let words = explained.words.iter();
-            shown.extend(words.map(|word| (word.text.clone(), word.weight, word.map.clone())));
+            shown.extend(words.map(|word| {
+                let map = word.map.clone().filter(|_| !asks_words);
+                (word.text.clone(), word.weight, map)
+            }));
         }
         for words in &pair.words {
             let text = pair.text.unwrap_or_default();
@@ -406,7 +427,7 @@ impl Job<'_> {
                 let picture = png(&drawn)?;
                 pictures.push(Shown { caption, picture });
             }
-            if !pictures.is_empty() {
+            if !pictures.is_empty() || weight.is_some() {
                 parts.push(Part {
                     title: word,
                     weight,
