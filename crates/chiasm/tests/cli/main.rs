@@ -15,5 +15,6 @@ mod own_data;
 mod plan;
 mod recipes;
 mod regions;
+mod relation;
 mod surface;
 mod tasks;
