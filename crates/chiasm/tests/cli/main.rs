@@ -12,6 +12,7 @@ mod common;
 mod new;
 mod own_data;
 mod plan;
+mod posts;
 mod recipes;
 mod regions;
 mod surface;
