@@ -1,10 +1,12 @@
 //! From a predictions file to figures, and from figures to a table for the terminal.
 //!
-//! Retrieval is here, [`classes`] has answers and labels, [`alignment`] attention on regions, [`grounding`] boxes that texts refer to. [`read_any`] tells their files apart.
+//! Retrieval is here, [`classes`] has answers and labels, [`alignment`] attention on regions, [`grounding`] boxes that texts refer to,
+//! [`relation`] what probes say. [`read_any`] tells their files apart.
 
 pub mod alignment;
 pub mod classes;
 pub mod grounding;
+pub mod relation;
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -19,12 +21,14 @@ use crate::metrics::retrieval::{self, Direction, DirectionMetrics, RetrievalMetr
 use crate::metrics::{Reranked, RetrievalError, ScoreMatrix};
 use crate::predictions::{
     AlignmentPredictions, ClassPredictions, DatasetIdentity, GroundingPredictions, ModelIdentity,
-    Predictions, PredictionsError, RerankedPair, TrainingOverlap, kind_of_lines,
+    Predictions, PredictionsError, RelationPredictions, RerankedPair, TrainingOverlap,
+    kind_of_lines,
 };
 
 pub use alignment::{AlignmentReport, render_alignment_table, score_alignment};
 pub use classes::{ClassReport, render_class_table, score_classes};
 pub use grounding::{GroundingReport, render_grounding_table, score_grounding};
+pub use relation::{RelationReport, render_relation_table, score_relation};
 
 /// A predictions file of any kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +41,8 @@ pub enum AnyPredictions {
     Alignment(AlignmentPredictions),
     /// Which box a text refers to.
     Grounding(GroundingPredictions),
+    /// What probes say of pairs.
+    Relation(RelationPredictions),
 }
 
 /// Reads the predictions file at `path`, whatever its kind: retrieval is safetensors, the others are lines of JSON, whose
@@ -61,6 +67,7 @@ pub fn read_any(path: &Path) -> Result<AnyPredictions, PredictionsError> {
         classes::KIND => ClassPredictions::read(path).map(AnyPredictions::Classes),
         alignment::KIND => AlignmentPredictions::read(path).map(AnyPredictions::Alignment),
         grounding::KIND => GroundingPredictions::read(path).map(AnyPredictions::Grounding),
+        relation::KIND => RelationPredictions::read(path).map(AnyPredictions::Relation),
         other => Err(PredictionsError::Metadata {
             path: path.to_owned(),
             what: format!("its first line announces `{other}`, which this version does not know"),

@@ -428,6 +428,31 @@ pub fn read(path: &Path) -> Result<(StateDict, Option<Value>), TrainError> {
     Ok((state, config_beside(path)?))
 }
 
+/// blake3 of the weights of a file, or of all files with weights in a folder: what tells one model from another.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn fingerprint(path: &Path) -> Result<String, TrainError> {
+    const WEIGHTS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "weights"];
+    let mut files = match path.is_dir() {
+        false => vec![path.to_owned()],
+        true => std::fs::read_dir(path)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .map_err(TrainError::io(path))?,
+    };
+    files.sort();
+    let mut hasher = blake3::Hasher::new();
+    for file in files {
+        let extension = file.extension().and_then(std::ffi::OsStr::to_str);
+        let named = path.is_file() || extension.is_some_and(|known| WEIGHTS.contains(&known));
+        if named && file.is_file() {
+            let open = std::fs::File::open(&file).map_err(TrainError::io(&file))?;
+            hasher.update_reader(open).map_err(TrainError::io(&file))?;
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
 fn open(path: &Path) -> Result<Archive, TrainError> {
     Archive::open(path).map_err(|source| wrong(path, source.into()))
 }

@@ -7,6 +7,9 @@ use chiasm_nn::compute::Kernels;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::commands::probe::ProbeArgs;
+use crate::commands::relate::RelateArgs;
+
 /// Align pictures and text: train, evaluate and search vision-language models.
 #[derive(Debug, Parser)]
 #[command(
@@ -88,6 +91,10 @@ pub(crate) enum Command {
     Align(Box<AlignArgs>),
     /// Find the threshold at which attention keeps a wanted share
     Calibrate(Box<CalibrateArgs>),
+    /// Read how text and picture relate from frozen features, with probes fitted on labelled pairs
+    Probe(Box<ProbeArgs>),
+    /// Say how a text and a picture relate, with a relation model that `probe` wrote
+    Relate(Box<RelateArgs>),
     /// Compute the figures of any predictions file again
     Score(ScoreArgs),
     /// Show the scene graph of a caption and of a picture's regions, or score such graphs

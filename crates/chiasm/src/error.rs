@@ -8,6 +8,7 @@ use chiasm_eval::submission::SubmissionError;
 use chiasm_eval::tasks::embedder::TaskError;
 use chiasm_format::FormatError;
 use chiasm_regions::RegionError;
+use chiasm_relation::RelationError;
 use chiasm_train::TrainError;
 
 /// An error on its way to the reader.
@@ -62,6 +63,12 @@ impl From<RegionError> for CliError {
 impl From<TrainError> for CliError {
     fn from(error: TrainError) -> Self {
         Self::new(error.to_string(), error.hint())
+    }
+}
+
+impl From<RelationError> for CliError {
+    fn from(error: RelationError) -> Self {
+        Self::new(error.to_string(), error.hint().map(str::to_owned))
     }
 }
 

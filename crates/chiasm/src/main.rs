@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod device;
 mod error;
+mod features;
 mod model;
 mod output;
 mod source;

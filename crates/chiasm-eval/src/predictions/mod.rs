@@ -1,6 +1,6 @@
 //! Predictions files: everything a metric needs, nothing of the model.
 //!
-//! Classes, alignment and grounding are JSON lines ([`classes`], [`alignment`], [`grounding`]). Retrieval is one `.safetensors` file:
+//! Classes, alignment, grounding and relations are JSON lines ([`classes`], [`alignment`], [`grounding`], [`relation`]). Retrieval is one `.safetensors` file:
 //!
 //! | tensor | type and shape |
 //! |---|---|
@@ -19,6 +19,7 @@ pub mod classes;
 mod error;
 pub mod grounding;
 mod lines;
+pub mod relation;
 mod tensors;
 
 use std::borrow::Cow;
@@ -37,6 +38,7 @@ pub use classes::{ClassInfo, ClassPredictions, ClassRow, Targets};
 pub use error::PredictionsError;
 pub use grounding::{GroundingInfo, GroundingPredictions, GroundingRow};
 pub(crate) use lines::kind as kind_of_lines;
+pub use relation::{Protocol, RelationInfo, RelationPredictions, RelationRow};
 use tensors::{Header, IMAGE_OF_TEXT, Reader, SCORES, Tensor, rerank_names};
 
 use crate::metrics::rerank::check;

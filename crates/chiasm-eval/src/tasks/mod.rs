@@ -4,4 +4,5 @@ pub mod alignment;
 pub mod classes;
 pub mod embedder;
 pub mod grounding;
+pub mod probe;
 pub mod retrieval;

@@ -108,21 +108,39 @@ pub(crate) fn measure(
 
 /// One progress bar after another, each for one thing being done.
 #[derive(Default)]
-pub(crate) struct Bar(Option<(String, Progress)>);
+pub(crate) struct Bar {
+    current: Option<(String, Progress)>,
+    silent: bool,
+}
 
 impl Bar {
-    pub(crate) fn show(&mut self, what: &str, done: usize, total: usize) {
-        if self.0.as_ref().is_none_or(|(current, _)| current != what) {
-            self.finish();
-            self.0 = Some((what.to_owned(), Progress::new("evaluate", total as u64)));
+    /// One that shows nothing, where another bar is shown.
+    pub(crate) fn silent() -> Self {
+        Self {
+            current: None,
+            silent: true,
         }
-        if let Some((_, bar)) = &mut self.0 {
+    }
+
+    pub(crate) fn show(&mut self, what: &str, done: usize, total: usize) {
+        if self.silent {
+            return;
+        }
+        if self
+            .current
+            .as_ref()
+            .is_none_or(|(current, _)| current != what)
+        {
+            self.finish();
+            self.current = Some((what.to_owned(), Progress::new("evaluate", total as u64)));
+        }
+        if let Some((_, bar)) = &mut self.current {
             bar.set(done as u64, what);
         }
     }
 
     fn finish(&self) {
-        if let Some((_, bar)) = &self.0 {
+        if let Some((_, bar)) = &self.current {
             bar.finish();
         }
     }

@@ -15,11 +15,13 @@ mod inspect;
 mod new;
 mod plan;
 pub(crate) mod pretrain;
+pub(crate) mod probe;
 mod quickstart;
 mod recipe;
 mod regions;
+pub(crate) mod relate;
 mod report;
-mod score;
+pub(crate) mod score;
 mod search;
 
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Eval(args) => eval::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Align(args) => align::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Calibrate(args) => calibrate::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Probe(args) => probe::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Relate(args) => relate::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Graph(args) => graph::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),

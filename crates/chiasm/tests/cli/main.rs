@@ -15,5 +15,6 @@ mod plan;
 mod posts;
 mod recipes;
 mod regions;
+mod relation;
 mod surface;
 mod tasks;
