@@ -286,19 +286,25 @@ impl VisionLanguageModel {
         Tensor::cat(vec![text, image], 1)
     }
 
-    /// The vector of pairs from encoded texts and images of `frames` class tokens each: [`Self::pooled`]
-    /// of what is fused, `[batch, pooled]`. With towers alone it is that of ITR's post, text first
-    /// (`specs/itr.md` section 1.2).
+    /// The vectors of texts with their images, `[batch, pooled]`: [`Self::pooled`] of what is fused. With
+    /// towers alone it is that of ITR's posts, the text's part first (`specs/itr.md` section 1.2). `None`
+    /// of what this model has no eyes for.
     #[must_use]
-    pub fn pair_vector(&self, text: &Tokens, image: &Tokens, frames: usize) -> Tensor<2> {
-        self.pooled(&self.fuse_globals(self.typed(text, image, frames, 0)))
+    pub fn pair_vector(&self, text: &TextInput, seen: &Seen) -> Option<Tensor<2>> {
+        let frames = seen.class_tokens();
+        let whole = !self.is_towers_alone();
+        let image = self.encode_where(&self.embed(seen)?, frames, |_| whole);
+        let text = self.encode_text_where(text, |_| whole);
+        Some(self.pooled(&self.fuse_globals(self.typed(&text, &image, frames, 0))))
     }
 
-    /// The summary of encoded texts beside no image, `[batch, text width]`.
+    /// The vectors of texts beside no image, `[batch, text width]`.
     #[must_use]
-    pub fn text_vector(&self, text: &Tokens) -> Tensor<2> {
+    pub fn text_vector(&self, text: &TextInput) -> Tensor<2> {
+        let whole = !self.is_towers_alone();
+        let text = self.encode_text_where(text, |_| whole);
         let nothing = text.choose(&Chosen::new(&text.spans, Vec::new()));
-        let fused = self.fuse_globals(self.typed(text, &nothing, 0, 0));
+        let fused = self.fuse_globals(self.typed(&text, &nothing, 0, 0));
         pooled(self.text_pooler.as_ref(), fused.text_global())
     }
 }

@@ -18,7 +18,6 @@ use chiasm_data::{Chunk, Dataset, HostBatch, Loader, Mix, TextTokenizer, encode_
 use chiasm_nn::text::TextInput;
 use chiasm_nn::weights::{HostTensor, StateDict};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
-use chiasm_objective::cluster::{Beside, view_vector};
 use chiasm_objective::config::{ClusterConfig, ClusterScale, ClusterView};
 use chiasm_objective::masking::SeenRows;
 use chiasm_relation::kmeans::Balance;
@@ -208,18 +207,19 @@ impl Clusters {
             let vector = match self.config.view {
                 ClusterView::TextImage => {
                     let seen = seen(&batch).seen(batch.samples.len(), device);
-                    view_vector(model, &text, Beside::Image(&seen))
+                    let vector = model.pair_vector(&text, &seen);
+                    vector.ok_or_else(|| TrainError::Recipe {
+                        path: self.loader.dataset().name.clone(),
+                        message: "the model has no eyes for these samples".to_owned(),
+                        hint: None,
+                    })?
                 }
                 view => {
                     let other = self.texts_beside(&batch, view)?;
-                    view_vector(model, &text, Beside::Text(&other))
+                    let vectors = [text, other].map(|text| model.text_vector(&text));
+                    Tensor::cat(vectors.to_vec(), 1)
                 }
             };
-            let vector = vector.ok_or_else(|| TrainError::Recipe {
-                path: self.loader.dataset().name.clone(),
-                message: "the model has no eyes for these samples".to_owned(),
-                hint: None,
-            })?;
             vectors.extend(host(vector)?);
         }
         Ok(vectors)

@@ -539,7 +539,10 @@ impl Trainer {
             .clusters
             .as_ref()
             .and_then(|clusters| clusters.due(self.step));
-        let (Some(chunk), Some(mut clusters)) = (due, self.clusters.take()) else {
+        let Some(chunk) = due else {
+            return Ok(None);
+        };
+        let Some(mut clusters) = self.clusters.take() else {
             return Ok(None);
         };
         let model = self.evaluation_model();

@@ -214,6 +214,26 @@ fn the_head_of_each_chunk() {
     assert!(means.iter().all(|mean| *mean == 0.0));
 }
 
+/// P2: groups are found in what the model sees outside training, whatever is dropped or cropped in it.
+#[test]
+fn nothing_is_drawn_while_groups_are_found() {
+    let found = |text: &str| {
+        let record = trainer_of(text, pairs()).begin_chunk().unwrap().unwrap();
+        (record.sizes, record.inertia)
+    };
+    let plain = found(&recipe());
+    let other = recipe().replace("dropout = 0.1", "dropout = 0.8").replace(
+        "crop = [0.7, 1.0]\nflip = 0.5",
+        "crop = [0.1, 0.3]\nflip = 1.0",
+    );
+    assert_ne!(other, recipe());
+    assert_eq!(found(&other), plain);
+    assert_eq!(
+        found(&recipe().replace("crop = [0.7, 1.0]\nflip = 0.5\n", "")),
+        plain
+    );
+}
+
 /// P3: every parameter has one of the two rates.
 #[test]
 fn rates_of_the_published_recipes() {
@@ -378,4 +398,87 @@ fn what_no_run_can_have_is_refused() {
         assert!(error.to_string().contains(told), "{error}");
         assert!(error.hint().is_some());
     }
+}
+
+/// Poolers of BERT and ViT are taken along by towers that stand alone, and so is CLIP's map of pictures
+/// into the contrastive space; what does not fit stays as it was drawn.
+#[test]
+fn towers_alone_take_their_heads_along() {
+    let hf = chiasm_testkit::fixtures_dir().join("hf");
+    if !chiasm_testkit::available(&hf) {
+        return;
+    }
+    let recipe = |vision: &str, projection: usize, pre_norm: bool| {
+        let (eps, size, more) = match pre_norm {
+            true => ("1e-5", "", ""),
+            false => ("1e-12", "activation = \"gelu\"\n", "patch_bias = true\n"),
+        };
+        let clip = read_json(&hf.join(vision).join("config.json"));
+        let sizes = clip.get("vision_config").unwrap_or(&clip);
+        let of = |key: &str| sizes[key].as_u64().unwrap();
+        format!(
+            "[weights]\ntext = {text:?}\nvision = {vision:?}\n[model]\nprojection_size = {projection}\n\
+             [model.text]\nhidden_size = 64\nlayers = 2\nnum_heads = 4\nintermediate_size = 128\n\
+             max_text_len = 16\nposition_rows = 40\nposition_offset = 0\ntype_rows = 2\nlayer_norm_eps = 1e-12\n\
+             [model.vision]\nimage_size = {image}\npatch_size = {patch}\nhidden_size = {width}\nlayers = {layers}\n\
+             num_heads = {heads}\nintermediate_size = {inner}\nlayer_norm_eps = {eps}\npre_norm = {pre_norm}\n{size}{more}\
+             [model.fusion]\nlayers = 0\n[model.heads]\nmatching = false\nmlm = false\nprojection = \"linear\"\n\
+             [objectives.contrastive]\n[objectives.cluster]\n",
+            text = hf.join("bert").display().to_string(),
+            vision = hf.join(vision).display().to_string(),
+            image = of("image_size"),
+            patch = of("patch_size"),
+            width = of("hidden_size"),
+            layers = of("num_hidden_layers"),
+            heads = of("num_attention_heads"),
+            inner = of("intermediate_size"),
+        )
+    };
+    let matched = |text: &str| {
+        let mut trainer = trainer_of(text, pairs());
+        let loaded = trainer.begin_with_weights().unwrap();
+        let names = loaded.into_iter().flat_map(|part| part.report.matched);
+        (names.collect::<Vec<_>>(), state_dict(trainer.model()))
+    };
+    let (names, state) = matched(&recipe("vit", 40, false));
+    for name in [
+        "text_pooler.dense.weight",
+        "text_pooler.dense.bias",
+        "image_pooler.dense.weight",
+    ] {
+        assert!(
+            names.iter().any(|matched| matched == name),
+            "{name}: {names:?}"
+        );
+    }
+    let bert = std::fs::read(hf.join("bert/model.safetensors")).unwrap();
+    let bert = from_safetensors(&bert).unwrap();
+    assert_eq!(
+        state["text_pooler.dense.weight"],
+        bert["pooler.dense.weight"]
+    );
+    let (names, state) = matched(&recipe("clip", 40, true));
+    assert!(
+        names
+            .iter()
+            .any(|name| name == "image_projection.out.weight"),
+        "{names:?}"
+    );
+    let clip = std::fs::read(hf.join("clip/model.safetensors")).unwrap();
+    let clip = from_safetensors(&clip).unwrap();
+    assert_eq!(
+        state["image_projection.out.weight"],
+        clip["visual_projection.weight"]
+    );
+    let (names, _) = matched(&recipe("clip", 24, true));
+    assert!(
+        !names
+            .iter()
+            .any(|name| name == "image_projection.out.weight"),
+        "{names:?}"
+    );
+}
+
+fn read_json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }

@@ -788,7 +788,11 @@ pub(crate) struct EmbedArgs {
     pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// File to write, safetensors: `image_embeds`, `text_embeds`, `image_of_text`, and the ids
+    /// Also write the vector of every pair of a picture and one of its texts, as heads over pairs read it
+    #[arg(long)]
+    pub(crate) pairs: bool,
+    /// File to write, safetensors: `image_embeds`, `text_embeds`, `image_of_text`; ids, splits, labels and
+    /// ratings of the samples; with `--pairs` also `pair_vectors`, a row a text
     #[arg(long, value_name = "FILE", default_value = "embeddings.safetensors")]
     pub(crate) out: PathBuf,
 }

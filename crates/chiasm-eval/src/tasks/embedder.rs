@@ -246,6 +246,47 @@ impl Embedder<'_> {
     }
 }
 
+impl Embedder<'_> {
+    /// Vectors of pairs: a sample by its index and a text. Of a model of our own what its heads over
+    /// pairs read ([`VisionLanguageModel::pair_vector`]); of a published one both embeddings side by
+    /// side, text first. `[pairs, width]`.
+    ///
+    /// # Errors
+    /// A picture that cannot be read, or a model without a tower for one of both.
+    pub fn pairs(
+        &self,
+        dataset: &Dataset,
+        pairs: &[(usize, &str)],
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Tensor<2>, TaskError> {
+        let views = Views {
+            pictures: 1,
+            ..self.views
+        };
+        let mut vectors = Vec::new();
+        for chunk in pairs.chunks(self.batch_size.max(1)) {
+            let (indices, texts): (Vec<usize>, Vec<&str>) = chunk.iter().copied().unzip();
+            let input = self.input(&texts)?;
+            vectors.push(match self.towers {
+                Towers::Own(model) => {
+                    let seen = self.seen(dataset, &indices, views)?;
+                    let vector = model.pair_vector(&input, &seen);
+                    vector.ok_or(TaskError::Lacks("pictures"))?
+                }
+                Towers::Published(encoder, pooling) => {
+                    let pixels = self.pixels(dataset, &indices, views)?;
+                    let [count, frames, channels, height, width] = pixels.dims();
+                    let shape = [count * frames, channels, height, width];
+                    let image = encoder.embed_images(pixels.reshape(shape))?;
+                    Tensor::cat(vec![encoder.embed_texts(&input, pooling)?, image], 1)
+                }
+            });
+            done(chunk.len());
+        }
+        Ok(Tensor::cat(vectors, 0))
+    }
+}
+
 /// Values on the host.
 pub(super) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TaskError> {
     tensor

@@ -56,6 +56,18 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
         bar.finish();
         tables.insert("text_embeds", host(embedded.embeds)?);
     }
+    if args.pairs {
+        let pairs = subset.pairs();
+        let of = |(sample, text): &(usize, usize)| {
+            let texts = &samples.get(*sample)?.texts;
+            Some((*sample, texts.get(*text)?.as_str()))
+        };
+        let pairs: Vec<(usize, &str)> = pairs.iter().filter_map(of).collect();
+        let mut bar = Progress::new("embed", pairs.len() as u64);
+        let vectors = embedder.pairs(&subset, &pairs, &mut |more| bar.add(more, "pairs"))?;
+        bar.finish();
+        tables.insert("pair_vectors", host(vectors)?);
+    }
     let (images, text_count) = (samples.len(), texts.len());
     let of_text: Vec<u8> = subset
         .pairs()
@@ -63,8 +75,19 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
         .flat_map(|(sample, _)| (*sample as i64).to_le_bytes())
         .collect();
     let ids: Vec<&str> = samples.iter().map(|sample| sample.id.as_str()).collect();
+    let labels = samples
+        .iter()
+        .map(|sample| sample.annotations.label.as_deref());
+    let splits = samples.iter().map(|sample| sample.split.as_str());
+    let ratings = samples
+        .iter()
+        .map(|sample| sample.annotations.rating.as_ref());
+    let ratings = ratings.map(|rating| rating.map(|rating| rating.score));
     let metadata = BTreeMap::from([
         ("ids".to_owned(), list(&ids)?),
+        ("splits".to_owned(), list(&splits.collect::<Vec<_>>())?),
+        ("labels".to_owned(), list(&labels.collect::<Vec<_>>())?),
+        ("ratings".to_owned(), list(&ratings.collect::<Vec<_>>())?),
         ("texts".to_owned(), list(&texts)?),
         ("model".to_owned(), model.identity(&args.model).name),
         ("data".to_owned(), subset.fingerprint()),
@@ -92,7 +115,9 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
         file: args.out.display().to_string(),
         images: tables.get("image_embeds").map_or(0, |_| images),
         texts: tables.get("text_embeds").map_or(0, |_| text_count),
-        width: tables.values().next().map_or(0, |table| table.width),
+        width: (tables.iter())
+            .find(|(name, _)| **name != "pair_vectors")
+            .map_or(0, |(_, table)| table.width),
     };
     if global.json {
         return output::json(&report);
@@ -104,7 +129,7 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
     Ok(())
 }
 
-fn list(values: &[&str]) -> Result<String, CliError> {
+fn list<T: Serialize>(values: &[T]) -> Result<String, CliError> {
     serde_json::to_string(values)
         .map_err(|error| CliError::new(format!("cannot write JSON: {error}"), None))
 }

@@ -13,6 +13,7 @@ mod explain;
 mod new;
 mod own_data;
 mod plan;
+mod posts;
 mod recipes;
 mod regions;
 mod relation;

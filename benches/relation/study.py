@@ -1,0 +1,316 @@
+"""Regenerates docs/results/itr.md: what pre-training on unlabelled posts adds to a linear probe.
+
+    python3 benches/relation/study.py --data ../shared/data --text MINILM --vision DINOV2S --write docs/results/itr.md
+
+MINILM is a folder with all-MiniLM-L6-v2, DINOV2S a file with DINOv2-S/14 with registers. Runs and vectors
+lie in --runs and are not made again where they are complete, so the command can be stopped and started
+again; --part does one part. Needs numpy, scipy and scikit-learn, whose logistic regression is the probe.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import struct
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+
+ROOT = Path(__file__).resolve().parents[2]
+CHIASM = Path(os.environ.get("CHIASM_BIN", ROOT / "target/release/chiasm"))
+TASKS = ["1", "4", "1+4"]
+BEFORE = "before"
+# The inverse penalty of the published probe.
+C = 0.25
+DRAWS = 1000
+FLICKR_PAIRS = 3000
+
+
+def recipe(name, steps, chunk):
+    """The text of a recipe with other sizes."""
+    text = (ROOT / "recipes" / f"{name}.toml").read_text()
+    text = re.sub(r"\nchunk = \d+", f"\nchunk = {chunk}", text)
+    return re.sub(r"\nsteps = \d+", f"\nsteps = {steps}", text)
+
+
+def untrained(text):
+    """A recipe whose one step changes nothing that can be seen: the weights as they begin."""
+    text = re.sub(r"\nlearning_rate = 1e-3", "\nlearning_rate = 1e-30", text)
+    return re.sub(r"\nsteps = \d+", "\nsteps = 1", text)
+
+
+class Vectors:
+    """What `chiasm embed --pairs` wrote."""
+
+    def __init__(self, path):
+        with open(path, "rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+            body = file.read()
+        for key in ["ids", "labels", "splits"]:
+            setattr(self, key, np.array(json.loads(header["__metadata__"][key]), dtype=object))
+        self.tensors = {}
+        kinds = {"F32": np.float32, "I64": np.int64}
+        for name, about in header.items():
+            if name != "__metadata__":
+                first, last = about["data_offsets"]
+                values = np.frombuffer(body[first:last], kinds[about["dtype"]])
+                self.tensors[name] = values.reshape(about["shape"])
+
+
+class Study:
+    def __init__(self, arguments):
+        self.data, self.runs = Path(arguments.data), Path(arguments.runs)
+        self.seeds = range(arguments.seeds)
+        self.towers = ["--weights-text", arguments.text, "--weights-vision", arguments.vision]
+        self.runs.mkdir(parents=True, exist_ok=True)
+
+    def chiasm(self, *words):
+        command = [str(CHIASM), *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+        return done.stdout
+
+    def train(self, name, text, seed, *words):
+        """One run; nothing where it was done before."""
+        out, kept = self.runs / f"{name}-{seed}", self.runs / f"{name}-{seed}.json"
+        if kept.exists():
+            return out
+        file = self.runs / f"{name}.toml"
+        file.write_text(text)
+        checkpoints = out / "checkpoints"
+        resume = ["--resume"] if checkpoints.is_dir() and any(checkpoints.iterdir()) else []
+        began = time.time()
+        self.chiasm("pretrain", file, *words, "--seed", seed, "--out", out, *resume)
+        kept.write_text(json.dumps({"seconds": time.time() - began}))
+        print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
+        return out
+
+    def vectors(self, run, name, data, *words):
+        file = self.runs / f"{run.name}-{name}.safetensors"
+        if not file.exists():
+            part = file.with_suffix(".part")
+            self.chiasm("embed", run, "--pairs", "--data", data, "--out", part, *words)
+            part.rename(file)
+        return Vectors(file)
+
+    def variants(self, base, text, seed, *words):
+        """Runs by what they were trained on, that of the weights as they begin first."""
+        yield BEFORE, self.train(f"{base}-{BEFORE}", untrained(text), seed, *words, "--tasks", "4")
+        for tasks in TASKS:
+            yield tasks, self.train(f"{base}-{tasks}", text, seed, *words, "--tasks", tasks)
+
+    def synthitr(self):
+        """Linear probes on the built-in posts."""
+        text = recipe("itr-tiny", 250, 4000)
+        results = {}
+        for seed in self.seeds:
+            for tasks, run in self.variants("synth", text, seed, "--data", "builtin:synthitr,unlabelled=8000"):
+                found = self.vectors(run, "posts", "builtin:synthitr,unlabelled=0")
+                names = sorted(set(found.labels))
+                classes = np.array([names.index(label) for label in found.labels])
+                results.setdefault(tasks, []).append(self.probe(found, classes, "train", "test"))
+        labels = results[BEFORE][0][0]
+        questions = {
+            "relation (4 classes)": lambda labels: labels,
+            "text represented": lambda labels: self.fact(names, labels, "represented"),
+            "image adds": lambda labels: self.fact(names, labels, "adds"),
+        }
+        del labels
+        return self.table(results, questions)
+
+    @staticmethod
+    def fact(names, labels, which):
+        """One of the two facts of a relation, by the names of `chiasm_data::Relation`."""
+        facts = {
+            "neither": (0, 0),
+            "adds": (0, 1),
+            "represented": (1, 0),
+            "both": (1, 1),
+        }
+        place = 0 if which == "represented" else 1
+        return np.array([facts[names[label]][place] for label in labels])
+
+    def flickr(self, seed):
+        """Runs on unlabelled pairs of Flickr8k's training photos, without those that SNLI-VE tests on."""
+        pairs = self.runs / "flickr8k.jsonl"
+        if not pairs.exists():
+            tests = self.data / "snli-ve-flickr8k/test.jsonl"
+            unseen = {json.loads(line)["image"] for line in tests.read_text().splitlines()}
+            photos = (self.data / "flickr8k/images").resolve()
+            flickr = json.loads((self.data / "flickr8k/dataset_flickr8k.json").read_text())
+            images = [image for image in flickr["images"] if image["split"] == "train"]
+            images = [image for image in images if image["filename"] not in unseen][:FLICKR_PAIRS]
+            rows = [
+                {"image": str(photos / image["filename"]), "text": image["sentences"][0]["raw"], "split": "train"}
+                for image in images
+            ]
+            pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        text = recipe("itr-towers-tiny", 93, 1500)
+        yield from self.variants("flickr", text, seed, "--data", pairs, *self.towers)
+
+    def snli(self):
+        """Linear probes on SNLI-VE: the first file is for training, photos of the second are not seen."""
+        photos = (self.data / "flickr8k/images").resolve()
+        data = self.data / "snli-ve-flickr8k/{dev,test}.jsonl"
+        results = {}
+        for seed in self.seeds:
+            for tasks, run in self.flickr(seed):
+                if tasks == BEFORE and seed > 0:
+                    # These weights are read, not drawn.
+                    results[BEFORE].append(results[BEFORE][0])
+                    continue
+                found = self.vectors(run, "snli", data, "--image-root", photos)
+                names = sorted(set(found.labels))
+                classes = np.array([names.index(label) for label in found.labels])
+                results.setdefault(tasks, []).append(self.probe(found, classes, "val", "test"))
+        return self.table(results, {"relation (3 classes)": lambda labels: labels})
+
+    def probe(self, found, classes, fitted, scored):
+        """Labels of the scored pairs, and what is predicted from vectors of pairs and of texts alone."""
+        vectors = found.tensors["pair_vectors"]
+        of = lambda split: np.flatnonzero(found.splits == split)
+        fitted, scored = of(fitted), of(scored)
+        predicted = {}
+        # The text's part comes first and is half of a vector here.
+        for name, columns in [("both", vectors.shape[1]), ("text", vectors.shape[1] // 2)]:
+            probe = LogisticRegression(C=C, max_iter=1000)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                probe.fit(vectors[fitted, :columns], classes[fitted])
+            predicted[name] = probe.predict(vectors[scored, :columns])
+        majority = np.bincount(classes[fitted]).argmax()
+        predicted["majority"] = np.full(len(scored), majority)
+        return classes[scored], predicted
+
+    def table(self, results, questions):
+        lines = []
+        for question, of in questions.items():
+            score = lambda labels, predicted: 100 * f1_score(of(labels), of(predicted), average="weighted")
+            first_labels, first = results[BEFORE][0]
+            lines += [
+                f"**{question}**; majority {score(first_labels, first['majority']):.1f}",
+                "",
+                "| | probe on both | gain | probe on the text alone |",
+                "| --- | ---: | ---: | ---: |",
+            ]
+            for tasks, runs in results.items():
+                both = [score(labels, predicted["both"]) for labels, predicted in runs]
+                text = [score(labels, predicted["text"]) for labels, predicted in runs]
+                gain = "" if tasks == BEFORE else self.gain(results[BEFORE], runs, score)
+                label = "before pre-training" if tasks == BEFORE else f"task {tasks}"
+                lines.append(f"| {label} | {spread(both)} | {gain} | {spread(text)} |")
+            lines.append("")
+        return lines
+
+    @staticmethod
+    def gain(before, after, score):
+        """Mean gain over the seeds with its 95 % interval: scored pairs drawn anew, the same for all seeds."""
+        rng = np.random.default_rng(0)
+        count = len(before[0][0])
+
+        def gain(rows):
+            gains = []
+            for (labels, old), (_, new) in zip(before, after):
+                own = [values[rows] for values in (labels, old["both"], new["both"])]
+                gains.append(score(own[0], own[2]) - score(own[0], own[1]))
+            return statistics.mean(gains)
+
+        draws = [gain(rng.integers(0, count, count)) for _ in range(DRAWS // 5)]
+        low, high = np.percentile(draws, [2.5, 97.5])
+        return f"{gain(np.arange(count)):+.1f} ({low:+.1f} to {high:+.1f})"
+
+    def judgements(self):
+        """Rank correlation of the cosine of text and picture with what people say of captions."""
+        people = {name: self.ratings(name) for name in ["ExpertAnnotations", "CrowdFlowerAnnotations"]}
+        data = self.data / "flickr8k/dataset_flickr8k.json"
+        rows, counts = {}, {}
+        for seed in self.seeds:
+            for tasks, run in self.flickr(seed):
+                if tasks not in (BEFORE, "4", "1+4"):
+                    continue
+                found = self.vectors(run, "captions", data, "--split", "test")
+                texts = {}
+                for row, image in enumerate(found.tensors["image_of_text"]):
+                    texts.setdefault(found.ids[image], []).append(row)
+                images = {name: row for row, name in enumerate(found.ids)}
+                for name, ratings in people.items():
+                    known = [
+                        (images[photo], texts[other][number], rating)
+                        for photo, other, number, rating in ratings
+                        if photo in images and len(texts.get(other, [])) == 5
+                    ]
+                    photo, text, rating = map(np.array, zip(*known))
+                    embeds = found.tensors["image_embeds"][photo] * found.tensors["text_embeds"][text]
+                    cosine, counts[name] = embeds.sum(1), len(known)
+                    both = kendalltau(cosine, rating).statistic, spearmanr(cosine, rating).statistic
+                    rows.setdefault(tasks, {}).setdefault(name, []).append(both)
+        counts = [f"{counts[name]:,}" for name in people]
+        lines = [
+            f"| | {counts[0]} marks of experts: tau-b | rho | {counts[1]} shares of the crowd: tau-b | rho |",
+            "| --- | ---: | ---: | ---: | ---: |",
+        ]
+        for tasks, found in rows.items():
+            label = "before (projections as drawn)" if tasks == BEFORE else f"task {tasks}"
+            cells = [
+                spread([100 * values[place] for values in found[name]]) for name in people for place in [0, 1]
+            ]
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        return [*lines, ""]
+
+    def ratings(self, name):
+        """Photo, photo of the caption, number of the caption, mean of what people said."""
+        rows = []
+        for line in (self.data / f"flickr8k/{name}.txt").read_text().splitlines():
+            photo, caption, *figures = line.split("\t")
+            other, number = caption.split("#")
+            figures = [float(figure) for figure in figures]
+            rating = figures[0] if name.startswith("Crowd") else statistics.mean(figures)
+            rows.append((photo, other, int(number), rating))
+        return rows
+
+
+def spread(values):
+    """Mean, and smallest to largest."""
+    mean = statistics.mean(values)
+    if max(values) - min(values) < 0.05:
+        return f"{mean:.1f}"
+    return f"{mean:.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--vision", required=True)
+    parser.add_argument("--runs", default="runs/itr-study")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--part", choices=["synthitr", "snli", "judgements", "all"], default="all")
+    parser.add_argument("--write", help="file whose parts between marks are replaced")
+    arguments = parser.parse_args()
+    study = Study(arguments)
+    for name in ["synthitr", "snli", "judgements"]:
+        if arguments.part not in (name, "all"):
+            continue
+        text = "\n".join(getattr(study, name)()).rstrip() + "\n"
+        if not arguments.write:
+            print(text, flush=True)
+            continue
+        file = Path(arguments.write)
+        marks = [f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"]
+        before, rest = file.read_text().split(marks[0])
+        _, after = rest.split(marks[1])
+        file.write_text(before + marks[0] + "\n" + text + "\n" + marks[1] + after)
+
+
+if __name__ == "__main__":
+    main()

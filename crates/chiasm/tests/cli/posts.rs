@@ -1,0 +1,104 @@
+//! Pre-training on unlabelled posts through the binary.
+
+use std::path::Path;
+
+use chiasm_format::Archive;
+
+use crate::common::{TINY, fail, run, succeed};
+
+const POSTS: &str = "builtin:synthitr,unlabelled=30,train=20,test=8";
+
+/// The tiny recipe as two towers with what ITR learns.
+fn recipe(dir: &Path) {
+    let text = TINY
+        .replace(
+            "[model.fusion]\nhidden_size = 16\nlayers = 1\nnum_heads = 2\nintermediate_size = 32\n",
+            "[model.fusion]\nlayers = 0\n[model.heads]\nmatching = false\nmlm = false\n",
+        )
+        .replace(
+            "[objectives.matching]\n[objectives.mlm]\n[objectives.global_completion]\n",
+            "",
+        )
+        .replace(
+            "[schedule]",
+            "[objectives.cluster]\nclusters = 3\nchunk = 16\n[schedule]",
+        );
+    assert!(text.contains("layers = 0") && !text.contains("objectives.mlm"));
+    std::fs::write(dir.join("posts.toml"), text).unwrap();
+}
+
+#[test]
+fn each_setting_of_tasks_trains_and_its_pairs_embed() {
+    let dir = tempfile::tempdir().unwrap();
+    recipe(dir.path());
+    for tasks in ["1", "2+4", "3", "4"] {
+        let out = format!("run-{}", &tasks[..1]);
+        let args = [
+            "pretrain",
+            "posts.toml",
+            "--data",
+            POSTS,
+            "--tasks",
+            tasks,
+            "--out",
+            &out,
+        ];
+        let output = run(dir.path(), &args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let has_chunks =
+            said.contains("chunk 0: 16 pairs in groups of ") && said.contains("moved; inertia");
+        assert_eq!(has_chunks, tasks != "4", "{tasks}: {said}");
+        let metrics = std::fs::read_to_string(dir.path().join(&out).join("metrics.jsonl")).unwrap();
+        assert_eq!(metrics.contains("\"kind\":\"cluster\""), tasks != "4");
+        assert_eq!(metrics.contains("loss_contrastive"), tasks.contains('4'));
+    }
+    succeed(
+        dir.path(),
+        &[
+            "embed",
+            "run-2",
+            "--data",
+            POSTS,
+            "--pairs",
+            "--out",
+            "posts.safetensors",
+        ],
+    );
+    let archive = Archive::open(&dir.path().join("posts.safetensors")).unwrap();
+    let vectors = archive
+        .tensors()
+        .iter()
+        .find(|tensor| tensor.name == "pair_vectors");
+    // Both towers are 16 wide.
+    assert_eq!(vectors.unwrap().shape, [58, 32]);
+}
+
+#[test]
+fn settings_that_are_none_and_texts_that_are_missing_say_why() {
+    let dir = tempfile::tempdir().unwrap();
+    recipe(dir.path());
+    let with = |data: &str, tasks: &str| {
+        let args = [
+            "pretrain",
+            "posts.toml",
+            "--data",
+            data,
+            "--tasks",
+            tasks,
+            "--out",
+            "run",
+        ];
+        fail(dir.path(), &args)
+    };
+    let error = with(POSTS, "5");
+    assert!(
+        error.contains("--tasks 5") && error.contains("hint: write 1, 2, 3, 4"),
+        "{error}"
+    );
+    let error = with("builtin:emoji", "2");
+    assert!(
+        error.contains("text_ocr") && error.contains("column `ocr`"),
+        "{error}"
+    );
+}
