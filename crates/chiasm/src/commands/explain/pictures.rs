@@ -185,7 +185,6 @@ fn pair<'a>(args: &ExplainArgs, sample: &'a Sample) -> Pair<'a> {
 }
 
 /// One picture being explained.
-#[derive(Clone, Copy)]
 struct Job<'a> {
     args: &'a ExplainArgs,
     model: &'a Model,
@@ -258,9 +257,12 @@ impl Job<'_> {
                 }
             };
             used = Some(request);
-            let job = Self {
+            let job = Job {
+                args: self.args,
+                model: self.model,
+                named: self.named,
                 seen: &seen,
-                ..*self
+                canvas: self.canvas,
             };
             parts.push(job.part(explainer, pair, &target, &request, masked.as_ref())?);
         }
