@@ -185,7 +185,6 @@ fn pair<'a>(args: &ExplainArgs, sample: &'a Sample) -> Pair<'a> {
 }
 
 /// One picture being explained.
-#[derive(Clone, Copy)]
 struct Job<'a> {
     args: &'a ExplainArgs,
     model: &'a Model,
@@ -258,9 +257,12 @@ impl Job<'_> {
                 }
             };
             used = Some(request);
-            let job = Self {
+            let job = Job {
+                args: self.args,
+                model: self.model,
+                named: self.named,
                 seen: &seen,
-                ..*self
+                canvas: self.canvas,
             };
             parts.push(job.part(explainer, pair, &target, &request, masked.as_ref())?);
         }
@@ -530,11 +532,14 @@ fn facts(report: &Report) -> Vec<(String, String)> {
 
 /// Share of keys that is kept, head by head.
 fn kept(heads: &[f32]) -> String {
-    let heads: Vec<String> = heads
-        .iter()
-        .map(|kept| format!("{:.0} %", 100.0 * kept))
-        .collect();
-    format!("{} (a head each)", heads.join(", "))
+    let per_cent = |kept: f32| format!("{:.0} %", 100.0 * kept);
+    let least = heads.iter().copied().fold(1.0, f32::min);
+    let most = heads.iter().copied().fold(0.0, f32::max);
+    if least == most {
+        return format!("{} in every head", per_cent(most));
+    }
+    let heads: Vec<String> = heads.iter().map(|kept| per_cent(*kept)).collect();
+    format!("{}, a head each", heads.join(", "))
 }
 
 fn guessed(guesses: &[(String, f32)]) -> String {
@@ -585,9 +590,17 @@ fn table(reports: &[Report]) -> String {
 
 /// A name for the files of a picture: its id without what no file name should hold, and not twice.
 fn file_name(id: &str, taken: &mut Vec<String>) -> String {
-    let stem = Path::new(id)
-        .file_stem()
-        .map_or(id.into(), |stem| stem.to_string_lossy());
+    let name = Path::new(id);
+    // What follows a dot is an ending where it is letters, as in `dog.jpg`, and not in `dog.jpg#0.1`.
+    let is_ending = |ending: &std::ffi::OsStr| {
+        let ending = ending.to_string_lossy();
+        ending.chars().all(char::is_alphabetic)
+    };
+    let stem = match name.extension().is_some_and(is_ending) {
+        true => name.file_stem(),
+        false => name.file_name(),
+    };
+    let stem = stem.map_or(id.into(), |stem| stem.to_string_lossy());
     let plain = |c: char| {
         if c.is_alphanumeric() || "-_#".contains(c) {
             c
