@@ -27,9 +27,9 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 PAGE = """# Relation features: what was measured
 
-K-means and the linear probe of `chiasm-relation` beside scikit-learn {version}, on {rows:,} x {width:,} f32 features, {threads}
-thread(s) each, {turns} turns each in alternation in one run. Written by
-`python benches/relation/compare.py --write`.
+K-means and the linear probe of `chiasm-relation` beside scikit-learn {version}, on {rows:,} x {width:,} f32 features, threads
+of each side: {threads}; {turns} turns each in alternation in one run. Written by
+`python benches/relation/compare.py --turns {turns} --threads {threads} --write`.
 
 | | ours, s | scikit-learn, s | scikit-learn / ours | processor time, ratio |
 | --- | ---: | ---: | ---: | ---: |
