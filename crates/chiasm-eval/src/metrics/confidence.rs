@@ -105,9 +105,11 @@ pub fn threshold(wanted: f64, confidence: &[f64], right: &[bool]) -> Threshold {
         right_so_far += usize::from(*right);
         let given = place + 1;
         // Equal confidences are on one side of a threshold.
-        let splits = sorted.get(given).is_none_or(|next| next.0 < *confidence);
+        let next = sorted.get(given);
+        let splits = next.is_none_or(|next| next.0 < *confidence);
         if splits && given >= least && right_so_far as f64 >= wanted * given as f64 {
-            best = Some(*confidence);
+            // Where all may be answered, so may those that are less sure than any of these.
+            best = Some(if next.is_some() { *confidence } else { 0.0 });
         }
     }
     at(wanted, best.unwrap_or(f64::MAX), confidence, right)

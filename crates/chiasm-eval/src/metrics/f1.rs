@@ -40,16 +40,26 @@ pub struct F1 {
 /// ```
 #[must_use]
 pub fn f1(truth: &[usize], predicted: &[usize]) -> Option<F1> {
-    let samples = truth.len().min(predicted.len());
-    let largest = truth.iter().chain(predicted).max()?;
+    f1_of(truth.iter().copied().zip(predicted.iter().copied()))
+}
+
+/// As [`f1`], of pairs of right and predicted class.
+#[must_use]
+pub fn f1_of(pairs: impl IntoIterator<Item = (usize, usize)>) -> Option<F1> {
+    let mut counts: Vec<[usize; 3]> = Vec::new();
+    let mut samples = 0;
+    for (truth, predicted) in pairs {
+        let classes = truth.max(predicted) + 1;
+        if counts.len() < classes {
+            counts.resize(classes, [0; 3]);
+        }
+        counts[truth][0] += 1;
+        counts[predicted][1] += 1;
+        counts[truth][2] += usize::from(truth == predicted);
+        samples += 1;
+    }
     if samples == 0 {
         return None;
-    }
-    let mut counts = vec![[0_usize; 3]; largest + 1];
-    for (truth, predicted) in truth.iter().zip(predicted) {
-        counts[*truth][0] += 1;
-        counts[*predicted][1] += 1;
-        counts[*truth][2] += usize::from(truth == predicted);
     }
     let share = |part: usize, of: usize| match of {
         0 => 0.0,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{MARK, OverlapReport, grouped, heading, shorten};
 use crate::metrics::bootstrap::{self, Interval};
 use crate::metrics::confidence::{self, Threshold, calibration_error};
-use crate::metrics::f1::{ClassF1, f1};
+use crate::metrics::f1::{ClassF1, f1, f1_of};
 use crate::metrics::rank::auroc;
 pub(super) use crate::predictions::relation::KIND;
 use crate::predictions::relation::{Protocol, RelationInfo, RelationPredictions, RelationRow};
@@ -226,8 +226,10 @@ fn highest(values: &[f32]) -> usize {
 fn figure(truth: &[usize], predicted: &[usize], units: &[Vec<usize>]) -> Option<RelationFigure> {
     let all = f1(truth, predicted)?;
     let weighted = |samples: &[usize]| {
-        let pick = |from: &[usize]| -> Vec<usize> { samples.iter().map(|s| from[*s]).collect() };
-        Some(f1(&pick(truth), &pick(predicted))?.weighted)
+        let pairs = samples
+            .iter()
+            .map(|sample| (truth[*sample], predicted[*sample]));
+        Some(f1_of(pairs)?.weighted)
     };
     Some(RelationFigure {
         weighted_f1: bootstrap::interval(SEED, units, weighted)?,
@@ -282,11 +284,11 @@ pub fn render_relation_table(report: &RelationReport) -> String {
     let mark = if report.is_marked() { MARK } else { "" };
     line(String::new());
     let columns = match report.relations {
-        true => format!("{:>7}{:>7}{:>8}", "t", "v", "tv"),
-        false => format!("{:>7}{:>7}{:>8}", "acc", "macro", "F1"),
+        true => format!("{:>6}{:>6}{:>7}", "t", "v", "tv"),
+        false => format!("{:>6}{:>6}{:>7}", "acc", "macro", "F1"),
     };
     line(format!(
-        "{:<17}{:<13}{columns}{:>16}{:>7}{:>8}",
+        "{:<16}{:<13}{columns}{:>16}{:>7}{:>8}",
         "weighted F1, %", "features", "95 % interval", "AUROC", "cal.err"
     ));
     for protocol in report.protocols.iter().chain([&report.majority]) {
@@ -294,14 +296,14 @@ pub fn render_relation_table(report: &RelationReport) -> String {
     }
     let (chance, of_facts) = report.chance;
     let facts = of_facts.map_or_else(
-        || format!("{:>7}{:>7}", "", ""),
-        |[t, v]| format!("{}{}", percent(t, 7), percent(v, 7)),
+        || format!("{:>6}{:>6}", "", ""),
+        |[t, v]| format!("{}{}", percent(t, 6), percent(v, 6)),
     );
     line(format!(
-        "  {:<15}{:<13}{facts}{}",
+        "  {:<14}{:<13}{facts}{}",
         "chance",
         "",
-        percent(chance, 8)
+        percent(chance, 7)
     ));
     line(String::new());
     if let Some(chosen) = report.protocols.first() {
@@ -378,14 +380,14 @@ fn percent(share: f64, width: usize) -> String {
 fn row(relations: bool, report: &ProtocolReport, mark: &str) -> String {
     let share = |figure: &Option<RelationFigure>| {
         let value = figure.as_ref().map(|figure| figure.weighted_f1.value);
-        value.map_or_else(|| format!("{:>7}", ""), |value| percent(value, 7))
+        value.map_or_else(|| format!("{:>6}", ""), |value| percent(value, 6))
     };
     let first = match relations {
         true => format!("{}{}", share(&report.t), share(&report.v)),
         false => format!(
             "{}{}",
-            percent(report.classes.accuracy, 7),
-            percent(report.classes.macro_f1, 7)
+            percent(report.classes.accuracy, 6),
+            percent(report.classes.macro_f1, 6)
         ),
     };
     let weighted = report.classes.weighted_f1;
@@ -396,8 +398,8 @@ fn row(relations: bool, report: &ProtocolReport, mark: &str) -> String {
     };
     let error = report.calibration_error;
     format!(
-        "  {:<15}{:<13}{first}{:>8}{:>16}{area:>7}{:>8}",
-        shorten(&report.protocol.name, 14),
+        "  {:<14}{:<13}{first}{:>7}{:>16}{area:>7}{:>8}",
+        shorten(&report.protocol.name, 13),
         shorten(&report.protocol.features, 12),
         format!("{:.1}{mark}", 100.0 * weighted.value),
         format!(
