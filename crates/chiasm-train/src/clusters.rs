@@ -153,11 +153,11 @@ impl Clusters {
     ///
     /// # Errors
     /// A sample that cannot be read, or a vector that is not of numbers, named by its sample.
-    pub(crate) fn begin<'a>(
+    pub(crate) fn begin(
         &mut self,
         chunk: &Chunk,
         model: &VisionLanguageModel,
-        seen: impl Fn(&HostBatch) -> SeenRows<'_> + 'a,
+        seen: impl Fn(&HostBatch) -> SeenRows<'_>,
         device: &Device,
     ) -> Result<ChunkRecord, TrainError> {
         let start = Instant::now();
@@ -190,11 +190,11 @@ impl Clusters {
     }
 
     /// The vectors of a chunk's pairs in the view of the recipe, row after row.
-    fn vectors<'a>(
+    fn vectors(
         &self,
         chunk: &Chunk,
         model: &VisionLanguageModel,
-        seen: impl Fn(&HostBatch) -> SeenRows<'_> + 'a,
+        seen: impl Fn(&HostBatch) -> SeenRows<'_>,
         device: &Device,
     ) -> Result<Vec<f32>, TrainError> {
         let width: usize = self.widths.iter().sum();

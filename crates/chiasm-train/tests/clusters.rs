@@ -139,7 +139,7 @@ fn a_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one() {
         assert!(whole.iter().any(has_labels));
         run(&at("again"), &recipe, u64::MAX, false);
         assert_eq!(bytes(&at("again")), whole, "{name}: two runs with one seed");
-        for stop_after in [1, 2, 3, 5, 6, 8] {
+        for stop_after in [1, 3, 5] {
             let stopped = at(&format!("stopped-{stop_after}"));
             assert!(run(&stopped, &recipe, stop_after, false).0.interrupted);
             assert!(!run(&stopped, &recipe, u64::MAX, true).0.interrupted);
