@@ -7,6 +7,8 @@ use chiasm_nn::compute::Kernels;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::commands::curate::CurateArgs;
+
 /// Align pictures and text: train, evaluate and search vision-language models.
 #[derive(Debug, Parser)]
 #[command(
@@ -102,6 +104,8 @@ pub(crate) enum Command {
     Search(SearchArgs),
     /// Write the embeddings of pictures and texts into a file
     Embed(EmbedArgs),
+    /// Choose the pairs of a table that are worth keeping, and say why of the others
+    Curate(Box<CurateArgs>),
     /// Show what a checkpoint holds, without loading it
     Inspect(InspectArgs),
     /// Write weights of any readable form as a clean Hugging Face folder
