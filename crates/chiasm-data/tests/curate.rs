@@ -89,9 +89,15 @@ fn every_dropped_row_has_a_reason() {
         ]
     );
     assert_eq!(report.dropped["score>=0.5"], 1);
-    assert_eq!(report.dropped.values().sum::<u64>() + report.kept, report.rows);
+    assert_eq!(
+        report.dropped.values().sum::<u64>() + report.kept,
+        report.rows
+    );
     // The kept table is a table like any other.
-    let again = run(&config(&report.kept_file, "again", &["best=1.0"]), &mut by("curate_score"));
+    let again = run(
+        &config(&report.kept_file, "again", &["best=1.0"]),
+        &mut by("curate_score"),
+    );
     assert_eq!(again.unwrap().kept, 2);
 }
 
@@ -100,25 +106,39 @@ fn the_best_share_is_exact_and_ties_go_to_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let mut table = "image,text,score\n".to_owned();
     for row in 0..100 {
-        writeln!(table, "{row}.png,text {row},{}", [0.5, 0.25, 0.75, 0.5][row % 4]).unwrap();
+        writeln!(
+            table,
+            "{row}.png,text {row},{}",
+            [0.5, 0.25, 0.75, 0.5][row % 4]
+        )
+        .unwrap();
     }
     let source = write(folder.path(), "t.csv", table);
     let report = run(&config(&source, "out", &["best=40%"]), &mut by("score")).unwrap();
     assert_eq!((report.kept, report.cut), (40, Some(0.5)));
     let kept = lines(&report.kept_file);
     // All 25 of 0.75, and the first 15 of 0.5.
-    assert_eq!(kept.iter().filter(|line| line.ends_with(",0.75")).count(), 25);
+    assert_eq!(
+        kept.iter().filter(|line| line.ends_with(",0.75")).count(),
+        25
+    );
     assert_eq!(kept.last().unwrap(), "98.png,text 98,0.75,0.75");
     assert!(kept.contains(&"28.png,text 28,0.5,0.5".to_owned()));
     assert!(!kept.contains(&"31.png,text 31,0.5,0.5".to_owned()));
     let dropped = lines(&report.dropped_file);
-    assert!(dropped[1].ends_with("\"not among best=40%, which begin at score 0.5\"") , "{}", dropped[1]);
+    assert!(
+        dropped[1].ends_with("\"not among best=40%, which begin at score 0.5\""),
+        "{}",
+        dropped[1]
+    );
 }
 
 fn picture(side: u32, shade: u8) -> Vec<u8> {
     let picture = image::RgbImage::from_pixel(side, side + 8, image::Rgb([shade, 0, 0]));
     let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    picture
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .unwrap();
     bytes.into_inner()
 }
 
@@ -146,24 +166,43 @@ impl Scorer for ByName {
 #[test]
 fn pictures_are_looked_at_where_rules_or_a_model_ask() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, side, shade) in [("1.png", 40, 1), ("2.png", 64, 2), ("3.png", 64, 2), ("x.png", 64, 9)] {
-        write(folder.path(), &format!("images/{name}"), picture(side, shade));
+    for (name, side, shade) in [
+        ("1.png", 40, 1),
+        ("2.png", 64, 2),
+        ("3.png", 64, 2),
+        ("x.png", 64, 9),
+    ] {
+        write(
+            folder.path(),
+            &format!("images/{name}"),
+            picture(side, shade),
+        );
     }
     write(folder.path(), "images/4.png", &picture(64, 4)[..60]);
     let mut table = String::new();
     for name in ["1", "2", "3", "4", "5", "x"] {
-        writeln!(table, "{{\"image\":\"{name}.png\",\"text\":\"picture {name}\", \"n\":[1]}}").unwrap();
+        writeln!(
+            table,
+            "{{\"image\":\"{name}.png\",\"text\":\"picture {name}\", \"n\":[1]}}"
+        )
+        .unwrap();
     }
-    table.push_str("not json\n{\"image\":\"2.png\",\"text\":\"last\",\"curate\":{}}\n{\"image\":7}\n");
+    table.push_str(
+        "not json\n{\"image\":\"2.png\",\"text\":\"last\",\"curate\":{}}\n{\"image\":7}\n",
+    );
     let source = write(folder.path(), "t.jsonl", table);
     let mut model = ByName { asked: 0 };
     let rules = ["side>=64", "unique=picture"];
-    let report = run(&config(&source, "out", &rules), &mut Scores::Model(&mut model)).unwrap();
+    let report = run(
+        &config(&source, "out", &rules),
+        &mut Scores::Model(&mut model),
+    )
+    .unwrap();
     // The small one, the damaged one and the missing one were not asked about.
     assert_eq!(model.asked, 4);
     assert_eq!(
         lines(&report.kept_file),
-        ["{\"image\":\"3.png\",\"text\":\"picture 3\", \"n\":[1],\"curate_score\":3.0}"]
+        ["{\"image\":\"3.png\",\"text\":\"picture 3\", \"n\":[1],\"curate_score\":3}"]
     );
     assert_eq!(
         lines(&report.dropped_file),
@@ -171,7 +210,7 @@ fn pictures_are_looked_at_where_rules_or_a_model_ask() {
             "{\"image\":\"1.png\",\"text\":\"picture 1\", \"n\":[1],\"curate_reason\":\"side 40 is below \
              64\",\"curate_row\":0,\"curate_score\":null}",
             "{\"image\":\"2.png\",\"text\":\"picture 2\", \"n\":[1],\"curate_reason\":\"the picture of row \
-             2, which is kept\",\"curate_row\":1,\"curate_score\":2.0}",
+             2, which is kept\",\"curate_row\":1,\"curate_score\":2}",
             "{\"image\":\"4.png\",\"text\":\"picture 4\", \"n\":[1],\"curate_reason\":\"the picture cannot \
              be decoded\",\"curate_row\":3,\"curate_score\":null}",
             "{\"image\":\"5.png\",\"text\":\"picture 5\", \"n\":[1],\"curate_reason\":\"the picture cannot \
@@ -181,11 +220,14 @@ fn pictures_are_looked_at_where_rules_or_a_model_ask() {
             "{\"line\":\"not json\",\"curate_reason\":\"not a JSON object: expected ident\",\"curate_row\":6,\
              \"curate_score\":null}",
             "{\"image\":\"2.png\",\"text\":\"last\",\"curate\":{},\"curate_reason\":\"the picture of row 2, \
-             which is kept\",\"curate_row\":7,\"curate_score\":2.0}",
+             which is kept\",\"curate_row\":7,\"curate_score\":2}",
             "{\"image\":7,\"curate_reason\":\"no text\",\"curate_row\":8,\"curate_score\":null}",
         ]
     );
-    for line in lines(&report.dropped_file).iter().chain(&lines(&report.kept_file)) {
+    for line in lines(&report.dropped_file)
+        .iter()
+        .chain(&lines(&report.kept_file))
+    {
         serde_json::from_str::<serde_json::Value>(line).unwrap();
     }
 }
@@ -198,23 +240,41 @@ fn features_are_read_row_by_row() {
     let source = write(folder.path(), "VERITE.csv", table);
     let npy = |name: &str, rows: usize, values: &[f32]| {
         let array = Npy::from_f32(&[rows, values.len() / rows], values);
-        Matrix::open(&write(folder.path(), name, array.to_bytes()), "image_embeds").unwrap()
+        Matrix::open(
+            &write(folder.path(), name, array.to_bytes()),
+            "image_embeds",
+        )
+        .unwrap()
     };
     let images = || npy("i.npy", 3, &[1.0, 0.0, 0.6, 0.8, 0.0, 0.0]);
     let texts = || npy("t.npy", 3, &[1.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
     let features = Features::new(images(), texts()).unwrap();
     let rules = ["score>=0.7"];
-    let report = run(&config(&source, "out", &rules), &mut Scores::Features(features)).unwrap();
+    let report = run(
+        &config(&source, "out", &rules),
+        &mut Scores::Features(features),
+    )
+    .unwrap();
     assert_eq!(lines(&report.kept_file)[1], "0,one,a.jpg,true,1");
     let dropped = lines(&report.dropped_file);
-    assert_eq!(dropped[1], "1,two,a.jpg,miscaptioned,0.6,1,score 0.6 is below 0.7");
+    assert_eq!(
+        dropped[1],
+        "1,two,a.jpg,miscaptioned,0.6,1,score 0.6 is below 0.7"
+    );
     assert_eq!(dropped[2], "2,three,b.jpg,out,,2,no score");
 
     assert!(Features::new(images(), npy("w.npy", 3, &[1.0; 9])).is_err());
     let two = || npy("two.npy", 2, &[1.0; 4]);
     let features = Features::new(two(), two()).unwrap();
-    let error = run(&config(&source, "short", &rules), &mut Scores::Features(features)).unwrap_err();
-    assert!(error.to_string().contains("3 rows, the features 2"), "{error}");
+    let error = run(
+        &config(&source, "short", &rules),
+        &mut Scores::Features(features),
+    )
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("3 rows, the features 2"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -293,14 +353,19 @@ fn stopped_anywhere_and_continued_the_output_is_the_same() {
     })
     .unwrap();
     let whole = contents(&folder.path().join("whole"));
-    assert_eq!(whole.keys().collect::<Vec<_>>(), ["dropped.csv", "kept.csv", "report.json"]);
+    assert_eq!(
+        whole.keys().collect::<Vec<_>>(),
+        ["dropped.csv", "kept.csv", "report.json"]
+    );
     assert!(steps >= 10, "{steps}");
     let out = folder.path().join("out");
     let (mut stops, mut seen) = (0, Vec::new());
     loop {
         let done = curate(&config("out"), &mut by("score"), &mut |step| {
             seen.push(step);
-            Err(DataError::NoSamples { name: "stopped".to_owned() })
+            Err(DataError::NoSamples {
+                name: "stopped".to_owned(),
+            })
         });
         if done.is_ok() {
             break;
@@ -310,7 +375,7 @@ fn stopped_anywhere_and_continued_the_output_is_the_same() {
         // What a kill can leave behind the last entry of the journal.
         for name in ["facts", "kept", "dropped"] {
             let path = out.join(".curate").join(name);
-            let is_begun = path.is_file() && !seen.contains(&Step::Comparing);
+            let is_begun = path.is_file() && !seen.contains(&Step::Compared);
             if let (true, Ok(mut file)) = (
                 is_begun || name != "facts" && path.is_file(),
                 std::fs::OpenOptions::new().append(true).open(&path),
@@ -338,17 +403,31 @@ fn parquet_tables_come_out_as_separated_values() {
     let mut bytes = Vec::new();
     let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::default()).unwrap();
     let mut group = writer.next_row_group().unwrap();
-    let strings = |values: &[&str]| values.iter().map(|v| ByteArray::from(*v)).collect::<Vec<_>>();
+    let strings = |values: &[&str]| {
+        values
+            .iter()
+            .map(|v| ByteArray::from(*v))
+            .collect::<Vec<_>>()
+    };
     let mut column = group.next_column().unwrap().unwrap();
     let images = strings(&["a.png", "b.png", "c.png"]);
-    column.typed::<ByteArrayType>().write_batch(&images, None, None).unwrap();
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&images, None, None)
+        .unwrap();
     column.close().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
     let texts = strings(&["one", "three"]);
-    column.typed::<ByteArrayType>().write_batch(&texts, Some(&[1, 0, 1]), None).unwrap();
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&texts, Some(&[1, 0, 1]), None)
+        .unwrap();
     column.close().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<DoubleType>().write_batch(&[0.5, 0.6, 0.125], None, None).unwrap();
+    column
+        .typed::<DoubleType>()
+        .write_batch(&[0.5, 0.6, 0.125], None, None)
+        .unwrap();
     column.close().unwrap();
     group.close().unwrap();
     writer.close().unwrap();
@@ -356,10 +435,16 @@ fn parquet_tables_come_out_as_separated_values() {
     let folder = tempfile::tempdir().unwrap();
     let source = write(folder.path(), "t.parquet", &bytes);
     let report = run(&config(&source, "out", &["score>=0.2"]), &mut by("s")).unwrap();
-    assert_eq!(lines(&report.kept_file), ["image,text,s,curate_score", "a.png,one,0.5,0.5"]);
+    assert_eq!(
+        lines(&report.kept_file),
+        ["image,text,s,curate_score", "a.png,one,0.5,0.5"]
+    );
     let dropped = lines(&report.dropped_file);
     assert_eq!(dropped[1], "b.png,,0.6,0.6,1,no text");
-    assert_eq!(dropped[2], "c.png,three,0.125,0.125,2,score 0.125 is below 0.2");
+    assert_eq!(
+        dropped[2],
+        "c.png,three,0.125,0.125,2,score 0.125 is below 0.2"
+    );
     for cut in [0, 4, bytes.len() / 2, bytes.len() - 9] {
         let source = write(folder.path(), "cut.parquet", &bytes[..cut]);
         assert!(Table::open(&source).is_err());

@@ -44,7 +44,9 @@ impl Matrix {
             false if SafetensorsFile::recognises(&head, source.len()) => {
                 Self::safetensors(source, tensor)
             }
-            false => Err(refused("it is neither a NumPy array nor a safetensors file")),
+            false => Err(refused(
+                "it is neither a NumPy array nor a safetensors file",
+            )),
         };
         opened.map_err(|error| error.in_file(path))
     }
@@ -55,7 +57,11 @@ impl Matrix {
         if header.is_by_column() {
             return Err(refused("its numbers stand column by column"));
         }
-        let (start, shape, size) = (header.start() as u64, header.shape.clone(), header.dtype.size());
+        let (start, shape, size) = (
+            header.start() as u64,
+            header.shape.clone(),
+            header.dtype.size(),
+        );
         Self::checked(source, start, &shape, size, Kind::Numpy(header))
     }
 
@@ -65,7 +71,13 @@ impl Matrix {
         let entry = entry.ok_or_else(|| refused(&format!("it has no tensor `{tensor}`")))?;
         let start = file.start_of(entry);
         let size = entry.dtype.bitsize() / 8;
-        Self::checked(source, start, &entry.shape, size, Kind::Safetensors(entry.clone()))
+        Self::checked(
+            source,
+            start,
+            &entry.shape,
+            size,
+            Kind::Safetensors(entry.clone()),
+        )
     }
 
     fn checked(
@@ -76,7 +88,9 @@ impl Matrix {
         kind: Kind,
     ) -> Result<Self, FormatError> {
         let [rows, width] = *shape else {
-            return Err(refused(&format!("its shape is {shape:?}, not rows and numbers of a row")));
+            return Err(refused(&format!(
+                "its shape is {shape:?}, not rows and numbers of a row"
+            )));
         };
         let row_bytes = (width as u64).checked_mul(size as u64);
         let row_bytes = row_bytes.filter(|bytes| (1..=MAX_ROW_BYTES).contains(bytes));
@@ -84,9 +98,13 @@ impl Matrix {
             return Err(refused(&format!("a row has {width} numbers")));
         };
         let rows = rows as u64;
-        let end = rows.checked_mul(row_bytes).and_then(|bytes| bytes.checked_add(start));
+        let end = rows
+            .checked_mul(row_bytes)
+            .and_then(|bytes| bytes.checked_add(start));
         if end.is_none_or(|end| end > source.len()) {
-            return Err(refused(&format!("{rows} rows of {width} numbers do not fit into it")));
+            return Err(refused(&format!(
+                "{rows} rows of {width} numbers do not fit into it"
+            )));
         }
         let matrix = Self {
             source,
@@ -139,7 +157,9 @@ impl Matrix {
                     dtype: header.dtype,
                     data: header.little_endian(data),
                 };
-                array.to_f32().ok_or_else(|| refused("its elements are no numbers"))
+                array
+                    .to_f32()
+                    .ok_or_else(|| refused("its elements are no numbers"))
             }
             Kind::Safetensors(entry) => Tensor {
                 dtype: entry.dtype,
@@ -176,9 +196,11 @@ mod tests {
             dtype: Dtype::F32,
             shape: vec![4, 3],
         };
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        write_safetensors(&tensors, &[spec], &BTreeMap::new(), |_| Ok(bytes.clone()))
-            .unwrap();
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        write_safetensors(&tensors, &[spec], &BTreeMap::new(), |_| Ok(bytes.clone())).unwrap();
         for path in [&npy, &half, &tensors] {
             let matrix = Matrix::open(path, "image_embeds").unwrap();
             assert_eq!((matrix.rows(), matrix.width()), (4, 3));
@@ -186,8 +208,13 @@ mod tests {
             assert_eq!(matrix.read(3, 9).unwrap(), values[9..]);
             assert_eq!(matrix.read(7, 9).unwrap(), [0.0; 0]);
         }
-        let error = Matrix::open(&tensors, "text_embeds").unwrap_err().to_string();
-        assert!(error.contains("text_embeds") && error.contains("a.safetensors"), "{error}");
+        let error = Matrix::open(&tensors, "text_embeds")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("text_embeds") && error.contains("a.safetensors"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -198,7 +225,15 @@ mod tests {
         let flat = Npy::from_f32(&[12], &[0.0; 12]).to_bytes();
         let text = Npy::from_text("no numbers").to_bytes();
         let empty_rows = Npy::from_f32(&[4, 0], &[]).to_bytes();
-        for bytes in [&good[..good.len() - 1], &flat, &text, &empty_rows, b"", b"hello", &good[..20]] {
+        for bytes in [
+            &good[..good.len() - 1],
+            &flat,
+            &text,
+            &empty_rows,
+            b"",
+            b"hello",
+            &good[..20],
+        ] {
             std::fs::write(&path, bytes).unwrap();
             assert!(Matrix::open(&path, "x").is_err(), "{} bytes", bytes.len());
         }

@@ -204,8 +204,8 @@ fn reach(counts: &[u64], wanted: u64) -> (usize, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::facts::hash;
+    use super::*;
     use proptest::prelude::*;
 
     fn run(rules: &[&str], rows: &[(f32, u8, u8)]) -> Vec<Verdict> {
@@ -278,9 +278,20 @@ mod tests {
 
     #[test]
     fn ranks_go_with_scores() {
-        let scores = [f32::NEG_INFINITY, -1.0, -1e-30, 0.0, 1e-30, 0.5, f32::INFINITY];
+        let scores = [
+            f32::NEG_INFINITY,
+            -1.0,
+            -1e-30,
+            0.0,
+            1e-30,
+            0.5,
+            f32::INFINITY,
+        ];
         let ranks = scores.map(rank);
         assert!(ranks.is_sorted() && rank(f32::NAN) < ranks[0]);
-        assert_eq!(run(&["best=2"], &[(0.1, 0, 0), (f32::NAN, 1, 0), (-3.0, 2, 0)])[1], Verdict::Best);
+        assert_eq!(
+            run(&["best=2"], &[(0.1, 0, 0), (f32::NAN, 1, 0), (-3.0, 2, 0)])[1],
+            Verdict::Best
+        );
     }
 }

@@ -87,8 +87,8 @@ pub struct Report {
 pub enum Step {
     /// So many rows were looked at.
     Looked(u64),
-    /// Rows are compared.
-    Comparing,
+    /// Rows were compared with each other.
+    Compared,
     /// So many rows were written.
     Written(u64),
 }
@@ -121,12 +121,12 @@ pub fn curate(
         phase = run.enter(Phase::Comparing)?;
     }
     if phase == Phase::Comparing {
-        step(Step::Comparing)?;
         let cut = run.compare()?;
         phase = run.enter(Phase::Writing(Written {
             cut,
             ..Written::default()
         }))?;
+        step(Step::Compared)?;
     }
     if let Phase::Writing(written) = phase {
         let written = run.write(written, step)?;
@@ -174,7 +174,10 @@ impl<'a> Run<'a> {
             hint: Some(hint.to_owned()),
         };
         if config.rules.len() > MAX_RULES {
-            return Err(wrong(format!("{} rules", config.rules.len()), "64 are enough"));
+            return Err(wrong(
+                format!("{} rules", config.rules.len()),
+                "64 are enough",
+            ));
         }
         let score = match scores {
             Scores::Column(name) => Some(table.column("score", name)?),
@@ -212,7 +215,10 @@ impl<'a> Run<'a> {
                 ));
             }
         }
-        let bests = config.rules.iter().filter(|rule| matches!(rule, Rule::Best(_)));
+        let bests = config
+            .rules
+            .iter()
+            .filter(|rule| matches!(rule, Rule::Best(_)));
         if bests.count() > 1 {
             return Err(wrong("two rules `best=`".to_owned(), "give one"));
         }
@@ -347,8 +353,13 @@ impl<'a> Run<'a> {
             && features.rows() != rows
         {
             return Err(DataError::Curate {
-                message: format!("the table has {rows} rows, the features {}", features.rows()),
-                hint: Some("features need a row for each row of the table, in its order".to_owned()),
+                message: format!(
+                    "the table has {rows} rows, the features {}",
+                    features.rows()
+                ),
+                hint: Some(
+                    "features need a row for each row of the table, in its order".to_owned(),
+                ),
             });
         }
         Ok(())
@@ -388,8 +399,13 @@ impl<'a> Run<'a> {
                 false => text.to_owned(),
             },
             picture: filled(self.image).map(|name| self.find(name)),
-            score: self.score.and_then(number).map_or(f32::NAN, |score| score as f32),
-            group: self.group.map_or(0, |group| hash(cell(group).unwrap_or_default().as_bytes())),
+            score: self
+                .score
+                .and_then(number)
+                .map_or(f32::NAN, |score| score as f32),
+            group: self
+                .group
+                .map_or(0, |group| hash(cell(group).unwrap_or_default().as_bytes())),
         }
     }
 
@@ -408,7 +424,11 @@ impl<'a> Run<'a> {
                 None => {}
                 Some(None) => return Decision::drop(Verdict::NoNumber, place, 0.0),
                 Some(Some(value)) => {
-                    let holds = if *least { value >= *bound } else { value <= *bound };
+                    let holds = if *least {
+                        value >= *bound
+                    } else {
+                        value <= *bound
+                    };
                     if !holds {
                         return Decision::drop(Verdict::Bound, place, value);
                     }
@@ -443,26 +463,37 @@ impl<'a> Run<'a> {
         scores: &mut Scores<'_>,
     ) -> Result<Vec<Fact>, DataError> {
         let has = |wanted: fn(&Rule) -> bool| self.config.rules.iter().any(wanted);
-        let needs_side = has(|rule| matches!(rule, Rule::Bound { measure: Measure::Side, .. }));
+        let needs_side = has(|rule| {
+            matches!(
+                rule,
+                Rule::Bound {
+                    measure: Measure::Side,
+                    ..
+                }
+            )
+        });
         let needs_hash = has(|rule| matches!(rule, Rule::Unique(Unique::Picture | Unique::Pair)));
         let decodes = needs_side || matches!(scores, Scores::Model(_));
         let mut pictures = vec![0; chunk.len()];
         if decodes || needs_hash {
-            chunk.par_iter_mut().zip(&mut pictures).for_each(|(row, digest)| {
-                if row.decision.verdict != Verdict::Keep {
-                    return;
-                }
-                match picture(row.picture.as_deref(), decodes) {
-                    Ok((own, side)) => {
-                        *digest = own;
-                        row.decision = self.bounds(|_, measure| match measure {
-                            Measure::Side => Some(Some(side)),
-                            _ => None,
-                        });
+            chunk
+                .par_iter_mut()
+                .zip(&mut pictures)
+                .for_each(|(row, digest)| {
+                    if row.decision.verdict != Verdict::Keep {
+                        return;
                     }
-                    Err(verdict) => row.decision = Decision::drop(verdict, 0, 0.0),
-                }
-            });
+                    match picture(row.picture.as_deref(), decodes) {
+                        Ok((own, side)) => {
+                            *digest = own;
+                            row.decision = self.bounds(|_, measure| match measure {
+                                Measure::Side => Some(Some(side)),
+                                _ => None,
+                            });
+                        }
+                        Err(verdict) => row.decision = Decision::drop(verdict, 0, 0.0),
+                    }
+                });
         }
         match scores {
             Scores::None | Scores::Column(_) => {}
@@ -559,7 +590,10 @@ impl<'a> Run<'a> {
         let mut place = 0;
         let every = self.config.chunk.max(READ) as u64;
         let changed = || DataError::Curate {
-            message: format!("`{}` has changed while it was read", self.config.source.display()),
+            message: format!(
+                "`{}` has changed while it was read",
+                self.config.source.display()
+            ),
             hint: None,
         };
         self.table.each(|record| {
@@ -617,7 +651,9 @@ impl<'a> Run<'a> {
         let mut dropped: BTreeMap<String, u64> = BTreeMap::new();
         facts::sweep(&mut facts, &mut decisions, |_, _, decision| {
             if decision.verdict != Verdict::Keep {
-                *dropped.entry(write::kind(decision, &self.config.rules)).or_default() += 1;
+                *dropped
+                    .entry(write::kind(decision, &self.config.rules))
+                    .or_default() += 1;
             }
         })
         .map_err(io)?;

@@ -119,7 +119,9 @@ impl FromStr for Rule {
                     (Some(count), Some(column)) if !column.is_empty() => {
                         Ok(Self::Top { count, column })
                     }
-                    _ => Err(wrong("`top=` takes a number and a column, such as 3/author")),
+                    _ => Err(wrong(
+                        "`top=` takes a number and a column, such as 3/author",
+                    )),
                 }
             }
             _ => Err(wrong(
@@ -131,7 +133,10 @@ impl FromStr for Rule {
 }
 
 fn number(text: &str) -> Option<f64> {
-    text.trim().parse().ok().filter(|value: &f64| value.is_finite())
+    text.trim()
+        .parse()
+        .ok()
+        .filter(|value: &f64| value.is_finite())
 }
 
 fn amount(text: &str) -> Option<Amount> {
@@ -219,12 +224,36 @@ mod tests {
             let rule: Rule = typed.parse().unwrap();
             assert_eq!(rule.to_string(), typed);
         }
-        assert_eq!("best=0.3".parse::<Rule>(), Ok(Rule::Best(Amount::Share(0.3))));
-        assert_eq!("best=1.0".parse::<Rule>(), Ok(Rule::Best(Amount::Share(1.0))));
+        assert_eq!(
+            "best=0.3".parse::<Rule>(),
+            Ok(Rule::Best(Amount::Share(0.3)))
+        );
+        assert_eq!(
+            "best=1.0".parse::<Rule>(),
+            Ok(Rule::Best(Amount::Share(1.0)))
+        );
         for wrong in [
-            "", "score", "score>0.3", "score>=x", "score>=inf", "score>=NaN", ">=1", "unique=", "unique=row",
-            "top=3", "top=0/a", "top=/a", "top=3/", "best=", "best=1", "best=0", "best=-1", "best=101%",
-            "best=1.5", "best=x%", "what=1",
+            "",
+            "score",
+            "score>0.3",
+            "score>=x",
+            "score>=inf",
+            "score>=NaN",
+            ">=1",
+            "unique=",
+            "unique=row",
+            "top=3",
+            "top=0/a",
+            "top=/a",
+            "top=3/",
+            "best=",
+            "best=1",
+            "best=0",
+            "best=-1",
+            "best=101%",
+            "best=1.5",
+            "best=x%",
+            "what=1",
         ] {
             assert!(wrong.parse::<Rule>().is_err(), "{wrong}");
         }

@@ -59,7 +59,9 @@ impl Sink {
         let mut table = csv::Writer::from_writer(file);
         if bytes == 0 {
             let score = scored.then_some("curate_score");
-            let why = ["curate_row", "curate_reason"].into_iter().filter(|_| drops);
+            let why = ["curate_row", "curate_reason"]
+                .into_iter()
+                .filter(|_| drops);
             let own = names.iter().map(String::as_str);
             table.write_record(own.chain(score).chain(why))?;
         }
@@ -110,7 +112,9 @@ impl Sink {
                 let is_empty = object.is_some_and(|open| open.trim() == "{");
                 match object {
                     Some(_) if more == "{}" => file.write_all(b"}")?,
-                    Some(_) if is_empty => file.write_all(more.get(1..).unwrap_or("}").as_bytes())?,
+                    Some(_) if is_empty => {
+                        file.write_all(more.get(1..).unwrap_or("}").as_bytes())?
+                    }
                     Some(_) => {
                         file.write_all(b",")?;
                         file.write_all(more.get(1..).unwrap_or("}").as_bytes())?;

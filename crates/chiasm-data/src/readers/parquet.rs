@@ -5,8 +5,8 @@
 //! so there is no place in the file to read one from later. Only the needed columns are read, page by
 //! page, one row group after the other. `thrift.rs` looks at what the file asks for before it gets it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 

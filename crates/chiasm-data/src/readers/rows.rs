@@ -107,13 +107,15 @@ impl Table {
             let mut names = self.names.iter();
             names.position(|own| own.trim().eq_ignore_ascii_case(name))
         };
-        exact.or_else(close).ok_or_else(|| DataError::ColumnMissing {
-            path: self.path.clone(),
-            role,
-            wanted: Some(name.to_owned()),
-            existing: self.names.clone(),
-            nearest: None,
-        })
+        exact
+            .or_else(close)
+            .ok_or_else(|| DataError::ColumnMissing {
+                path: self.path.clone(),
+                role,
+                wanted: Some(name.to_owned()),
+                existing: self.names.clone(),
+                nearest: None,
+            })
     }
 
     /// Hands out every row from the first on.
@@ -141,7 +143,9 @@ impl Table {
             TableKind::JsonLines => json::lines(&self.path, |number, line| {
                 give(Unit::Line, number, of_json(line, &self.names))
             }),
-            TableKind::Parquet => self.parquet_rows(|number, record| give(Unit::Row, number, record)),
+            TableKind::Parquet => {
+                self.parquet_rows(|number, record| give(Unit::Row, number, record))
+            }
         }
     }
 
@@ -154,18 +158,23 @@ impl Table {
         for number in 1.. {
             let next = guarded(&self.path, || {
                 let row = rows.next().transpose();
-                row.map_err(|error| failed(&self.path, &format!("row {number}"), &error.to_string()))
+                row.map_err(|error| {
+                    failed(&self.path, &format!("row {number}"), &error.to_string())
+                })
             })?;
             let Some(row) = next else {
                 break;
             };
-            let cells = row.into_columns().into_iter().map(|(_, field)| match field {
-                Field::Null => None,
-                Field::Str(text) => Some(text),
-                Field::Bytes(bytes) => String::from_utf8(bytes.data().to_vec()).ok(),
-                Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => None,
-                other => Some(other.to_string()),
-            });
+            let cells = row
+                .into_columns()
+                .into_iter()
+                .map(|(_, field)| match field {
+                    Field::Null => None,
+                    Field::Str(text) => Some(text),
+                    Field::Bytes(bytes) => String::from_utf8(bytes.data().to_vec()).ok(),
+                    Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => None,
+                    other => Some(other.to_string()),
+                });
             let record = Record {
                 cells: cells.collect(),
                 ..Record::default()

@@ -46,7 +46,12 @@ pub(crate) struct CurateArgs {
     #[arg(long, value_name = "FILE", group = "scores")]
     pub(crate) features: Option<PathBuf>,
     /// Vectors of pictures in a file of their own, `.npy` or safetensors
-    #[arg(long, value_name = "FILE", group = "scores", requires = "text_features")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        group = "scores",
+        requires = "text_features"
+    )]
     pub(crate) image_features: Option<PathBuf>,
     /// Vectors of texts in a file of their own, `.npy` or safetensors
     #[arg(long, value_name = "FILE", requires = "image_features")]
@@ -81,7 +86,10 @@ struct Shown<'a> {
 }
 
 pub(crate) fn run(args: &CurateArgs, global: &Global) -> Result<(), CliError> {
-    let out = args.out.clone().unwrap_or_else(|| args.pairs.with_extension("curated"));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| args.pairs.with_extension("curated"));
     let config = Config {
         source: args.pairs.clone(),
         out,
@@ -124,7 +132,10 @@ pub(crate) fn run(args: &CurateArgs, global: &Global) -> Result<(), CliError> {
 
 /// Scores that somebody else computed.
 fn given(args: &CurateArgs) -> Result<Scores<'static>, CliError> {
-    let pair = args.image_features.as_ref().zip(args.text_features.as_ref());
+    let pair = args
+        .image_features
+        .as_ref()
+        .zip(args.text_features.as_ref());
     let one = args.features.as_ref().map(|file| (file, file));
     Ok(match (&args.score_column, pair.or(one)) {
         (Some(column), _) => Scores::Column(column.clone()),
@@ -143,7 +154,7 @@ fn work(config: &Config, scores: &mut Scores<'_>) -> Result<Report, CliError> {
     let report = curate::curate(config, scores, &mut |step| {
         match step {
             Step::Looked(rows) => bar.count(rows, "rows looked at"),
-            Step::Comparing => bar.line("comparing rows"),
+            Step::Compared => {}
             Step::Written(rows) => bar.count(rows, "rows written"),
         }
         Ok(())
@@ -155,13 +166,22 @@ fn work(config: &Config, scores: &mut Scores<'_>) -> Result<Report, CliError> {
 fn table(report: &Report) -> String {
     let share = |count: u64| 100.0 * count as f64 / report.rows.max(1) as f64;
     let line = |name: &str, count: u64| {
-        format!("{name:<28}{:>12}  {:>5.1} %", grouped(count as usize), share(count))
+        format!(
+            "{name:<28}{:>12}  {:>5.1} %",
+            grouped(count as usize),
+            share(count)
+        )
     };
     let mut lines = vec![
         format!("{:<28}{:>12}", "rows", grouped(report.rows as usize)),
         line("kept", report.kept),
     ];
-    lines.extend(report.dropped.iter().map(|(why, count)| line(&format!("  {why}"), *count)));
+    lines.extend(
+        report
+            .dropped
+            .iter()
+            .map(|(why, count)| line(&format!("  {why}"), *count)),
+    );
     if let Some(cut) = report.cut {
         lines.push(format!("the best begin at score {cut}"));
     }
@@ -203,7 +223,11 @@ impl Scorer for Aligned<'_> {
         let images = self.embedder.images(&dataset, &indices, false, &mut |_| {});
         let images = images.map_err(failed)?.embeds;
         let texts: Vec<&str> = pairs.iter().map(|pair| pair.text.as_str()).collect();
-        let texts = self.embedder.texts(&texts, false, &mut |_| {}).map_err(failed)?.embeds;
+        let texts = self
+            .embedder
+            .texts(&texts, false, &mut |_| {})
+            .map_err(failed)?
+            .embeds;
         if images.dims() != texts.dims() {
             return Err(DataError::Curate {
                 message: format!(
