@@ -248,7 +248,7 @@ fn features_are_read_row_by_row() {
     };
     let images = || npy("i.npy", 3, &[1.0, 0.0, 0.6, 0.8, 0.0, 0.0]);
     let texts = || npy("t.npy", 3, &[1.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
-    let features = Features::new(images(), texts()).unwrap();
+    let features = Box::new(Features::new(images(), texts()).unwrap());
     let rules = ["score>=0.7"];
     let report = run(
         &config(&source, "out", &rules),
@@ -265,7 +265,7 @@ fn features_are_read_row_by_row() {
 
     assert!(Features::new(images(), npy("w.npy", 3, &[1.0; 9])).is_err());
     let two = || npy("two.npy", 2, &[1.0; 4]);
-    let features = Features::new(two(), two()).unwrap();
+    let features = Box::new(Features::new(two(), two()).unwrap());
     let error = run(
         &config(&source, "short", &rules),
         &mut Scores::Features(features),

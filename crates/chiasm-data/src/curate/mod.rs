@@ -1,8 +1,8 @@
 //! Chooses pairs of a table that are worth keeping, and says of every other one why not.
 //!
 //! Works on tables of any length in memory that does not grow with them, in three phases: every row is
-//! looked at once and what is known of it goes to a record on disk ([`facts`]); rules that compare rows go
-//! over these records ([`decide`]); the table is read again and its rows go into `kept` and `dropped`.
+//! looked at once and what is known of it goes to a record on disk; rules that compare rows go
+//! over these records; the table is read again and its rows go into `kept` and `dropped`.
 //!
 //! # What holds after an error or a kill
 //!
@@ -628,7 +628,7 @@ impl<'a> Run<'a> {
                 }
             }
             written.rows += 1;
-            if written.rows % every == 0 {
+            if written.rows.is_multiple_of(every) {
                 written.kept_bytes = kept.sync().map_err(io)?;
                 written.dropped_bytes = dropped.sync().map_err(io)?;
                 self.enter(Phase::Writing(written))?;

@@ -13,7 +13,7 @@ pub enum Scores<'a> {
     /// A number in a column of this name.
     Column(String),
     /// The cosine of two vectors, row by row as in the table.
-    Features(Features),
+    Features(Box<Features>),
     /// A model.
     Model(&'a mut dyn Scorer),
 }

@@ -15,7 +15,7 @@ pub(super) struct Sink {
 }
 
 enum Lines {
-    Csv(csv::Writer<BufWriter<File>>),
+    Csv(Box<csv::Writer<BufWriter<File>>>),
     Json(BufWriter<File>),
 }
 
@@ -66,7 +66,7 @@ impl Sink {
             table.write_record(own.chain(score).chain(why))?;
         }
         Ok(Self {
-            lines: Lines::Csv(table),
+            lines: Lines::Csv(Box::new(table)),
             scored,
         })
     }

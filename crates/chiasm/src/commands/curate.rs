@@ -142,7 +142,7 @@ fn given(args: &CurateArgs) -> Result<Scores<'static>, CliError> {
         (None, Some((images, texts))) => {
             let images = Matrix::open(images, "image_embeds")?;
             let texts = Matrix::open(texts, "text_embeds")?;
-            Scores::Features(Features::new(images, texts)?)
+            Scores::Features(Box::new(Features::new(images, texts)?))
         }
         (None, None) => Scores::None,
     })
