@@ -221,6 +221,14 @@ pub enum DataError {
         /// The rule it breaks.
         reason: &'static str,
     },
+    /// Pairs cannot be chosen, see [`crate::curate`].
+    #[error("{message}")]
+    Curate {
+        /// What is wrong.
+        message: String,
+        /// What to do about it, when there is something to do.
+        hint: Option<String>,
+    },
     /// A container of records cannot be read.
     #[error(transparent)]
     Format(#[from] chiasm_format::FormatError),
@@ -267,7 +275,7 @@ impl DataError {
             Self::PictureCount { found, .. } => Some(format!(
                 "look at {found} pictures a sample, or take samples of another number out of the data"
             )),
-            Self::Regions { hint, .. } => hint.clone(),
+            Self::Regions { hint, .. } | Self::Curate { hint, .. } => hint.clone(),
             Self::RegionsDiffer { expected, .. } => Some(expected.how_to_make()),
             Self::Format(error) => error.hint().map(str::to_owned),
             Self::Tokenizer(error) => error.hint(),

@@ -31,6 +31,7 @@ pub mod audit;
 pub mod augment;
 pub mod builtin;
 pub mod check;
+pub mod curate;
 pub mod dataset;
 pub mod decode;
 pub mod error;

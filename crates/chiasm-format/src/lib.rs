@@ -10,6 +10,7 @@ pub mod atomic;
 pub mod darknet;
 pub mod error;
 pub mod lineidx;
+pub mod matrix;
 pub mod numpy;
 pub mod pickle;
 pub mod safetensors;
@@ -21,6 +22,7 @@ pub mod torch;
 
 pub use archive::{Archive, TensorInfo};
 pub use error::FormatError;
+pub use matrix::Matrix;
 pub use safetensors::{TensorSpec, write_safetensors};
 pub use source::ByteSource;
 pub use tensor::{Dtype, Tensor};

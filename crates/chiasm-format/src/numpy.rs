@@ -15,7 +15,7 @@ mod write;
 pub use write::{LARGEST_HALF, write_npz};
 
 /// Cap on the header of an array. NumPy itself reads 10,000 bytes.
-const MAX_HEADER_BYTES: usize = 64 << 10;
+pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// Cap on axes, that of NumPy 2.
 const MAX_AXES: usize = 64;
@@ -241,6 +241,26 @@ impl Header {
             bytes,
         })
     }
+
+    /// Where the elements start.
+    pub(crate) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Whether the first axis varies fastest, of several.
+    pub(crate) fn is_by_column(&self) -> bool {
+        self.fortran && self.shape.len() > 1
+    }
+
+    /// Elements as the file has them, with the least byte first.
+    pub(crate) fn little_endian(&self, mut data: Vec<u8>) -> Vec<u8> {
+        if self.big_endian {
+            for word in data.chunks_exact_mut(self.dtype.word().max(1)) {
+                word.reverse();
+            }
+        }
+        data
+    }
 }
 
 impl Npy {
@@ -262,16 +282,12 @@ impl Npy {
                 ),
             ));
         };
-        let mut data = if header.fortran && header.shape.len() > 1 {
+        let data = if header.is_by_column() {
             to_c_order(elements, &header.shape, header.dtype.size())
         } else {
             elements.to_vec()
         };
-        if header.big_endian {
-            for word in data.chunks_exact_mut(header.dtype.word().max(1)) {
-                word.reverse();
-            }
-        }
+        let data = header.little_endian(data);
         Ok(Self {
             shape: header.shape,
             dtype: header.dtype,

@@ -113,6 +113,13 @@ impl SafetensorsFile {
     }
 }
 
+impl SafetensorsFile {
+    /// Where a tensor begins in the file.
+    pub(crate) fn start_of(&self, entry: &Entry) -> u64 {
+        self.start + entry.range.0
+    }
+}
+
 /// Tensors lie one after another, are as long as their shapes say, and fill `len` bytes.
 fn check_ranges(tensors: &[Entry], len: u64) -> Result<(), FormatError> {
     let mut end = 0;

@@ -7,6 +7,7 @@ use chiasm_nn::compute::Kernels;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::commands::curate::CurateArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::probe::ProbeArgs;
 use crate::commands::relate::RelateArgs;
@@ -112,6 +113,8 @@ pub(crate) enum Command {
     Search(SearchArgs),
     /// Write the embeddings of pictures and texts into a file
     Embed(EmbedArgs),
+    /// Choose the pairs of a table that are worth keeping, and say why of the others
+    Curate(Box<CurateArgs>),
     /// Show what a checkpoint holds, without loading it
     Inspect(InspectArgs),
     /// Write weights of any readable form as a clean Hugging Face folder

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use chiasm_eval::score::shorten;
+use chiasm_eval::score::{grouped, shorten};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -101,6 +101,17 @@ impl Progress {
     /// Moves on by `more`; `message` is shown beside it.
     pub(crate) fn add(&mut self, more: usize, message: &str) {
         self.set(self.position + more as u64, message);
+    }
+
+    /// Says how many there were so far, where nobody knows how many there will be.
+    pub(crate) fn count(&mut self, position: u64, what: &str) {
+        let text = format!("{} {what}", grouped(position as usize));
+        if let Some(bar) = &self.bar {
+            bar.set_message(text);
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            note(&format!("{} {text}", self.what));
+        }
     }
 
     /// A line above the bar.

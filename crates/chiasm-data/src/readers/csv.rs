@@ -68,15 +68,28 @@ pub(super) fn head(path: &Path, rows: usize) -> Result<Head, DataError> {
 }
 
 fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
+    let mut collector = Collector::new(path, options, Unit::Line);
+    let names = names(path)?;
+    if names.iter().all(String::is_empty) {
+        return collector.finish();
+    }
+    let columns = Columns::find(path, &names, options)?;
+    rows(path, |line, record| {
+        match row(record, line, &columns, names.len()) {
+            Ok(row) => collector.add(row),
+            Err(reason) => collector.refuse(line, "", reason),
+        }
+        Ok(())
+    })?;
+    collector.finish()
+}
+
+/// The names in the header.
+pub(super) fn names(path: &Path) -> Result<Vec<String>, DataError> {
     let mut reader = reader(path)?;
     let header = reader
         .byte_headers()
-        .map_err(|error| failed(path, 1, &error))?
-        .clone();
-    let mut collector = Collector::new(path, options, Unit::Line);
-    if header.iter().all(<[u8]>::is_empty) {
-        return collector.finish();
-    }
+        .map_err(|error| failed(path, 1, &error))?;
     let names: Option<Vec<String>> = header
         .iter()
         .map(|name| {
@@ -85,17 +98,30 @@ fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
                 .map(|name| name.trim().to_owned())
         })
         .collect();
-    let names = names.ok_or_else(|| DataError::Parse {
+    names.ok_or_else(|| DataError::Parse {
         path: path.to_owned(),
         location: "line 1".to_owned(),
         message: "the header is not UTF-8 text".to_owned(),
-    })?;
-    let columns = Columns::find(path, &names, options)?;
+    })
+}
+
+/// Hands out the rows behind the header, with the lines on which they begin.
+///
+/// # Errors
+/// When the file cannot be read on; and the first error of `each`.
+pub(super) fn rows(
+    path: &Path,
+    mut each: impl FnMut(u64, &ByteRecord) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let mut reader = reader(path)?;
+    reader
+        .byte_headers()
+        .map_err(|error| failed(path, 1, &error))?;
     let mut record = ByteRecord::new();
     loop {
         match reader.read_byte_record(&mut record) {
             Ok(true) => {}
-            Ok(false) => break,
+            Ok(false) => return Ok(()),
             Err(error) => {
                 let line = reader.get_mut().line_of_row();
                 return Err(failed(path, line, &error));
@@ -105,12 +131,8 @@ fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
         let line = reader.get_mut().line_from(start);
         let end = reader.position().byte();
         reader.get_mut().begin_row(end);
-        match row(&record, line, &columns, names.len()) {
-            Ok(row) => collector.add(row),
-            Err(reason) => collector.refuse(line, "", reason),
-        }
+        each(line, &record)?;
     }
-    collector.finish()
 }
 
 fn row(

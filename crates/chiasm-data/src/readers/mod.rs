@@ -45,6 +45,7 @@ mod phrases;
 mod preview;
 mod refcoco;
 mod regions;
+mod rows;
 mod snli_ve;
 mod splits;
 mod thrift;
@@ -65,6 +66,7 @@ use crate::error::DataError;
 pub use columns::Role;
 pub use folder::pictures;
 pub use preview::{Chosen, choose_columns};
+pub use rows::{Record, Table, TableKind};
 pub use trc::clean_post;
 
 /// Longest text that is taken, in characters. No caption is this long; a cell that is holds

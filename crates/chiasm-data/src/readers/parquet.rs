@@ -5,6 +5,7 @@
 //! so there is no place in the file to read one from later. Only the needed columns are read, page by
 //! page, one row group after the other. `thrift.rs` looks at what the file asks for before it gets it.
 
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -37,13 +38,27 @@ fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
         .unwrap_or_else(|_| Err(parse_error(path, "an unknown row", "the file is damaged")))
 }
 
+/// Opens a table whose footer asks for nothing that the file has not.
+pub(super) fn table(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
+    let refused = |reason: String| parse_error(path, "its metadata", &reason);
+    thrift::check_footer(&ByteSource::open(path)?).map_err(refused)?;
+    let file = File::open(path).map_err(|source| DataError::io(path, source))?;
+    SerializedFileReader::new(file).map_err(|error| refused(error.to_string()))
+}
+
+/// [`table`] with a look at all its pages, for reading every column.
+pub(super) fn reader(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
+    let reader = table(path)?;
+    let checked = check_columns(&reader, |_| true, &ByteSource::open(path)?);
+    checked.map_err(|reason| parse_error(path, "its metadata", &reason))?;
+    Ok(reader)
+}
+
 fn read(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
     let source = ByteSource::open(path)?;
     let refused = |reason: String| parse_error(path, "its metadata", &reason);
-    thrift::check_footer(&source).map_err(refused)?;
-    let file = std::fs::File::open(path).map_err(|source| DataError::io(path, source))?;
     let failed = |error: ParquetError| refused(error.to_string());
-    let reader = SerializedFileReader::new(file).map_err(failed)?;
+    let reader = table(path)?;
     let schema = reader.metadata().file_metadata().schema();
     let names: Vec<String> = schema
         .get_fields()
@@ -68,7 +83,8 @@ fn read(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
             .map(|(role, column)| (*role, name(*column)))
             .collect(),
     };
-    check_columns(&reader, &columns, &source).map_err(refused)?;
+    let is_read = |wanted: usize| columns.read().any(|column| column == wanted);
+    check_columns(&reader, is_read, &source).map_err(refused)?;
     let mut held = 0;
     let mut collector = Collector::new(path, options, Unit::Row);
     for (number, row) in (1u64..).zip(reader.get_row_iter(Some(projection)).map_err(failed)?) {
@@ -91,7 +107,7 @@ fn read(path: &Path, options: &OpenOptions) -> Result<Opened, DataError> {
 /// Looks at rows and pages of the columns that are read.
 fn check_columns<R: ChunkReader + 'static>(
     reader: &SerializedFileReader<R>,
-    columns: &Columns,
+    is_read: impl Fn(usize) -> bool,
     source: &ByteSource,
 ) -> Result<(), String> {
     let metadata = reader.metadata();
@@ -105,7 +121,7 @@ fn check_columns<R: ChunkReader + 'static>(
         }
         for (leaf, chunk) in group.columns().iter().enumerate() {
             let column = schema.get_column_root_idx(leaf);
-            if columns.read().any(|wanted| wanted == column) {
+            if is_read(column) {
                 let (start, len) = chunk.byte_range();
                 thrift::check_pages(source, start, len)?;
             }

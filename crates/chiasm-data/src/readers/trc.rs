@@ -474,16 +474,16 @@ impl Relabelling {
                     "row {place} is not among the {count} labels"
                 )));
             };
+            match changed.binary_search(place) {
+                Ok(_) => return Err(failed(format!("row {place} is named twice"))),
+                Err(slot) => changed.insert(slot, *place),
+            }
             if row.relation != *from {
                 return Err(failed(format!(
                     "row {place} is labelled `{}`, not `{}`",
                     row.relation.name(),
                     from.name()
                 )));
-            }
-            match changed.binary_search(place) {
-                Ok(_) => return Err(failed(format!("row {place} is named twice"))),
-                Err(slot) => changed.insert(slot, *place),
             }
             if change {
                 row.relation = *to;

@@ -5,6 +5,7 @@ mod answers;
 mod audit;
 mod calibrate;
 mod convert;
+pub(crate) mod curate;
 mod data;
 mod embed;
 pub(crate) mod eval;
@@ -50,6 +51,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Embed(args) => embed::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Curate(args) => curate::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Convert(args) => convert::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Recipe(args) => recipe::run(args).map(|()| ExitCode::SUCCESS),

@@ -9,6 +9,7 @@
 mod audit;
 mod bad_input;
 mod common;
+mod curate;
 mod explain;
 mod new;
 mod own_data;
