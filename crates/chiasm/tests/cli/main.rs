@@ -9,6 +9,7 @@
 mod audit;
 mod bad_input;
 mod common;
+mod grounding;
 mod new;
 mod own_data;
 mod plan;
