@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def arguments(description, runs, parts):
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", choices=[*parts, "all"], default="all")
     parser.add_argument("--write", help="file whose parts between marks are replaced")
+    parser.add_argument("--done", action="store_true", help="run nothing: report what is there")
     return parser
 
 
@@ -44,7 +46,7 @@ class Study:
 
     def __init__(self, arguments):
         self.data, self.runs = Path(arguments.data), Path(arguments.runs)
-        self.seeds = range(arguments.seeds)
+        self.seeds, self.only_done = range(arguments.seeds), arguments.done
         self.runs.mkdir(parents=True, exist_ok=True)
 
     def chiasm(self, *words):
@@ -55,9 +57,14 @@ class Study:
         return done.stdout
 
     def once(self, name, *words):
-        """What a command prints as JSON, from the file NAME.json where it was done before."""
+        """What a command prints as JSON, from the file NAME.json where it was done before.
+
+        With --done, None where it was not.
+        """
         kept = self.runs / f"{name}.json"
         if not kept.exists():
+            if self.only_done:
+                return None
             started = time.monotonic()
             printed = self.chiasm(*words, "--json")
             kept.write_text(printed.strip() or "null")
@@ -71,6 +78,9 @@ class Study:
         out = self.folder(name, seed)
         checkpoints = out / "checkpoints"
         resume = ["--resume"] if checkpoints.is_dir() and any(checkpoints.iterdir()) else []
+        if out.exists() and not resume and not self.only_done and not (self.runs / f"{name}-{seed}.json").exists():
+            # Stopped before its first checkpoint: there is nothing to go on from.
+            shutil.rmtree(out)
         return self.once(f"{name}-{seed}", "pretrain", file, *words, "--seed", seed, "--out", out, *resume)
 
     def folder(self, name, seed):
@@ -79,7 +89,10 @@ class Study:
 
 
 def spread(values, digits=1):
-    """Mean, and smallest to largest."""
+    """Mean, and smallest to largest, of the seeds that there are."""
+    values = [value for value in values if value is not None]
+    if not values:
+        return ""
     mean = statistics.mean(values)
     if max(values) - min(values) < 0.5 * 10**-digits:
         return f"{mean:.{digits}f}"

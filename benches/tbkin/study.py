@@ -23,19 +23,19 @@ PHOTOS = {"train": 1500, "val": 100, "test": 150}
 # Photos of DAQUAR whose questions are asked.
 DAQUAR = {"train": 500, "test": 150}
 # Optimiser steps.
-PRETRAINING, GROUNDING, QUESTIONS = 70, 70, 80
+PRETRAINING, GROUNDING, QUESTIONS = 60, 90, 250
 # What leads the masks of pre-training.
 MASKINGS = ["random", "intra", "cross", "both"]
 # Share of attention's keys that every rule is to keep.
-KEEP = 0.3
+KEEP = 0.1
 RULES = [
     "prob_abs", "prob_rel_mean", "prob_rel_max", "score_abs", "score_mean",
     "topk", "topk_ratio", "quantile", "topp", "learned",
 ]
 # Rules that are also on while a model is fine-tuned.
-TUNED = ["prob_abs", "topk"]
-# The masking whose checkpoint selection is tried on.
-CHOSEN = "both"
+TUNED = ["prob_abs"]
+# The start that selection is tried on: MiniLM's words and layers, without pre-training.
+CHOSEN = "none"
 
 
 def lines(path):
@@ -49,7 +49,7 @@ def write_lines(path, rows):
 
 
 def accuracy(report):
-    return 100 * report["accuracy"]["mean"]
+    return report and 100 * report["accuracy"]["mean"]
 
 
 class Study(study.Study):
@@ -121,7 +121,7 @@ class Study(study.Study):
 
     def scored(self, task, run, select, seed):
         """What the fine-tuned model `run` scores with another selection."""
-        name = f"eval-{run}-{select.split('=')[0]}-{seed}"
+        name = f"eval-{run}-{select.split('=')[0]}-{KEEP}-{seed}"
         words = ["--select", select, "--predictions", self.runs / f"{name}.jsonl"]
         return self.once(name, "eval", self.folder(run, seed), *words)
 
@@ -133,21 +133,23 @@ class Study(study.Study):
         if task == "vqa":
             # DAQUAR has no validation split.
             words += ["--split", "train"]
-        found = self.once(f"keep-{run}-{seed}", "calibrate", self.folder(run, seed), *words)
-        return {rule["rule"]: rule for rule in found["rules"]}
+        found = self.once(f"keep-{run}-{KEEP}-{seed}", "calibrate", self.folder(run, seed), *words)
+        return {rule["rule"]: rule for rule in found["rules"]} if found else {}
 
     def selections(self, task, seed):
         """Accuracy with each rule in evaluation alone, and with some in fine-tuning too."""
         values = self.values(task, seed)
         run = f"{task}-{CHOSEN}"
         figures = {("off", "off"): accuracy(self.tuned(task, CHOSEN, seed))}
+        if not values:
+            return figures, values
+        for rule in TUNED:
+            select = f"{rule}={values[rule]['value']}"
+            figures[rule, rule] = accuracy(self.tuned(task, CHOSEN, seed, f"-{rule}-{KEEP}", "--select", select))
+            figures[rule, "off"] = accuracy(self.scored(task, f"{run}-{rule}-{KEEP}", "off", seed))
         for rule in RULES:
             select = f"{rule}={values[rule]['value']}"
             figures["off", rule] = accuracy(self.scored(task, run, select, seed))
-        for rule in TUNED:
-            select = f"{rule}={values[rule]['value']}"
-            figures[rule, rule] = accuracy(self.tuned(task, CHOSEN, seed, f"-{rule}", "--select", select))
-            figures[rule, "off"] = accuracy(self.scored(task, f"{run}-{rule}", "off", seed))
         return figures, values
 
     # Tables.
@@ -165,7 +167,10 @@ class Study(study.Study):
             (names.get(masking, f"`{masking}`"), cells("ground", masking), cells("vqa", masking))
             for masking in ["none", *MASKINGS]
         ]
-        first, question = reports["ground", CHOSEN][0], reports["vqa", CHOSEN][0]
+        there = lambda task: next((report for report in reports[task, CHOSEN] if report), None)
+        first, question = there("ground"), there("vqa")
+        if not first or not question:
+            return ["Nothing was run yet.", ""]
         known = first["baselines"]
         percent = lambda share: f"{100 * share:.1f}"
         for name, share in [
@@ -178,19 +183,20 @@ class Study(study.Study):
         rows.append(("question alone, no pre-training", "", spread([accuracy(report) for report in blind])))
         rows.append(("most frequent answer", "", percent(question["majority"]["accuracy"])))
         kinds = ["people", "animals", "scene", "clothing", "vehicles", "other", "bodyparts", "instruments"]
-        found = [report["by_kind"] for report in reports["ground", CHOSEN]]
+        found = [report["by_kind"] for report in reports["ground", CHOSEN] if report]
         by_kind = [
             (kind, found[0][kind]["samples"], spread([100 * of[kind]["mean"] for of in found]))
             for kind in kinds
             if all(kind in of for of in found)
         ]
+        seeds = max(len([report for report in of if report]) for of in reports.values())
         return [
-            f"Accuracy in % (mean, spread of seeds): {first['texts']:,} test phrases about {first['pictures']} photos,"
+            f"Accuracy in % (mean, spread of {seeds} seeds where they were run): {first['texts']:,} test phrases about {first['pictures']} photos,"
             f" {question['samples']:,} test questions of DAQUAR.",
             "",
             *table(["pre-trained with", "grounding", "DAQUAR"], rows),
             "",
-            f"Grounding by kind of phrase, pre-trained with `{CHOSEN}`:",
+            f"Grounding by kind of phrase, without pre-training:",
             "",
             *table(["kind", "phrases", "accuracy"], by_kind),
             "",
@@ -201,12 +207,13 @@ class Study(study.Study):
         off = {task: [figures["off", "off"] for figures, _ in found[task]] for task in found}
 
         def cell(task, key):
-            """Accuracy, and how far from all attention of the same seed."""
-            own = [figures[key] for figures, _ in found[task]]
-            return spread([figure - base for figure, base in zip(own, off[task])])
+            """How far from all attention of the same seed, in points."""
+            pairs = [(figures.get(key), figures[("off", "off")]) for figures, _ in found[task]]
+            return spread([own - base for own, base in pairs if own is not None and base is not None])
 
         def known(task, rule, key, factor, digits):
-            return f"{statistics.mean(factor * values[rule][key] for _, values in found[task]):.{digits}f}"
+            values = [factor * values[rule][key] for _, values in found[task] if rule in values]
+            return f"{statistics.mean(values):.{digits}f}" if values else ""
 
         rows = []
         for rule in RULES:
@@ -238,12 +245,13 @@ class Study(study.Study):
         ]
 
     def everything(self):
-        """All runs, seed by seed, so that what is there is complete for the first seeds."""
+        """All runs, seed by seed, so that the tables of the first seeds are complete first."""
         every = self.seeds
         for seed in every:
+            for task in ["ground", "vqa"]:
+                self.selections(task, seed)
             self.seeds = [seed]
             self.masking()
-            self.selection()
         self.seeds = every
 
 
@@ -252,7 +260,7 @@ def main():
     parser.add_argument("--detector", required=True)
     arguments = parser.parse_args()
     runs = Study(arguments)
-    if arguments.part == "all":
+    if arguments.part == "all" and not arguments.done:
         runs.everything()
     parts = {}
     if arguments.part in ("masking", "all"):

@@ -11,6 +11,7 @@ mod bad_input;
 mod common;
 mod curate;
 mod explain;
+mod grounding;
 mod new;
 mod own_data;
 mod plan;

@@ -190,7 +190,10 @@ fn what_is_missing_or_is_no_detector_is_said() {
     for (more, parts) in [
         (&[][..], ["no image tower", "--weights-vision"]),
         (&["--weights-vision", "no-run"], ["no-run", ""]),
-        (&["--provider", "detector"], ["no detector", "--detector"]),
+        (
+            &["--provider", "detector"],
+            ["no `--detector`", "--detector"],
+        ),
         (
             &["--provider", "grid", "--detector", "yolo.weights"],
             ["--provider", "leave one of them out"],
