@@ -235,14 +235,10 @@ pub fn regions(picture: &Rgb, boxes: &[Rect], weights: &[f32]) -> Rgb {
             let window = rect.pixels(width, height);
             let share = 100.0 * weight / total;
             let text = format!("{number}: {share:.0}%");
-            write(
-                &mut out,
-                [window.x, window.y],
-                &text,
-                line,
-                [0; 3],
-                Some([255; 3]),
-            );
+            // Whole, also at the right border.
+            let most = width.saturating_sub(text.chars().count() * GLYPH * line);
+            let place = [window.x.min(most), window.y];
+            write(&mut out, place, &text, line, [0; 3], Some([255; 3]));
         }
     }
     out

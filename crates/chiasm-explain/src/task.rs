@@ -5,6 +5,7 @@
 //! over its tokens in the caption; another one explains the phrase as a text of its own.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use chiasm_data::{Dataset, Phrase, Preprocess, Resize, Sample, Views};
 use chiasm_eval::metrics::alignment::words_of_phrase;
@@ -93,15 +94,12 @@ fn squashed(preprocess: &Preprocess) -> Preprocess {
     }
 }
 
-/// Phrases of a sample that can be seen, by text, with where they stand in it. The second value counts
-/// those that do not occur in their text.
-pub(crate) fn phrases(
-    sample: &Sample,
-) -> (
-    BTreeMap<usize, Vec<(&Phrase, std::ops::Range<usize>)>>,
-    usize,
-) {
-    let (mut by_text, mut skipped): (BTreeMap<usize, Vec<_>>, usize) = (BTreeMap::new(), 0);
+/// Phrases by text, each with where it stands in it, in bytes.
+pub(crate) type ByText<'a> = BTreeMap<usize, Vec<(&'a Phrase, Range<usize>)>>;
+
+/// Phrases of a sample that can be seen. The second value counts those that do not occur in their text.
+pub(crate) fn phrases(sample: &Sample) -> (ByText<'_>, usize) {
+    let (mut by_text, mut skipped) = (ByText::new(), 0);
     for phrase in &sample.annotations.phrases {
         if phrase.boxes.is_empty() {
             // Named, but not to be seen.
@@ -192,7 +190,7 @@ fn of_text(
     explainer: &Explainer<'_>,
     job: &ExplainJob<'_>,
     place: &Place<'_>,
-    phrases: &[(&Phrase, std::ops::Range<usize>)],
+    phrases: &[(&Phrase, Range<usize>)],
     request: &Request,
     rows: &mut Vec<ExplanationRow>,
 ) -> Result<usize, ExplainError> {

@@ -184,7 +184,7 @@ impl ExplanationPredictions {
 /// What holds of every row, written or read.
 fn check(row: &ExplanationRow) -> Result<(), String> {
     let cells = match row.side {
-        Some(side) => side.checked_mul(side).unwrap_or(usize::MAX),
+        Some(side) => side.saturating_mul(side),
         None => row.regions.len(),
     };
     let maps = [

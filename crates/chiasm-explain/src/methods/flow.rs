@@ -85,7 +85,7 @@ pub(super) fn relevance(
     target: &Target,
     pass: &Pass,
     gradients: &Gradients,
-) -> Flow {
+) -> Result<Flow, ExplainError> {
     let device = device(pass);
     let (words, tokens) = (pass.layout.words, pass.layout.image_tokens());
     let spoken = |record: &Record| spoken_for(record, gradients);
@@ -143,13 +143,13 @@ pub(super) fn relevance(
 }
 
 /// Without what every token is to itself from the start, which no layer gave it.
-fn of(flow: Tensor<2>, pass: &Pass) -> Flow {
+fn of(flow: Tensor<2>, pass: &Pass) -> Result<Flow, ExplainError> {
     let [size, _] = flow.dims();
-    let without = flow.clone() - Tensor::eye(size, &flow.device());
-    Flow {
+    let eye = Tensor::eye(size, &flow.device());
+    Ok(Flow {
         tokens: pass.layout.words + pass.layout.image_tokens(),
-        values: host(without).unwrap_or_default(),
-    }
+        values: host(flow - eye)?,
+    })
 }
 
 /// Rows of what was added sum to 1, beside the token itself (eqs. 8 and 9).

@@ -59,7 +59,7 @@ pub fn explain(
         Method::Relevance => {
             let pass = Pass::run(subject, input, target, true)?;
             let gradients = pass.score.clone().sum().backward();
-            let flow = flow::relevance(subject, target, &pass, &gradients);
+            let flow = flow::relevance(subject, target, &pass, &gradients)?;
             from_flow(subject, target, &pass, &flow)
         }
         Method::GradCam | Method::GradCamFusion => {

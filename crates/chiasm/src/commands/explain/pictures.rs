@@ -378,7 +378,9 @@ impl Job<'_> {
         let (report, places) = self.report(pair, found, &path("png"));
         let mut tiles = Vec::new();
         let mut parts = Vec::new();
-        let title = if pair.text.is_some() {
+        let title = if super::is_demonstration(self.args) {
+            "what is hidden"
+        } else if pair.text.is_some() {
             "whole text"
         } else {
             "the picture"
