@@ -341,13 +341,13 @@ pub fn render_relation_table(report: &RelationReport) -> String {
         line(format!("AUROC of the cosine alone: {}", areas.join(", ")));
     }
     line(String::new());
-    line(
-        "AUROC is the mean over classes, each against the others; cal.err the expected".to_owned(),
-    );
-    line(
-        "calibration error in points. Intervals are of 1,000 resamples of authors or pictures."
-            .to_owned(),
-    );
+    for note in [
+        "AUROC is the mean over classes, each against the others; cal.err the expected",
+        "calibration error in points. Intervals come from 1,000 resamples of authors or",
+        "pictures.",
+    ] {
+        line(note.to_owned());
+    }
     if let Some(overlap) = &report.training_overlap {
         overlap.lines(report.pairs).into_iter().for_each(&mut line);
     }
@@ -363,7 +363,7 @@ pub fn answered_line(answered: &Threshold) -> String {
             100.0 * answered.wanted
         ),
         Some(precision) => format!(
-            "Answers {:.1} % of pairs; {:.1} % of them right ({:.1} to {:.1} %), {:.0} % wanted.",
+            "Answers {:.1} % of pairs, {:.1} % right ({:.1} to {:.1} %; {:.0} % wanted).",
             100.0 * answered.coverage,
             100.0 * precision.mean,
             100.0 * precision.low,

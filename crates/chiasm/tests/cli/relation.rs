@@ -142,7 +142,7 @@ fn what_cannot_be_probed_is_said() {
     features(dir, "text.npy", 40, |tv| tv / 2);
     let error = probe("pairs.csv", &[]);
     assert!(error.contains("has a label"), "{error}");
-    let error = probe("labelled.csv", &["--c", "-1"]);
+    let error = probe("labelled.csv", &["--c", "0"]);
     assert!(error.contains("not a number above 0"), "{error}");
     let error = probe("labelled.csv", &["--precision", "2"]);
     assert!(error.contains("not a share"), "{error}");
