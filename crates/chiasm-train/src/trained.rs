@@ -97,6 +97,14 @@ impl TrainedModel {
         })
     }
 
+    /// Candidates of a query that are re-ranked: as many as the recipe says, none where no head says
+    /// whether pairs match.
+    #[must_use]
+    pub fn shortlist(&self) -> usize {
+        let wanted = self.recipe.evaluation.shortlist;
+        self.model.match_head.as_ref().map_or(0, |_| wanted)
+    }
+
     /// The same sizes with the weights that the run began with: the yardstick of a report.
     ///
     /// # Errors

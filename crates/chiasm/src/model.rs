@@ -251,7 +251,7 @@ impl Model {
     /// Candidates that the fusion encoder re-ranks unless something else is said.
     pub(crate) fn shortlist(&self) -> usize {
         match self {
-            Self::Own(trained) => trained.recipe.evaluation.shortlist,
+            Self::Own(trained) => trained.shortlist(),
             Self::Published(_) => 0,
         }
     }

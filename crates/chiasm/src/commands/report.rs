@@ -88,7 +88,7 @@ pub(crate) fn write(
     drop(untrained);
     let embedder = eval::embedder(trained, &trained.model, device, views);
     let identity = eval::identity(trained, out);
-    let shortlisted = trained.recipe.evaluation.shortlist;
+    let shortlisted = trained.shortlist();
     let overlap = Some(facts.overlap.clone());
     let job = RetrievalJob {
         dataset: subset,
