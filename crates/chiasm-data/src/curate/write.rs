@@ -93,12 +93,14 @@ impl Sink {
             }
             Lines::Json(file) => {
                 let line = record.line.as_deref().unwrap_or_default();
-                // What is added stands at the end of the object as it was written.
-                let object = line.strip_suffix('}').filter(|_| record.refused.is_none());
-                match object {
-                    Some(open) => file.write_all(open.trim_end().as_bytes())?,
-                    None => serde_json::to_writer(&mut *file, &serde_json::json!({"line": line}))?,
-                }
+                // What is added stands at the end of the object as it was written; a line that is none
+                // becomes a text in one.
+                let whole = match &record.refused {
+                    None => line.to_owned(),
+                    Some(_) => serde_json::json!({"line": line}).to_string(),
+                };
+                let open = whole.strip_suffix('}').unwrap_or(&whole).trim_end();
+                file.write_all(open.as_bytes())?;
                 let mut more = serde_json::Map::new();
                 if self.scored {
                     let score = score.and_then(|score| score.parse::<serde_json::Number>().ok());
@@ -108,19 +110,11 @@ impl Sink {
                     more.insert("curate_row".to_owned(), row.into());
                     more.insert("curate_reason".to_owned(), reason.into());
                 }
-                let more = serde_json::Value::from(more).to_string();
-                let is_empty = object.is_some_and(|open| open.trim() == "{");
-                match object {
-                    Some(_) if more == "{}" => file.write_all(b"}")?,
-                    Some(_) if is_empty => {
-                        file.write_all(more.get(1..).unwrap_or("}").as_bytes())?
-                    }
-                    Some(_) => {
-                        file.write_all(b",")?;
-                        file.write_all(more.get(1..).unwrap_or("}").as_bytes())?;
-                    }
-                    None => {}
+                if !more.is_empty() && open != "{" {
+                    file.write_all(b",")?;
                 }
+                let more = serde_json::Value::from(more).to_string();
+                file.write_all(more.get(1..).unwrap_or("}").as_bytes())?;
                 file.write_all(b"\n")?;
             }
         }
