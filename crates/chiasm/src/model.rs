@@ -8,6 +8,7 @@ use chiasm_eval::predictions::ModelIdentity;
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
 use chiasm_nn::published::encoder::{self, Opened, Pooling, Sizes};
 use chiasm_nn::published::scl;
+use chiasm_nn::select::RuleName;
 use chiasm_regions::Tower;
 use chiasm_train::TrainedModel;
 use chiasm_train::checkpoint::Checkpoint;
@@ -95,6 +96,16 @@ impl Model {
         };
         let base = trained.config.select.clone().unwrap_or_default();
         let select = pretrain::selected(&base, typed)?;
+        if select.rule == RuleName::Learned && trained.model.fusion.gates.is_none() {
+            let value = select.value;
+            return Err(CliError::new(
+                format!("`--select {typed}`: the model has learned no gates"),
+                format!(
+                    "fine-tune it with `--select {typed}`, or take `prob_rel_mean={value}`, which keeps \
+                     what fresh gates would"
+                ),
+            ));
+        }
         trained.config.select = Some(select);
         let checked = trained.config.validate();
         checked.map_err(|error| CliError::new(error.to_string(), None))?;
