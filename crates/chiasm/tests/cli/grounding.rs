@@ -252,6 +252,11 @@ fn a_run_goes_on_with_the_regions_that_it_began_with() {
     let mut matching = pretrain;
     matching[1] = "match.toml";
     succeed(dir, &[&matching[..], &["--out", "match"]].concat());
+    // Texts alone, the baseline of a model that sees regions.
+    succeed(
+        dir,
+        &[&matching[..], &["--blind", "--out", "blind"]].concat(),
+    );
     // Word vectors that are none, or of other words.
     for (content, reason) in [("", "none of the"), ("left x y\n", "none of the")] {
         std::fs::write(dir.join("vectors.txt"), content).unwrap();
