@@ -28,9 +28,10 @@ PRETRAINING, GROUNDING, QUESTIONS = 60, 90, 250
 MASKINGS = ["random", "intra", "cross", "both"]
 # Share of attention's keys that every rule is to keep.
 KEEP = 0.1
+# Rules tried on one fine-tuned model; `learned` has nothing to try before it has learned.
 RULES = [
     "prob_abs", "prob_rel_mean", "prob_rel_max", "score_abs", "score_mean",
-    "topk", "topk_ratio", "quantile", "topp", "learned",
+    "topk", "topk_ratio", "quantile", "topp",
 ]
 # Rules that are also on while a model is fine-tuned.
 TUNED = ["prob_abs"]

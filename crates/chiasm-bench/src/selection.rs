@@ -2,7 +2,6 @@
 //! in turns.
 
 use std::path::Path;
-use std::time::Instant;
 
 use chiasm_nn::select::SelectConfig;
 use serde_json::json;
@@ -11,7 +10,8 @@ use crate::Result;
 use crate::workload::{self, Prepared};
 
 /// Runs `rounds` turns of each, a step in a turn, and prints one line of JSON for every rule: the ratio of
-/// its steps to those of plain attention in the same round. The first step of each, in which kept
+/// its steps to those of plain attention in the same round. Time is that of the processor, user and
+/// system, so that other programs hardly disturb it (Linux). The first step of each, in which kept
 /// attention is counted as in one of twenty, is not timed.
 pub(crate) fn measure(path: &Path, rules: &[String], rounds: usize) -> Result<()> {
     let mut runs = vec![("off".to_owned(), workload::prepare(path, |_| {})?)];
@@ -52,9 +52,21 @@ pub(crate) fn measure(path: &Path, rules: &[String], rounds: usize) -> Result<()
 
 fn step(run: &mut Prepared) -> Result<f64> {
     let batch = run.batches.first().ok_or("the workload has no batches")?;
-    let start = Instant::now();
+    let start = processor_seconds()?;
     run.trainer.train_step(std::slice::from_ref(batch))?;
-    Ok(start.elapsed().as_secs_f64())
+    Ok(processor_seconds()? - start)
+}
+
+/// Processor time of this process so far, in seconds.
+fn processor_seconds() -> Result<f64> {
+    /// Ticks of `/proc` in a second, on every architecture that Linux runs on today.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name, in parentheses, may hold blanks; user and system time are fields 14 and 15 of all.
+    let (_, rest) = stat.rsplit_once(')').ok_or("no name in /proc/self/stat")?;
+    let ticks = rest.split_whitespace().skip(11).take(2);
+    let ticks: f64 = ticks.filter_map(|field| field.parse::<f64>().ok()).sum();
+    Ok(ticks / TICKS)
 }
 
 /// Median, quartiles, least and most.

@@ -178,9 +178,14 @@ impl Tokens {
     #[must_use]
     pub fn narrow(&self, start: usize, count: usize) -> Self {
         let rows = self.spans.rows(start..start + count);
+        let [_, width] = self.rows.dims();
         Self {
             spans: Spans::new(self.spans.lengths().skip(start).take(count)),
-            rows: self.rows.clone().narrow(0, rows.start, rows.len()),
+            // The engine knows no part without rows.
+            rows: match rows.len() {
+                0 => Tensor::zeros([0, width], &self.rows.device()),
+                len => self.rows.clone().narrow(0, rows.start, len),
+            },
         }
     }
 

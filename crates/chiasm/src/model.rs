@@ -10,6 +10,7 @@ use chiasm_explain::{Explainer, Subject};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::published::encoder::{self, Opened, Pooling, Sizes};
 use chiasm_nn::published::scl;
+use chiasm_nn::select::RuleName;
 use chiasm_regions::Tower;
 use chiasm_train::TrainedModel;
 use chiasm_train::checkpoint::Checkpoint;
@@ -97,6 +98,16 @@ impl Model {
         };
         let base = trained.config.select.clone().unwrap_or_default();
         let select = pretrain::selected(&base, typed)?;
+        if select.rule == RuleName::Learned && trained.model.fusion.gates.is_none() {
+            let value = select.value;
+            return Err(CliError::new(
+                format!("`--select {typed}`: the model has learned no gates"),
+                format!(
+                    "fine-tune it with `--select {typed}`, or take `prob_rel_mean={value}`, which keeps \
+                     what fresh gates would"
+                ),
+            ));
+        }
         trained.config.select = Some(select);
         let checked = trained.config.validate();
         checked.map_err(|error| CliError::new(error.to_string(), None))?;

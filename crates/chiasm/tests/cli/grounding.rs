@@ -210,6 +210,11 @@ fn any_number_of_regions_and_any_caption() {
     assert_eq!(again["accuracy"], report["accuracy"]);
     let select = ["eval", "run", "--select", "topk=1", "--task", "grounding"];
     assert_eq!(json_of(dir, &select)["texts"], 8);
+    let error = fail(dir, &["eval", "run", "--select", "learned=0.5"]);
+    assert!(
+        error.contains("no gates") && error.contains("prob_rel_mean=0.5"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -240,6 +245,18 @@ fn a_run_goes_on_with_the_regions_that_it_began_with() {
     for part in ["`painted`", "`drawn`", "hint:"] {
         assert!(error.contains(part), "{error}");
     }
+    // Nothing of the regions is read but what the words take from them.
+    let recipe = std::fs::read_to_string(dir.join("know.toml")).unwrap();
+    let recipe = recipe.replace("[objectives.knowledge]", "[objectives.matching]");
+    std::fs::write(dir.join("match.toml"), recipe).unwrap();
+    let mut matching = pretrain;
+    matching[1] = "match.toml";
+    succeed(dir, &[&matching[..], &["--out", "match"]].concat());
+    // Texts alone, the baseline of a model that sees regions.
+    succeed(
+        dir,
+        &[&matching[..], &["--blind", "--out", "blind"]].concat(),
+    );
     // Word vectors that are none, or of other words.
     for (content, reason) in [("", "none of the"), ("left x y\n", "none of the")] {
         std::fs::write(dir.join("vectors.txt"), content).unwrap();
