@@ -379,6 +379,7 @@ fn pixels(of: &[usize], device: &Device) -> Seen {
 fn step(device: &Device) -> StepInput {
     StepInput {
         seen: pixels(&[0, 1, 2], device),
+        encoded: None,
         pictures: 1,
         clean: texts(&IDS),
         pairs: 3,

@@ -201,6 +201,7 @@ mod tests {
             blind: false,
             regions: None,
             targets: None,
+            chunk: None,
             train: false,
             cache_bytes: 0,
             threads: 1,
