@@ -32,7 +32,9 @@ BEFORE = "before"
 # The inverse penalty of the published probe.
 C = 0.25
 DRAWS = 1000
-FLICKR_PAIRS = 3000
+FLICKR_PAIRS = 1200
+# Pairs of SNLI-VE that probes are fitted on, and scored on.
+FITTED, SCORED = 1000, 1200
 
 
 def recipe(name, steps, chunk):
@@ -99,7 +101,7 @@ class Study:
         file = self.runs / f"{run.name}-{name}.safetensors"
         if not file.exists():
             part = file.with_suffix(".part")
-            self.chiasm("embed", run, "--pairs", "--data", data, "--out", part, *words)
+            self.chiasm("embed", run, "--data", data, "--out", part, *words)
             part.rename(file)
         return Vectors(file)
 
@@ -115,7 +117,7 @@ class Study:
         results = {}
         for seed in self.seeds:
             for tasks, run in self.variants("synth", text, seed, "--data", "builtin:synthitr,unlabelled=8000"):
-                found = self.vectors(run, "posts", "builtin:synthitr,unlabelled=0")
+                found = self.vectors(run, "posts", "builtin:synthitr,unlabelled=0", "--pairs")
                 names = sorted(set(found.labels))
                 classes = np.array([names.index(label) for label in found.labels])
                 results.setdefault(tasks, []).append(self.probe(found, classes, "train", "test"))
@@ -155,13 +157,16 @@ class Study:
                 for image in images
             ]
             pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        text = recipe("itr-towers-tiny", 93, 1500)
+        text = recipe("itr-towers-tiny", 37, 600)
         yield from self.variants("flickr", text, seed, "--data", pairs, *self.towers)
 
     def snli(self):
         """Linear probes on SNLI-VE: the first file is for training, photos of the second are not seen."""
         photos = (self.data / "flickr8k/images").resolve()
-        data = self.data / "snli-ve-flickr8k/{dev,test}.jsonl"
+        for name, count in [("dev", FITTED), ("test", SCORED)]:
+            rows = (self.data / f"snli-ve-flickr8k/{name}.jsonl").read_text().splitlines()[:count]
+            (self.runs / f"snli-{name}.jsonl").write_text("".join(row + "\n" for row in rows))
+        data = self.runs / "snli-{dev,test}.jsonl"
         results = {}
         for seed in self.seeds:
             for tasks, run in self.flickr(seed):
@@ -169,7 +174,7 @@ class Study:
                     # These weights are read, not drawn.
                     results[BEFORE].append(results[BEFORE][0])
                     continue
-                found = self.vectors(run, "snli", data, "--image-root", photos)
+                found = self.vectors(run, "snli", data, "--pairs", "--image-root", photos)
                 names = sorted(set(found.labels))
                 classes = np.array([names.index(label) for label in found.labels])
                 results.setdefault(tasks, []).append(self.probe(found, classes, "val", "test"))

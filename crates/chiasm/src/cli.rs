@@ -791,11 +791,12 @@ pub(crate) struct EmbedArgs {
     pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// Also write the vector of every pair of a picture and one of its texts, as heads over pairs read it
+    /// Write the vector of every pair of a picture and one of its texts instead, as heads over pairs read it
     #[arg(long)]
     pub(crate) pairs: bool,
     /// File to write, safetensors: `image_embeds`, `text_embeds`, `image_of_text`; ids, splits, labels and
-    /// ratings of the samples; with `--pairs` also `pair_vectors`, a row a text
+    /// ratings of the samples; with `--pairs` `pair_vectors`, a row a text,
+    /// in place of the first two
     #[arg(long, value_name = "FILE", default_value = "embeddings.safetensors")]
     pub(crate) out: PathBuf,
 }

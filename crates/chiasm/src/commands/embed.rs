@@ -17,6 +17,7 @@ struct Report {
     file: String,
     images: usize,
     texts: usize,
+    pairs: usize,
     width: usize,
 }
 
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
         .flat_map(|sample| sample.texts.iter().map(String::as_str))
         .collect();
     let mut tables: BTreeMap<&str, Table> = BTreeMap::new();
-    if embedder.preprocess.is_some() {
+    if embedder.preprocess.is_some() && !args.pairs {
         let indices: Vec<usize> = (0..samples.len()).collect();
         let mut bar = Progress::new("embed", samples.len() as u64);
         let images = embedder.images(&subset, &indices, false, &mut |more| {
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
         bar.finish();
         tables.insert("image_embeds", host(images.embeds)?);
     }
-    if embedder.tokenizer.is_some() {
+    if embedder.tokenizer.is_some() && !args.pairs {
         let mut bar = Progress::new("embed", texts.len() as u64);
         let embedded = embedder.texts(&texts, false, &mut |more| bar.add(more, "texts"))?;
         bar.finish();
@@ -115,12 +116,18 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
         file: args.out.display().to_string(),
         images: tables.get("image_embeds").map_or(0, |_| images),
         texts: tables.get("text_embeds").map_or(0, |_| text_count),
-        width: (tables.iter())
-            .find(|(name, _)| **name != "pair_vectors")
-            .map_or(0, |(_, table)| table.width),
+        pairs: tables.get("pair_vectors").map_or(0, |table| table.rows),
+        width: tables.values().next().map_or(0, |table| table.width),
     };
     if global.json {
         return output::json(&report);
+    }
+    if args.pairs {
+        output::result(&format!(
+            "{} pairs as vectors of {} numbers in {}",
+            report.pairs, report.width, report.file
+        ));
+        return Ok(());
     }
     output::result(&format!(
         "{} pictures and {} texts as vectors of {} numbers in {}",
