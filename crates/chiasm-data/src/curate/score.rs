@@ -6,6 +6,9 @@ use chiasm_format::Matrix;
 
 use crate::error::DataError;
 
+/// Numbers of one kind of features that are in memory at once.
+const BLOCK: usize = 1 << 20;
+
 /// How well picture and text of a row go together; what is higher is better.
 pub enum Scores<'a> {
     /// Nobody says.
@@ -84,10 +87,16 @@ impl Features {
     /// What the system said.
     pub fn cosines(&self, first: u64, count: usize) -> Result<Vec<f32>, DataError> {
         let width = self.images.width();
-        let images = self.images.read(first, count)?;
-        let texts = self.texts.read(first, count)?;
-        let pairs = images.chunks_exact(width).zip(texts.chunks_exact(width));
-        Ok(pairs.map(|(image, text)| cosine(image, text)).collect())
+        let block = (BLOCK / width.max(1)).max(1);
+        let mut cosines = Vec::with_capacity(count);
+        for start in (0..count).step_by(block) {
+            let (first, count) = (first + start as u64, block.min(count - start));
+            let images = self.images.read(first, count)?;
+            let texts = self.texts.read(first, count)?;
+            let pairs = images.chunks_exact(width).zip(texts.chunks_exact(width));
+            cosines.extend(pairs.map(|(image, text)| cosine(image, text)));
+        }
+        Ok(cosines)
     }
 }
 
