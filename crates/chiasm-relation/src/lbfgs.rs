@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 const MEMORY: usize = 10;
 /// Share of the promised decrease that a step must give, and of the slope that it must take away.
 const WOLFE: [f64; 2] = [1e-4, 0.9];
+/// Share of a value that rounding may hide, where products are f32.
+const NOISE: f64 = 1e-6;
 /// Points tried along one direction at most.
 const TRIES: usize = 40;
 
@@ -146,7 +148,10 @@ impl Line<'_> {
             let value = function(&at, &mut gradient);
             let slope = dot(&gradient, self.direction);
             // Not `>`, which would let a value that is no number pass.
-            let falls = value <= self.value + WOLFE[0] * length * self.slope;
+            let falls = value <= self.value + WOLFE[0] * length * self.slope
+                // Near the minimum rounding hides the decrease, and the slope tells more (Hager and Zhang 2005).
+                || (value <= self.value + NOISE * self.value.abs()
+                    && slope <= (2.0 * WOLFE[0] - 1.0) * self.slope);
             let step = Step {
                 at,
                 value,
