@@ -382,7 +382,8 @@ fn classes(dataset: &Dataset) -> Result<(Vec<String>, bool), CliError> {
 /// What must stay on one side of a split with a sample: its group, which is its picture or its author where these are
 /// known.
 fn unit(sample: &Sample) -> &str {
-    sample.group()
+    let author = sample.annotations.author.as_deref();
+    author.unwrap_or_else(|| sample.group())
 }
 
 /// Share of training pairs that settings are chosen on where the data have no validation split: a tenth by the hash of
