@@ -225,7 +225,7 @@ mod tests {
         let flat = Npy::from_f32(&[12], &[0.0; 12]).to_bytes();
         let text = Npy::from_text("no numbers").to_bytes();
         let empty_rows = Npy::from_f32(&[4, 0], &[]).to_bytes();
-        for bytes in [
+        let cases: [&[u8]; 7] = [
             &good[..good.len() - 1],
             &flat,
             &text,
@@ -233,7 +233,8 @@ mod tests {
             b"",
             b"hello",
             &good[..20],
-        ] {
+        ];
+        for bytes in cases {
             std::fs::write(&path, bytes).unwrap();
             assert!(Matrix::open(&path, "x").is_err(), "{} bytes", bytes.len());
         }

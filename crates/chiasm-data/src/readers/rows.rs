@@ -214,7 +214,7 @@ fn of_json(line: Result<&str, String>, names: &[String]) -> Record {
         line: line.as_ref().ok().map(|line| (*line).to_owned()),
         ..Record::default()
     };
-    let object = line.and_then(|line| json::parse::<serde_json::Map<String, Value>>(line));
+    let object = line.and_then(json::parse::<serde_json::Map<String, Value>>);
     match object {
         Ok(mut object) => {
             let cell = |name: &String| match object.remove(name)? {

@@ -326,7 +326,7 @@ impl Table {
 
     fn column(&self, names: &[&str]) -> Option<usize> {
         let position = |name: &&str| self.header.iter().position(|own| own == *name);
-        names.iter().find_map(|name| position(name))
+        names.iter().find_map(position)
     }
 
     fn need(&self, role: &'static str, names: &[&str]) -> Result<usize, DataError> {
