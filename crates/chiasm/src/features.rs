@@ -92,7 +92,11 @@ impl Encoders {
         let mut features = PairFeatures::default();
         let both = self.models.len() == 1;
         let pairs = dataset.pairs();
-        if let Some((model, _)) = self.models.first() {
+        let has_space = |model: &Model| match model {
+            Model::Own(trained) => trained.config.heads.contrastive,
+            Model::Published(_) => true,
+        };
+        if let Some((model, _)) = self.models.first().filter(|(model, _)| has_space(model)) {
             let embedder = model.embedder(device, embedder(model));
             if embedder.tokenizer.is_some() {
                 let texts: Vec<&str> = dataset
@@ -115,9 +119,58 @@ impl Encoders {
             let embedder = model.embedder(device, embedder(model));
             images(&embedder, dataset, &pairs, bar, &mut features)?;
         }
-        features.comparable = both && features.text_width == features.image_width;
-        Ok(features)
+        if both {
+            features.compare();
+        }
+        match self.models.as_slice() {
+            [(model, _)] => vectors(model, device, config, dataset, bar, features),
+            _ => Ok(features),
+        }
     }
+}
+
+/// Of towers that stand alone the vectors of pairs that they were trained on (`specs/itr.md` section 1.2), with the
+/// cosines of `projected`; of every other model `projected` itself.
+fn vectors(
+    model: &Model,
+    device: &Device,
+    config: &DataConfig,
+    dataset: &Dataset,
+    bar: &mut Bar,
+    projected: PairFeatures,
+) -> Result<PairFeatures, CliError> {
+    let Model::Own(trained) = model else {
+        return Ok(projected);
+    };
+    if !trained.config.is_towers_alone() {
+        return Ok(projected);
+    }
+    let embedder = model.embedder(device, model.views(config, dataset));
+    let texts: Vec<(usize, &str)> = dataset
+        .samples
+        .iter()
+        .enumerate()
+        .flat_map(|(sample, of)| of.texts.iter().map(move |text| (sample, text.as_str())))
+        .collect();
+    let mut done = 0;
+    let pairs = embedder.pairs(dataset, &texts, &mut |more| {
+        done += more;
+        bar.show("pairs", done, texts.len());
+    })?;
+    let [text_width, image_width] = trained.config.stream_widths();
+    let (values, width) = host(pairs)?;
+    let mut features = PairFeatures {
+        text_width,
+        image_width,
+        cosines: projected.cosines,
+        ..PairFeatures::default()
+    };
+    for row in values.chunks_exact(width.max(1)) {
+        let (text, image) = row.split_at(text_width.min(row.len()));
+        features.text.extend_from_slice(text);
+        features.image.extend_from_slice(image);
+    }
+    Ok(features)
 }
 
 /// Embeds each picture once and repeats its features for each of its texts.
@@ -213,7 +266,7 @@ pub(crate) fn read_embeddings(path: &Path, dataset: &Dataset) -> Result<PairFeat
     }
     features.text_width = texts.map_or(0, |(_, width)| width);
     features.image_width = images.map_or(0, |(_, width)| width);
-    features.comparable = features.text_width == features.image_width;
+    features.compare();
     Ok(features)
 }
 

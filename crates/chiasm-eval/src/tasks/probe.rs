@@ -50,8 +50,8 @@ pub struct PairFeatures {
     pub image: Vec<f32>,
     /// Width of the image features; 0: none.
     pub image_width: usize,
-    /// Whether both are of one space, so that their cosine means something.
-    pub comparable: bool,
+    /// Cosine of each pair's text and image in a space that both have in common; empty without one.
+    pub cosines: Vec<Option<f32>>,
 }
 
 impl PairFeatures {
@@ -68,20 +68,30 @@ impl PairFeatures {
         )
     }
 
-    /// Cosine of a pair's text and image; `None` where they are not comparable or one is zero.
+    /// Cosine of a pair's text and image; `None` where it is not known, or one of both is zero.
     #[must_use]
     pub fn cosine(&self, pair: usize) -> Option<f32> {
-        let (text, image) = self.of(pair);
-        (self.comparable && text.len() == image.len()).then_some(())?;
-        let dot = |a: &[f32], b: &[f32]| -> f64 {
-            a.iter()
-                .zip(b)
-                .map(|(a, b)| f64::from(*a) * f64::from(*b))
-                .sum()
-        };
-        let length = (dot(text, text) * dot(image, image)).sqrt();
-        (length > 0.0).then(|| (dot(text, image) / length).clamp(-1.0, 1.0) as f32)
+        self.cosines.get(pair).copied().flatten()
     }
+
+    /// Takes the features themselves for those of one space, where they are of one width.
+    pub fn compare(&mut self) {
+        if self.text_width != self.image_width || self.text_width == 0 {
+            return;
+        }
+        let pairs = self.text.len() / self.text_width;
+        self.cosines = (0..pairs).map(|pair| cosine(self.of(pair))).collect();
+    }
+}
+
+/// Cosine of two vectors of one width; `None` where one is zero.
+fn cosine((text, image): (&[f32], &[f32])) -> Option<f32> {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+        products.sum()
+    };
+    let length = (dot(text, text) * dot(image, image)).sqrt();
+    (length > 0.0).then(|| (dot(text, image) / length).clamp(-1.0, 1.0) as f32)
 }
 
 /// How probes are made.

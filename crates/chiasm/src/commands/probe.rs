@@ -301,14 +301,16 @@ fn rows_of(args: &ProbeArgs, pairs: usize) -> Result<PairFeatures, CliError> {
     };
     let (text, text_width) = read(&args.text_features)?;
     let (image, image_width) = read(&args.image_features)?;
-    Ok(PairFeatures {
+    let mut features = PairFeatures {
         text,
         text_width,
         image,
         image_width,
-        // Whether they are of one space only their owner knows; of one width they usually are.
-        comparable: text_width == image_width,
-    })
+        cosines: Vec::new(),
+    };
+    // Whether they are of one space only their owner knows; of one width they usually are.
+    features.compare();
+    Ok(features)
 }
 
 /// The features of pairs that have a label.
@@ -324,12 +326,13 @@ fn labelled_rows(dataset: &Dataset, all: &PairFeatures) -> PairFeatures {
 /// The features of some pairs.
 fn chosen(all: &PairFeatures, places: impl Iterator<Item = usize>) -> PairFeatures {
     let mut features = PairFeatures {
-        text: Vec::new(),
-        image: Vec::new(),
-        ..*all
+        text_width: all.text_width,
+        image_width: all.image_width,
+        ..PairFeatures::default()
     };
     for place in places {
         let (text, image) = all.of(place);
+        features.cosines.push(all.cosine(place));
         features.text.extend_from_slice(text);
         features.image.extend_from_slice(image);
     }

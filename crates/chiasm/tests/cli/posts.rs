@@ -11,6 +11,7 @@ const POSTS: &str = "builtin:synthitr,unlabelled=30,train=20,test=8";
 /// The tiny recipe as two towers with what ITR learns.
 fn recipe(dir: &Path) {
     let text = TINY
+        .replace("projection_size = 16", "projection_size = 12")
         .replace(
             "[model.fusion]\nhidden_size = 16\nlayers = 1\nnum_heads = 2\nintermediate_size = 32\n",
             "[model.fusion]\nlayers = 0\n[model.heads]\nmatching = false\nmlm = false\n",
@@ -72,6 +73,16 @@ fn each_setting_of_tasks_trains_and_its_pairs_embed() {
         .find(|tensor| tensor.name == "pair_vectors");
     // Both towers are 16 wide.
     assert_eq!(vectors.unwrap().shape, [58, 32]);
+
+    // A probe reads these vectors, not the twelve numbers of the common space.
+    let labelled = "builtin:synthitr,unlabelled=1,train=80,test=20";
+    for run in ["run-2", "run-1"] {
+        let args = ["probe", run, "--data", labelled, "--out", "relation.json"];
+        succeed(dir.path(), &args);
+        let relation = std::fs::read(dir.path().join("relation.json")).unwrap();
+        let relation: serde_json::Value = serde_json::from_slice(&relation).unwrap();
+        assert_eq!(relation["probe"]["width"], 32, "{run}: {relation}");
+    }
 }
 
 #[test]
