@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::compute::{self, Kernels};
+use chiasm_nn::config::ProjectionKind;
 use chiasm_nn::criterion::contrast;
 use chiasm_nn::fusion::FusionEncoder;
 use chiasm_nn::heads::{MlmHead, Projection};
@@ -295,7 +296,7 @@ fn check_heads(sizes: &Sizes, rows: usize) {
             vec![head.loss(inputs[0].clone(), &labels, &words).unsqueeze()]
         });
     }
-    let projection = Projection::new(&init, width, sizes.intermediate);
+    let projection = Projection::new(&init, ProjectionKind::Mlp, width, sizes.intermediate);
     let temperature = Tensor::<2>::full([1, 1], 0.2, &device());
     let inputs = [hidden, tensor([rows, width], 7), temperature];
     same(&projection, &inputs, |projection, inputs| {
