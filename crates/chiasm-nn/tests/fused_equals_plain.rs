@@ -296,7 +296,9 @@ fn check_heads(sizes: &Sizes, rows: usize) {
             vec![head.loss(inputs[0].clone(), &labels, &words).unsqueeze()]
         });
     }
-    let projection = Projection::new(&init, ProjectionKind::Mlp, width, sizes.intermediate);
+    // One number that is normalised is its sign, and what is computed for its gradient rounding.
+    let projected = sizes.intermediate.max(2);
+    let projection = Projection::new(&init, ProjectionKind::Mlp, width, projected);
     let temperature = Tensor::<2>::full([1, 1], 0.2, &device());
     let inputs = [hidden, tensor([rows, width], 7), temperature];
     same(&projection, &inputs, |projection, inputs| {

@@ -194,10 +194,21 @@ fn encode_images(
     input: &StepInput,
 ) -> BTreeMap<ImageView, Tokens> {
     let mut encoded = BTreeMap::new();
+    let class_tokens = input.class_tokens();
+    // The fusion encoder reads whole pictures, what has none class tokens alone.
+    let whole: BTreeSet<usize> = plan
+        .fusions
+        .iter()
+        .filter(|pass| pass.image == ImageView::Complete && !model.is_towers_alone())
+        .flat_map(|pass| input.pairs_of(*pass).unwrap_or_default())
+        .map(|(_, image)| image)
+        .collect();
+    let is_whole = |image| whole.contains(&image);
     if plan.images.contains(&ImageView::Complete)
         && let Some(known) = &input.encoded
     {
-        encoded.insert(ImageView::Complete, model.bridge_image(known.clone()));
+        let read = known.choose(&Chosen::whole(&known.spans, is_whole));
+        encoded.insert(ImageView::Complete, model.bridge_image(read));
     }
     if plan.images.iter().all(|view| encoded.contains_key(view)) {
         return encoded;
@@ -205,17 +216,8 @@ fn encode_images(
     let Some(patches) = model.embed(&input.seen) else {
         return encoded;
     };
-    let class_tokens = input.class_tokens();
     if plan.images.contains(&ImageView::Complete) && input.encoded.is_none() {
-        // The fusion encoder reads whole pictures, what has none class tokens alone.
-        let whole: BTreeSet<usize> = plan
-            .fusions
-            .iter()
-            .filter(|pass| pass.image == ImageView::Complete && !model.is_towers_alone())
-            .flat_map(|pass| input.pairs_of(*pass).unwrap_or_default())
-            .map(|(_, image)| image)
-            .collect();
-        let image = model.encode_where(&patches, class_tokens, |image| whole.contains(&image));
+        let image = model.encode_where(&patches, class_tokens, is_whole);
         encoded.insert(ImageView::Complete, image);
     }
     if let (true, Some(kept)) = (

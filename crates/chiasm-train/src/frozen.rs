@@ -2,12 +2,13 @@
 //!
 //! A tower that is not trained gives the same for the same pixels in every step. Where pictures are not
 //! varied either, its output is kept in memory under the number of the sample, and later epochs read it
-//! instead of running the tower. An image's tokens do not depend on its neighbours in a batch, so what
-//! comes out of a run is the same to the bit with and without this.
+//! instead of running the tower. Each sample goes through it by itself: the last bits of an output depend on
+//! where its rows lie in a batch, and a run that is resumed meets its samples in other batches than one that
+//! was not stopped.
 
 use std::collections::HashMap;
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use chiasm_data::HostBatch;
 use chiasm_nn::model::Seen;
 use chiasm_nn::{Spans, Tokens, VisionLanguageModel};
@@ -85,31 +86,21 @@ impl FrozenImages {
             .iter()
             .map(|sample| self.kept.get(&key(sample)).cloned())
             .collect();
-        let missing: Vec<usize> = (0..found.len())
-            .filter(|row| found.get(*row).is_some_and(Option::is_none))
-            .collect();
-        if !missing.is_empty() {
-            let rows = missing
-                .iter()
-                .flat_map(|row| row * pictures..(row + 1) * pictures)
-                .map(|row| row as i64);
-            let rows = TensorData::from(rows.collect::<Vec<_>>().as_slice());
-            let rows: Tensor<1, Int> = Tensor::from_data(rows, &pixels.device());
-            let patches = model.embed(&Seen::Pixels(pixels.clone().select(0, rows)))?;
-            let encoded = vision.encode_where(&patches, 1, |_| self.whole);
-            for (place, row) in missing.into_iter().enumerate() {
-                let tokens = encoded.narrow(place * pictures, pictures);
-                let kept = Kept {
-                    lengths: tokens.spans.lengths().collect(),
-                    rows: tokens.rows.detach().inner(),
-                };
-                if let Some(sample) = batch.samples.get(row) {
-                    self.keep(key(sample), &kept);
-                }
-                if let Some(place) = found.get_mut(row) {
-                    *place = Some(kept);
-                }
+        for (row, place) in found.iter_mut().enumerate() {
+            if place.is_some() {
+                continue;
             }
+            let own = pixels.clone().narrow(0, row * pictures, pictures);
+            let patches = model.embed(&Seen::Pixels(own))?;
+            let tokens = vision.encode_where(&patches, 1, |_| self.whole);
+            let kept = Kept {
+                lengths: tokens.spans.lengths().collect(),
+                rows: tokens.rows.detach().inner(),
+            };
+            if let Some(sample) = batch.samples.get(row) {
+                self.keep(key(sample), &kept);
+            }
+            *place = Some(kept);
         }
         let found: Vec<Kept> = found.into_iter().flatten().collect();
         let spans = Spans::new(found.iter().flat_map(|kept| kept.lengths.iter().copied()));
@@ -138,7 +129,7 @@ impl FrozenImages {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, TensorData};
     use chiasm_data::{Dataset, Loader, LoaderConfig, Preprocess, Split, Views, builtin};
     use chiasm_nn::layers::Init;
     use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! A frozen image tower runs once a picture, and nothing that comes out of a run changes with it.
+//! A frozen image tower runs once a picture: what comes out of a run is the same but for rounding, and the same to
+//! the bit whether it was stopped or not.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -68,17 +69,27 @@ fn trainer(recipe: &str) -> Trainer {
     Trainer::new(recipe, &data, tokenizer, &Device::flex()).unwrap()
 }
 
-/// Bits of every weight after a run that is stopped and resumed after some steps.
-fn weights(recipe: &str, folder: &Path, stop_after: u64) -> Vec<(String, Vec<u32>)> {
+/// Every weight after a run that is stopped and resumed after some steps.
+fn weights(recipe: &str, folder: &Path, stop_after: u64) -> Vec<(String, Vec<f32>)> {
     let mut trainer_before = trainer(recipe);
     train(&mut trainer_before, folder, stop_after, false);
     let mut resumed = trainer(recipe);
     train(&mut resumed, folder, u64::MAX, true);
-    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
     state_dict(&resumed.evaluation_model())
         .into_iter()
-        .map(|(name, tensor)| (name, bits(tensor.values)))
+        .map(|(name, tensor)| (name, tensor.values))
         .collect()
+}
+
+/// Equal up to `tolerance`; 0: to the bit.
+fn assert_same(found: &[(String, Vec<f32>)], expected: &[(String, Vec<f32>)], tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for ((name, found), (other, expected)) in found.iter().zip(expected) {
+        assert_eq!((name, found.len()), (other, expected.len()));
+        let pairs = found.iter().zip(expected);
+        let largest = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest <= tolerance, "{name}: {largest}");
+    }
 }
 
 #[test]
@@ -86,11 +97,12 @@ fn a_run_ends_the_same_with_and_without() {
     for recipe in [EVERYTHING, CLASSES] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let without = format!("{recipe}cache_mb = 0\n");
-        let expected = weights(&without, &at("without"), 1);
-        assert_eq!(weights(recipe, &at("with"), 1), expected);
+        let without = weights(&format!("{recipe}cache_mb = 0\n"), &at("without"), 1);
+        let with = weights(recipe, &at("with"), 1);
+        // Adam makes a whole step of a gradient that is rounding.
+        assert_same(&with, &without, 2e-4);
         // What was kept before a stop is computed again in batches of other samples.
-        assert_eq!(weights(recipe, &at("stopped"), 4), expected);
+        assert_same(&weights(recipe, &at("stopped"), 4), &with, 0.0);
     }
 }
 
@@ -100,8 +112,6 @@ fn grey_pictures_are_one_picture() {
     let at = |name: &str| folder.path().join(name);
     let blind = format!("{CLASSES}[data]\nblind = true\n");
     let without = blind.replace("[data]", "cache_mb = 0\n[data]");
-    assert_eq!(
-        weights(&blind, &at("with"), 2),
-        weights(&without, &at("without"), 2)
-    );
+    let without = weights(&without, &at("without"), 2);
+    assert_same(&weights(&blind, &at("with"), 2), &without, 2e-4);
 }
