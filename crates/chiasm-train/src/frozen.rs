@@ -182,7 +182,7 @@ mod tests {
         let texts = set.samples.iter().flat_map(|sample| sample.texts.iter());
         let texts: Vec<&str> = texts.map(String::as_str).collect();
         let kind = chiasm_data::TokenizerKind::WordPiece;
-        let tokenizer = chiasm_data::TextTokenizer::train(texts.into_iter(), kind, 300).unwrap();
+        let tokenizer = chiasm_data::TextTokenizer::train(texts, kind, 300).unwrap();
         let config = LoaderConfig {
             batch_size: 3,
             seed: 0,
