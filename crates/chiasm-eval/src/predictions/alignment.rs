@@ -81,14 +81,14 @@ impl AlignmentPredictions {
     /// file system refuses.
     pub fn write(&self, path: &Path) -> Result<(), PredictionsError> {
         let mut check = Check::default();
-        for (line, row) in (2..).zip(&self.rows) {
-            check.row(row).map_err(|what| PredictionsError::Line {
-                path: path.to_owned(),
-                line,
-                what,
-            })?;
-        }
-        lines::write(path, KIND, ALIGNMENT_VERSION, &self.info, &self.rows)
+        lines::write(
+            path,
+            KIND,
+            ALIGNMENT_VERSION,
+            &self.info,
+            &self.rows,
+            |row| check.row(row),
+        )
     }
 
     /// Reads and checks the file at `path`, one line at a time.
@@ -96,13 +96,9 @@ impl AlignmentPredictions {
     /// # Errors
     /// [`PredictionsError`], always naming the path, and the line when one is at fault.
     pub fn read(path: &Path) -> Result<Self, PredictionsError> {
-        let (mut lines, info) = Lines::open::<AlignmentInfo>(path, KIND, ALIGNMENT_VERSION)?;
+        let (lines, info) = Lines::open::<AlignmentInfo>(path, KIND, ALIGNMENT_VERSION)?;
         let mut check = Check::default();
-        let mut rows = Vec::new();
-        while let Some(row) = lines.next::<AlignmentRow>()? {
-            check.row(&row).map_err(|what| lines.fail(what))?;
-            rows.push(row);
-        }
+        let rows = lines.rows(|row| check.row(row))?;
         Ok(Self { info, rows })
     }
 }

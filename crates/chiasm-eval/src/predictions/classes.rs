@@ -100,16 +100,10 @@ impl ClassPredictions {
     /// [`PredictionsError::Line`] when a row does not fit (nothing is written then), [`PredictionsError::Io`] when the
     /// file system refuses.
     pub fn write(&self, path: &Path) -> Result<(), PredictionsError> {
-        let fail = |line, what| PredictionsError::Line {
-            path: path.to_owned(),
-            line,
-            what,
-        };
-        let mut check = Check::new(&self.info).map_err(|what| fail(1, what))?;
-        for (line, row) in (2..).zip(&self.rows) {
-            check.row(row).map_err(|what| fail(line, what))?;
-        }
-        lines::write(path, KIND, CLASS_VERSION, &self.info, &self.rows)
+        let mut check = Check::new(&self.info).map_err(|what| lines::fail(path, 1, what))?;
+        lines::write(path, KIND, CLASS_VERSION, &self.info, &self.rows, |row| {
+            check.row(row)
+        })
     }
 
     /// Reads and checks the file at `path`, one line at a time.
@@ -117,13 +111,9 @@ impl ClassPredictions {
     /// # Errors
     /// [`PredictionsError`], always naming the path, and the line when one is at fault.
     pub fn read(path: &Path) -> Result<Self, PredictionsError> {
-        let (mut lines, info) = Lines::open::<ClassInfo>(path, KIND, CLASS_VERSION)?;
+        let (lines, info) = Lines::open::<ClassInfo>(path, KIND, CLASS_VERSION)?;
         let mut check = Check::new(&info).map_err(|what| lines.fail(what))?;
-        let mut rows = Vec::new();
-        while let Some(row) = lines.next::<ClassRow>()? {
-            check.row(&row).map_err(|what| lines.fail(what))?;
-            rows.push(row);
-        }
+        let rows = lines.rows(|row| check.row(row))?;
         Ok(Self { info, rows })
     }
 }

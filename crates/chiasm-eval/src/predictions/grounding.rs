@@ -75,14 +75,7 @@ impl GroundingPredictions {
     /// [`PredictionsError::Line`] when a row does not fit (nothing is written then), [`PredictionsError::Io`] when the
     /// file system refuses.
     pub fn write(&self, path: &Path) -> Result<(), PredictionsError> {
-        for (line, row) in (2..).zip(&self.rows) {
-            check(row).map_err(|what| PredictionsError::Line {
-                path: path.to_owned(),
-                line,
-                what,
-            })?;
-        }
-        lines::write(path, KIND, GROUNDING_VERSION, &self.info, &self.rows)
+        lines::write(path, KIND, GROUNDING_VERSION, &self.info, &self.rows, check)
     }
 
     /// Reads and checks the file at `path`, one line at a time.
@@ -90,12 +83,8 @@ impl GroundingPredictions {
     /// # Errors
     /// [`PredictionsError`], always naming the path, and the line when one is at fault.
     pub fn read(path: &Path) -> Result<Self, PredictionsError> {
-        let (mut lines, info) = Lines::open::<GroundingInfo>(path, KIND, GROUNDING_VERSION)?;
-        let mut rows = Vec::new();
-        while let Some(row) = lines.next::<GroundingRow>()? {
-            check(&row).map_err(|what| lines.fail(what))?;
-            rows.push(row);
-        }
+        let (lines, info) = Lines::open::<GroundingInfo>(path, KIND, GROUNDING_VERSION)?;
+        let rows = lines.rows(check)?;
         Ok(Self { info, rows })
     }
 }

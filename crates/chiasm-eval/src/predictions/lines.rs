@@ -35,14 +35,18 @@ struct HeaderStart {
     version: u32,
 }
 
-/// Writes the file at `path`, whole or not at all; an existing file is replaced. The caller has checked the rows.
+/// Checks every row, then writes the file at `path`, whole or not at all; an existing file is replaced.
 pub(super) fn write<I: Serialize, R: Serialize>(
     path: &Path,
     kind: &str,
     version: u32,
     info: &I,
     rows: &[R],
+    mut check: impl FnMut(&R) -> Result<(), String>,
 ) -> Result<(), PredictionsError> {
+    for (line, row) in (2..).zip(rows) {
+        check(row).map_err(|what| fail(path, line, what))?;
+    }
     write_atomically(path, |partial| -> io::Result<()> {
         let mut file = BufWriter::new(File::create(partial)?);
         let header = Header {
@@ -64,6 +68,15 @@ pub(super) fn write<I: Serialize, R: Serialize>(
         action: "write",
         source,
     })
+}
+
+/// What is wrong with a line, counted from 1.
+pub(super) fn fail(path: &Path, line: usize, what: String) -> PredictionsError {
+    PredictionsError::Line {
+        path: path.to_owned(),
+        line,
+        what,
+    }
 }
 
 /// The kind of predictions that the first line announces.
@@ -111,8 +124,21 @@ impl Lines {
         Ok((lines, header.info))
     }
 
+    /// All rows, each read and checked before the next one is.
+    pub(super) fn rows<R: DeserializeOwned>(
+        mut self,
+        mut check: impl FnMut(&R) -> Result<(), String>,
+    ) -> Result<Vec<R>, PredictionsError> {
+        let mut rows = Vec::new();
+        while let Some(row) = self.next()? {
+            check(&row).map_err(|what| self.fail(what))?;
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
     /// The next row; `None` after the last of those that the first line promised.
-    pub(super) fn next<R: DeserializeOwned>(&mut self) -> Result<Option<R>, PredictionsError> {
+    fn next<R: DeserializeOwned>(&mut self) -> Result<Option<R>, PredictionsError> {
         let (read, rows) = (self.line - 1, self.rows);
         let more = self.advance()?;
         match (more, read < rows) {
@@ -125,11 +151,7 @@ impl Lines {
 
     /// What is wrong with the line read last.
     pub(super) fn fail(&self, what: String) -> PredictionsError {
-        PredictionsError::Line {
-            path: self.path.clone(),
-            line: self.line,
-            what,
-        }
+        fail(&self.path, self.line, what)
     }
 
     fn new(path: &Path) -> Result<Self, PredictionsError> {
