@@ -1,10 +1,11 @@
 //! What a frozen image tower makes of pictures, computed once a picture.
 //!
 //! A tower that is not trained gives the same for the same pixels in every step. Where pictures are not
-//! varied either, its output is kept in memory under the number of the sample, and later epochs read it
-//! instead of running the tower. Each sample goes through it by itself: the last bits of an output depend on
-//! where its rows lie in a batch, and a run that is resumed meets its samples in other batches than one that
-//! was not stopped.
+//! varied either, its output is kept in memory under the digest of those pixels, and whatever shows them
+//! again reads it instead of running the tower: a later epoch, another question about the same photo, a
+//! grey picture. Each picture goes through it by itself: the last bits of an output depend on where its
+//! rows lie in a batch, and a run that is resumed meets its pictures in other batches than one that was
+//! not stopped.
 
 use std::collections::HashMap;
 
@@ -19,31 +20,20 @@ use crate::recipe::Recipe;
 /// Bytes of a number that is kept.
 const BYTES: usize = 4;
 
-/// Outputs of the tower that were computed so far, by source and sample.
+/// Outputs of the tower that were computed so far.
 #[derive(Debug)]
 pub(crate) struct FrozenImages {
-    kept: HashMap<(usize, usize), Kept>,
+    /// `[tokens, width]` without gradient, by the digest of a picture's pixels.
+    kept: HashMap<blake3::Hash, Tensor<2>>,
     /// Bytes that may still be taken.
     room: usize,
     /// Whether all tokens of an image are read, or its class token alone.
     whole: bool,
-    /// Sources whose pictures are all grey: one output serves all their samples.
-    blind: Vec<bool>,
 }
 
-/// What a tower gave for the pictures of a sample.
-#[derive(Clone, Debug)]
-struct Kept {
-    /// `[tokens, width]`, without gradient.
-    rows: Tensor<2>,
-    /// Tokens of each picture.
-    lengths: Vec<usize>,
-}
-
-impl Kept {
-    fn bytes(&self) -> usize {
-        self.rows.dims().iter().product::<usize>() * BYTES
-    }
+/// Memory that the output for a picture takes.
+fn bytes(rows: &Tensor<2>) -> usize {
+    rows.dims().iter().product::<usize>() * BYTES
 }
 
 impl FrozenImages {
@@ -63,7 +53,6 @@ impl FrozenImages {
             kept: HashMap::new(),
             room,
             whole: (plan.fusions.iter()).any(|pass| pass.image == ImageView::Complete),
-            blind: recipe.sources().map(|source| source.blind).collect(),
         })
     }
 
@@ -78,51 +67,39 @@ impl FrozenImages {
         let (Seen::Pixels(pixels), Some(vision)) = (seen, &model.vision) else {
             return None;
         };
-        let pictures = batch.views.pictures;
-        let blind = self.blind.get(batch.source).copied().unwrap_or(false);
-        let key = |sample: &usize| (batch.source, if blind { 0 } else { *sample });
-        let mut found: Vec<Option<Kept>> = batch
-            .samples
-            .iter()
-            .map(|sample| self.kept.get(&key(sample)).cloned())
-            .collect();
-        for (row, place) in found.iter_mut().enumerate() {
-            if place.is_some() {
+        let pictures = pixels.dims()[0].max(1);
+        let values: &[u8] = bytemuck::cast_slice(&batch.pixel_values);
+        let digests = values.chunks_exact((values.len() / pictures).max(1));
+        let mut rows = Vec::with_capacity(pictures);
+        for (place, digest) in digests.map(blake3::hash).enumerate() {
+            if let Some(known) = self.kept.get(&digest) {
+                rows.push(known.clone());
                 continue;
             }
-            let own = pixels.clone().narrow(0, row * pictures, pictures);
+            let own = pixels.clone().narrow(0, place, 1);
             let patches = model.embed(&Seen::Pixels(own))?;
             let tokens = vision.encode_where(&patches, 1, |_| self.whole);
-            let kept = Kept {
-                lengths: tokens.spans.lengths().collect(),
-                rows: tokens.rows.detach().inner(),
-            };
-            if let Some(sample) = batch.samples.get(row) {
-                self.keep(key(sample), &kept);
-            }
-            *place = Some(kept);
+            let own = tokens.rows.detach().inner();
+            self.keep(digest, &own);
+            rows.push(own);
         }
-        let found: Vec<Kept> = found.into_iter().flatten().collect();
-        let spans = Spans::new(found.iter().flat_map(|kept| kept.lengths.iter().copied()));
-        let rows = Tensor::cat(found.into_iter().map(|kept| kept.rows).collect(), 0);
+        let spans = Spans::new(rows.iter().map(|rows| rows.dims()[0]));
         Some(Tokens {
-            rows: Tensor::from_inner(rows),
+            rows: Tensor::from_inner(Tensor::cat(rows, 0)),
             spans,
         })
     }
 
     /// Forgets everything: other weights came into the model.
     pub(crate) fn clear(&mut self) {
-        let bytes = |kept: &Kept| kept.bytes();
         self.room += self.kept.values().map(bytes).sum::<usize>();
         self.kept.clear();
     }
 
-    fn keep(&mut self, key: (usize, usize), kept: &Kept) {
-        if let Some(room) = self.room.checked_sub(kept.bytes())
-            && self.kept.insert(key, kept.clone()).is_none()
-        {
+    fn keep(&mut self, digest: blake3::Hash, rows: &Tensor<2>) {
+        if let Some(room) = self.room.checked_sub(bytes(rows)) {
             self.room = room;
+            self.kept.insert(digest, rows.clone());
         }
     }
 }
