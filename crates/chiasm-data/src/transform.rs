@@ -242,6 +242,21 @@ impl Preprocess {
         self.square(image)
     }
 
+    /// The part of a picture that evaluation sees, as `[x, y, width, height]` in shares of it.
+    #[must_use]
+    pub fn window(&self, width: usize, height: usize) -> [f32; 4] {
+        let seen = self.image_size as f32 / self.resize_to.unwrap_or(self.image_size).max(1) as f32;
+        let share = match self.resize {
+            Resize::Squash => [seen, seen],
+            Resize::ShortSideCenterCrop => {
+                let short = width.min(height) as f32;
+                [width, height].map(|side| seen * short / (side as f32).max(1.0))
+            }
+        };
+        let [width, height] = share;
+        [(1.0 - width) / 2.0, (1.0 - height) / 2.0, width, height]
+    }
+
     /// The same without anything that is drawn.
     #[must_use]
     pub fn plain(&self) -> Self {
@@ -663,6 +678,18 @@ fn own_key<T: serde::de::DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_window_is_what_is_not_cut_off() {
+        let mut preprocess = Preprocess::new(84);
+        assert_eq!(preprocess.window(200, 100), [0.25, 0.0, 0.5, 1.0]);
+        assert_eq!(preprocess.window(100, 200), [0.0, 0.25, 1.0, 0.5]);
+        preprocess.resize_to = Some(168);
+        assert_eq!(preprocess.window(100, 100), [0.25, 0.25, 0.5, 0.5]);
+        preprocess.resize = Resize::Squash;
+        preprocess.resize_to = None;
+        assert_eq!(preprocess.window(200, 100), [0.0, 0.0, 1.0, 1.0]);
+    }
     use crate::rng::stream;
 
     #[test]

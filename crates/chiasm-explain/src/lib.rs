@@ -19,6 +19,7 @@ mod maps;
 mod methods;
 pub mod page;
 mod pass;
+pub mod peaks;
 mod perturb;
 mod subject;
 pub mod task;

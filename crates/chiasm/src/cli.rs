@@ -9,8 +9,10 @@ use clap_complete::Shell;
 
 use crate::commands::curate::CurateArgs;
 use crate::commands::explain::ExplainArgs;
+use crate::commands::index::IndexArgs;
 use crate::commands::probe::ProbeArgs;
 use crate::commands::relate::RelateArgs;
+use crate::commands::serve::ServeArgs;
 
 /// Align pictures and text: train, evaluate and search vision-language models.
 #[derive(Debug, Parser)]
@@ -109,8 +111,12 @@ pub(crate) enum Command {
     Regions(RegionsArgs),
     /// Write a recipe for your own data
     New(NewArgs),
+    /// Embed pictures, clips and texts into a folder that can be searched
+    Index(Box<IndexArgs>),
     /// Find pictures with words
     Search(SearchArgs),
+    /// Serve models over HTTP, with a page to search, ask and see why
+    Serve(Box<ServeArgs>),
     /// Write the embeddings of pictures and texts into a file
     Embed(EmbedArgs),
     /// Choose the pairs of a table that are worth keeping, and say why of the others
@@ -748,11 +754,22 @@ pub(crate) struct NewArgs {
 /// `chiasm search`.
 #[derive(Args, Debug)]
 pub(crate) struct SearchArgs {
-    /// Folder of a run, a model folder, or a file with published weights
+    /// An index, or what would be embedded for this search alone: the folder of a run, a model folder, or a
+    /// file with published weights
+    #[arg(value_name = "INDEX|RUN")]
     pub(crate) run: PathBuf,
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
+    /// The model that made the index, where it is now [default: where it was]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// What items of an index must fulfil, such as `split=test and label!=cat`
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+    /// Let the fusion encoder rank this many again that an index found
+    #[arg(long, value_name = "N")]
+    pub(crate) rerank: Option<usize>,
     /// What to look for; each argument is one search
     #[arg(required_unless_present = "like")]
     pub(crate) words: Vec<String>,

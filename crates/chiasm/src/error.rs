@@ -8,6 +8,7 @@ use chiasm_eval::submission::SubmissionError;
 use chiasm_eval::tasks::embedder::TaskError;
 use chiasm_explain::ExplainError;
 use chiasm_format::FormatError;
+use chiasm_index::IndexError;
 use chiasm_regions::RegionError;
 use chiasm_relation::RelationError;
 use chiasm_train::TrainError;
@@ -37,6 +38,14 @@ impl CliError {
         }
     }
 
+    /// All of it in a line.
+    pub(crate) fn one_line(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}; {hint}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// The message alone.
     pub(crate) fn message(&self) -> &str {
         &self.message
@@ -57,6 +66,12 @@ impl From<ExplainError> for CliError {
 
 impl From<FormatError> for CliError {
     fn from(error: FormatError) -> Self {
+        Self::new(error.to_string(), error.hint().map(str::to_owned))
+    }
+}
+
+impl From<IndexError> for CliError {
+    fn from(error: IndexError) -> Self {
         Self::new(error.to_string(), error.hint().map(str::to_owned))
     }
 }

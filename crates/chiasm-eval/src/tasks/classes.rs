@@ -131,12 +131,18 @@ fn scores(
         model.pooled(&model.fuse_globals(typed))
     });
     let logits = head.forward(Tensor::cat(pooled.collect(), 1));
-    let scores = match job.independent {
-        true => sigmoid(logits),
-        false => softmax(logits, 1),
-    };
+    let scores = probabilities(logits, job.independent);
     let classes = job.targets.len().max(1);
     Ok(host(scores)?.chunks(classes).map(<[f32]>::to_vec).collect())
+}
+
+/// Probabilities of classes, `[rows, classes]`: each by itself where they were learned as questions of
+/// their own.
+pub(super) fn probabilities(logits: Tensor<2>, independent: bool) -> Tensor<2> {
+    match independent {
+        true => sigmoid(logits),
+        false => softmax(logits, 1),
+    }
 }
 
 fn class_row(targets: &Targets, sample: &Sample, text: usize, scores: &[f32]) -> ClassRow {

@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::{
-    DataError, Dataset, Preprocess, RegionRows, TextTokenizer, Views, encode_texts, eval_images,
+    DataError, Dataset, Preprocess, RegionRows, Rgb, TextTokenizer, Views, encode_texts,
+    eval_images,
 };
 use chiasm_nn::layers::normalize;
 use chiasm_nn::model::Seen;
@@ -10,6 +11,7 @@ use chiasm_nn::published::encoder::{EncodeError, Encoder, Pooling};
 use chiasm_nn::regions::Regions;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::{Tokens, VisionLanguageModel};
+use rayon::prelude::*;
 
 use crate::metrics::RetrievalError;
 
@@ -183,6 +185,54 @@ impl Embedder<'_> {
         Ok(TextInput::from_padded(&ids, &mask, len))
     }
 
+    /// Pictures that are at hand, each as one that a model sees.
+    ///
+    /// # Errors
+    /// A model that sees no pixels.
+    pub fn stills(&self, pictures: &[&Rgb]) -> Result<Seen, TaskError> {
+        let sees_regions = matches!(self.towers, Towers::Own(model) if model.vision.is_none());
+        let preprocess = self.preprocess.filter(|_| !sees_regions);
+        let preprocess = preprocess.ok_or(TaskError::Lacks("pictures"))?;
+        let side = preprocess.image_size;
+        let pixels: Vec<Vec<f32>> = pictures
+            .par_iter()
+            .map(|picture| preprocess.eval(picture))
+            .collect();
+        Ok(Seen::Pixels(Tensor::from_data(
+            TensorData::new(pixels.concat(), [pictures.len(), 1, 3, side, side]),
+            self.device,
+        )))
+    }
+
+    /// Embeds what is seen: vectors of length 1, `[rows, projection]`, and of a model of our own the
+    /// tokens, all of them to `keep_tokens`.
+    ///
+    /// # Errors
+    /// A model that does not embed it.
+    pub fn embed_seen(
+        &self,
+        seen: &Seen,
+        keep_tokens: bool,
+    ) -> Result<(Tensor<2>, Option<Tokens>), TaskError> {
+        match (self.towers, seen) {
+            (Towers::Own(model), _) => {
+                let embedded = model.embed(seen).ok_or(TaskError::Lacks("pictures"))?;
+                let class_tokens = seen.class_tokens();
+                let encoded = model.encode_where(&embedded, class_tokens, |_| keep_tokens);
+                let embeds = model.project_image(&encoded, class_tokens);
+                let embeds = embeds.ok_or(TaskError::Lacks("pictures in a space with texts"))?;
+                Ok((normalize(embeds), Some(encoded)))
+            }
+            (Towers::Published(encoder, _), Seen::Pixels(pixels)) => {
+                let [count, frames, channels, height, width] = pixels.dims();
+                let shape = [count * frames, channels, height, width];
+                let embeds = encoder.embed_images(pixels.clone().reshape(shape))?;
+                Ok((normalize(embeds), None))
+            }
+            (Towers::Published(..), Seen::Regions(_)) => Err(TaskError::Lacks("regions")),
+        }
+    }
+
     /// Embeds pictures of a data set in the order of `indices`; `done` hears of every batch.
     ///
     /// # Errors
@@ -196,23 +246,13 @@ impl Embedder<'_> {
     ) -> Result<Encoded, TaskError> {
         let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
         for chunk in indices.chunks(self.batch_size.max(1)) {
-            embeds.push(normalize(match self.towers {
-                Towers::Own(model) => {
-                    let seen = self.seen(dataset, chunk, self.views)?;
-                    let embedded = model.embed(&seen).ok_or(TaskError::Lacks("pictures"))?;
-                    let class_tokens = seen.class_tokens();
-                    let encoded = model.encode_where(&embedded, class_tokens, |_| keep_tokens);
-                    let embeds = model.project_image(&encoded, class_tokens);
-                    tokens.push(encoded);
-                    embeds.ok_or(TaskError::Lacks("pictures in a space with texts"))?
-                }
-                Towers::Published(encoder, _) => {
-                    let pixels = self.pixels(dataset, chunk, self.views)?;
-                    let [count, frames, channels, height, width] = pixels.dims();
-                    let shape = [count * frames, channels, height, width];
-                    encoder.embed_images(pixels.reshape(shape))?
-                }
-            }));
+            let seen = match self.towers {
+                Towers::Own(_) => self.seen(dataset, chunk, self.views)?,
+                Towers::Published(..) => Seen::Pixels(self.pixels(dataset, chunk, self.views)?),
+            };
+            let (own, encoded) = self.embed_seen(&seen, keep_tokens)?;
+            embeds.push(own);
+            tokens.extend(encoded);
             done(chunk.len());
         }
         Ok(Encoded::new(embeds, tokens, keep_tokens))

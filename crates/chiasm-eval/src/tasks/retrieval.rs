@@ -14,6 +14,7 @@ use crate::metrics::{Direction, Reranked, RetrievalError, ScoreMatrix, shortlist
 use crate::predictions::{
     DatasetIdentity, ModelIdentity, Predictions, PredictionsInfo, RerankedPair, TrainingOverlap,
 };
+use crate::tasks::ask::pair_scores;
 use crate::tasks::embedder::{Embedder, Encoded, TaskError, Towers, host};
 
 /// What a retrieval run is to do and how it is labelled.
@@ -173,14 +174,7 @@ impl Embedder<'_> {
             };
             let fused = model.fuse_globals(model.typed(&texts, &images, class_tokens, 0));
             let pooled = model.pooled(&fused);
-            match (&model.rank_head, &model.match_head) {
-                (Some(head), _) => scores.extend(host(head.forward(pooled))?),
-                (None, Some(head)) => {
-                    let logits = host(head.forward(pooled))?;
-                    scores.extend(logits.chunks_exact(2).map(|pair| pair[1] - pair[0]));
-                }
-                (None, None) => return Err(TaskError::Lacks("whether pairs match")),
-            }
+            scores.extend(pair_scores(model, pooled)?);
             done(chunk.len());
         }
         Ok(scores)

@@ -13,6 +13,7 @@ pub(crate) mod explain;
 mod frames;
 mod generate;
 mod graph;
+pub(crate) mod index;
 mod inspect;
 mod new;
 mod plan;
@@ -25,6 +26,7 @@ pub(crate) mod relate;
 mod report;
 pub(crate) mod score;
 mod search;
+pub(crate) mod serve;
 
 use std::process::ExitCode;
 
@@ -50,6 +52,8 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Regions(args) => regions::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Index(args) => index::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Serve(args) => serve::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Embed(args) => embed::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Curate(args) => curate::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Convert(args) => convert::run(args, global).map(|()| ExitCode::SUCCESS),

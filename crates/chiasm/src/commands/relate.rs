@@ -75,8 +75,8 @@ pub(crate) struct Related {
 /// A class with its probability.
 #[derive(Debug, Serialize)]
 pub(crate) struct Named {
-    class: String,
-    probability: f64,
+    pub(crate) class: String,
+    pub(crate) probability: f64,
 }
 
 #[derive(Serialize)]
@@ -94,14 +94,8 @@ struct Count {
 }
 
 pub(crate) fn run(args: &RelateArgs, global: &Global) -> Result<(), CliError> {
-    let model = read_model(&args.model)?;
     let device = device::open(global)?;
-    let encoders = encoders(&model, args, &device)?;
-    let relater = Relater {
-        model,
-        encoders,
-        device,
-    };
+    let relater = Relater::open(&args.model, &args.encoder, device)?;
     match (&args.image, &args.text, &args.data) {
         (Some(image), Some(text), None) => one(&relater, image, text, global),
         (_, _, Some(data)) => many(&relater, data, args, global),
@@ -138,30 +132,31 @@ pub(crate) fn read_model(path: &Path) -> Result<RelationModel, CliError> {
 /// Opens the encoders whose features the model reads, and makes sure that they are the same.
 fn encoders(
     model: &RelationModel,
-    args: &RelateArgs,
+    file: &Path,
+    moved: &[PathBuf],
     device: &Device,
 ) -> Result<Encoders, CliError> {
     if model.encoders.is_empty() {
         return Err(CliError::new(
             format!(
                 "{} was fitted on features from a file, whose encoder is not known",
-                args.model.display()
+                file.display()
             ),
             "fit it with `chiasm probe MODEL --data ... --out FILE`".to_owned(),
         ));
     }
-    if !args.encoder.is_empty() && args.encoder.len() != model.encoders.len() {
+    if !moved.is_empty() && moved.len() != model.encoders.len() {
         return Err(CliError::new(
             format!(
                 "`--encoder` {} times for {} encoders",
-                args.encoder.len(),
+                moved.len(),
                 model.encoders.len()
             ),
             None,
         ));
     }
     let named = model.encoders.iter().enumerate().map(|(place, own)| {
-        let path = args.encoder.get(place).cloned();
+        let path = moved.get(place).cloned();
         let which = match own.checkpoint.as_str() {
             "best" => CheckpointArg::Best,
             _ => CheckpointArg::Last,
@@ -192,15 +187,30 @@ fn encoders(
 }
 
 /// A relation model with its encoders.
-struct Relater {
+pub(crate) struct Relater {
     model: RelationModel,
     encoders: Encoders,
     device: Device,
 }
 
 impl Relater {
+    /// Opens a relation model with the encoders that it was fitted on, where they are now if they moved.
+    pub(crate) fn open(
+        file: &Path,
+        encoder: &[PathBuf],
+        device: Device,
+    ) -> Result<Self, CliError> {
+        let model = read_model(file)?;
+        let encoders = encoders(&model, file, encoder, &device)?;
+        Ok(Self {
+            model,
+            encoders,
+            device,
+        })
+    }
+
     /// What is said of each text of a data set with its picture.
-    fn relate(
+    pub(crate) fn relate(
         &self,
         config: &DataConfig,
         dataset: &Dataset,

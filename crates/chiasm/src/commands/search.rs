@@ -1,11 +1,13 @@
 //! `chiasm search`: words or pictures in, pictures out.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 use chiasm_data::{Annotations, Dataset, ImageSource, Origin, Sample, Split, Views, atomic};
 use chiasm_eval::report::sheet::{self, SheetHit, SheetRow};
 use chiasm_eval::tasks::embedder::Embedder;
+use chiasm_index::{Filter, Identity, Index, Record, Search};
 use serde::Serialize;
 
 use crate::cli::{Global, SearchArgs};
@@ -13,7 +15,7 @@ use crate::commands::report;
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress, note};
-use crate::{device, source};
+use crate::{device, serving, source};
 
 /// One picture found.
 #[derive(Clone, Debug, Serialize)]
@@ -35,7 +37,7 @@ pub(crate) struct Found {
 
 /// The pictures found for one search.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Search {
+pub(crate) struct Searched {
     /// What was looked for.
     pub(crate) query: String,
     /// Best first.
@@ -48,7 +50,7 @@ pub(crate) fn search(
     dataset: &Dataset,
     queries: &[&str],
     top: usize,
-) -> Result<Vec<Search>, CliError> {
+) -> Result<Vec<Searched>, CliError> {
     let index = index(embedder, dataset)?;
     let texts = embedder.texts(queries, false, &mut |_| {})?;
     let names = queries.iter().map(|query| (*query).to_owned()).collect();
@@ -73,7 +75,7 @@ fn nearest(
     names: Vec<String>,
     dataset: &Dataset,
     top: usize,
-) -> Result<Vec<Search>, CliError> {
+) -> Result<Vec<Searched>, CliError> {
     let scores = queries
         .matmul(index.clone().transpose())
         .try_into_vec_as::<f32>()
@@ -97,7 +99,7 @@ fn nearest(
                     index,
                 })
             });
-            Search {
+            Searched {
                 query,
                 results: results.collect(),
             }
@@ -106,7 +108,7 @@ fn nearest(
 }
 
 /// Searches as text.
-pub(crate) fn render(searches: &[Search]) -> String {
+pub(crate) fn render(searches: &[Searched]) -> String {
     let mut lines = Vec::new();
     for search in searches {
         lines.push(format!("\"{}\"", search.query));
@@ -125,6 +127,15 @@ pub(crate) fn render(searches: &[Search]) -> String {
 
 pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     let device: Device = device::open(global)?;
+    if args.run.join("index.json").is_file() {
+        return of_index(args, global, &device);
+    }
+    if args.filter.is_some() || args.rerank.is_some() || args.model.is_some() {
+        return Err(CliError::new(
+            format!("{} is no index", args.run.display()),
+            "`--filter`, `--rerank` and `--model` are for an index; make one with `chiasm index`".to_owned(),
+        ));
+    }
     let model = Model::open(&args.run, args.checkpoint, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
     let quarantine = model
@@ -133,36 +144,156 @@ pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     let checked = source::load(&config, &quarantine)?;
     let (subset, _) = source::select(&checked.dataset, args.split)?;
     let embedder = model.embedder(&device, model.views(&config, &subset));
-    let asked = pictures(&args.like);
-    let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
     // The queries first: a picture that cannot be read should not cost the indexing of all others.
-    let mut queries = Vec::new();
-    if !words.is_empty() {
-        queries.push(embedder.texts(&words, false, &mut |_| {})?.embeds);
-    }
-    if !asked.is_empty() {
-        let indices: Vec<usize> = (0..asked.len()).collect();
-        // What is asked for are pictures, whatever is searched.
-        let stills = Embedder {
-            views: Views::default(),
-            ..embedder
-        };
-        let pictures = stills.images(&asked, &indices, false, &mut |_| {})?;
-        queries.push(pictures.embeds);
-    }
+    let queries = Queries::embed(args, &embedder)?;
     let index = index(&embedder, &subset)?;
-    let names = words.iter().map(|word| (*word).to_owned());
-    let names = names.chain(asked.samples.iter().map(|sample| sample.id.clone()));
-    let queries = Tensor::cat(queries, 0);
-    let searches = nearest(&index, queries, names.collect(), &subset, args.top)?;
+    let searches = nearest(&index, queries.embeds, queries.names, &subset, args.top)?;
     if let Some(path) = &args.page {
-        write_page(path, &searches, words.len(), &asked, &subset)?;
+        write_page(path, &searches, args.words.len(), &queries.pictures, &subset)?;
     }
-    if global.json {
-        output::json(&searches)
-    } else {
-        output::result(&render(&searches));
-        Ok(())
+    output::report(global, &searches, &render(&searches))
+}
+
+/// What is looked for.
+struct Queries {
+    /// `[queries, width]`: words, then pictures.
+    embeds: Tensor<2>,
+    /// What each is called.
+    names: Vec<String>,
+    /// The pictures.
+    pictures: Dataset,
+}
+
+impl Queries {
+    fn embed(args: &SearchArgs, embedder: &Embedder<'_>) -> Result<Self, CliError> {
+        let pictures = pictures(&args.like);
+        let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
+        let mut queries = Vec::new();
+        if !words.is_empty() {
+            queries.push(embedder.texts(&words, false, &mut |_| {})?.embeds);
+        }
+        if !pictures.is_empty() {
+            let indices: Vec<usize> = (0..pictures.len()).collect();
+            // What is asked for are pictures, whatever is searched.
+            let stills = Embedder {
+                views: Views::default(),
+                ..*embedder
+            };
+            queries.push(stills.images(&pictures, &indices, false, &mut |_| {})?.embeds);
+        }
+        let names = words.iter().map(|word| (*word).to_owned());
+        let names = names.chain(pictures.samples.iter().map(|sample| sample.id.clone()));
+        Ok(Self {
+            embeds: Tensor::cat(queries, 0),
+            names: names.collect(),
+            pictures,
+        })
+    }
+}
+
+/// Searches an index.
+fn of_index(args: &SearchArgs, global: &Global, device: &Device) -> Result<(), CliError> {
+    let index = Index::open(&args.run)?;
+    let identity = index.identity();
+    let path = args.model.clone().unwrap_or_else(|| PathBuf::from(&identity.model));
+    if !path.exists() {
+        return Err(CliError::new(
+            format!("the model that made the index is not at {} any more", path.display()),
+            "say where it is with `--model`".to_owned(),
+        ));
+    }
+    let own = Identity {
+        fingerprint: serving::fingerprint(&path, args.checkpoint)?,
+        ..identity.clone()
+    };
+    let index = Index::open_for(&args.run, &own)?;
+    let filter: Option<Filter> = args.filter.as_deref().map(str::parse).transpose()?;
+    let model = Model::open(&path, args.checkpoint, device)?;
+    let embedder = model.embedder(device, Views::default());
+    let queries = Queries::embed(args, &embedder)?;
+    let wanted = Search {
+        filter: filter.as_ref(),
+        ..Search::top(args.top.max(args.rerank.unwrap_or(0)))
+    };
+    let values = queries
+        .embeds
+        .try_into_vec_as::<f32>()
+        .map_err(|error| CliError::new(format!("the device returned no values: {error}"), None))?;
+    let mut found = Dataset {
+        name: args.run.display().to_string(),
+        samples: Vec::new(),
+    };
+    let (mut searches, mut places) = (Vec::new(), HashMap::new());
+    let lists = index.search_all(&values, &wanted)?;
+    for (number, (query, hits)) in queries.names.iter().zip(lists).enumerate() {
+        let mut results = Vec::new();
+        for hit in hits {
+            let record = index.record(hit.row)?;
+            let place = *places.entry(hit.row).or_insert_with(|| {
+                found.samples.push(sample(&record, index.folder()));
+                found.samples.len() - 1
+            });
+            results.push(Found {
+                rank: 0,
+                score: hit.score,
+                id: record.key,
+                path: record.source,
+                text: record.text,
+                index: place,
+            });
+        }
+        if let (Some(count), true) = (args.rerank, number < args.words.len()) {
+            results.truncate(count);
+            rerank(&embedder, query, &mut results, &found)?;
+        }
+        results.truncate(args.top);
+        for (place, found) in results.iter_mut().enumerate() {
+            found.rank = place + 1;
+        }
+        searches.push(Searched {
+            query: query.clone(),
+            results,
+        });
+    }
+    if let Some(path) = &args.page {
+        write_page(path, &searches, args.words.len(), &queries.pictures, &found)?;
+    }
+    output::report(global, &searches, &render(&searches))
+}
+
+/// Orders pictures that were found by what the fusion encoder says of them with the words.
+fn rerank(
+    embedder: &Embedder<'_>,
+    words: &str,
+    results: &mut [Found],
+    found: &Dataset,
+) -> Result<(), CliError> {
+    for result in results.iter_mut() {
+        let seen = embedder.seen(found, &[result.index], embedder.views)?;
+        let alike = embedder.compare(&seen, &[words])?;
+        let odds = alike.first().and_then(|alike| alike.fused).ok_or_else(|| {
+            CliError::new(
+                "the model was not trained to rank again",
+                "leave `--rerank` out, or index with a run that has `matching` or `ranking`".to_owned(),
+            )
+        })?;
+        result.score = 1.0 / (1.0 + (-odds).exp());
+    }
+    results.sort_by(|a, b| b.score.total_cmp(&a.score));
+    Ok(())
+}
+
+/// An item of an index as a sample.
+fn sample(record: &Record, folder: &Path) -> Sample {
+    let source = record.source.as_deref().unwrap_or_default();
+    Sample {
+        id: record.key.clone(),
+        visual: chiasm_serve::source_at(folder, source).into(),
+        texts: vec![record.text.clone()],
+        split: Split::Test,
+        group: None,
+        annotations: Annotations::default(),
+        origin: Origin::default(),
     }
 }
 
@@ -186,7 +317,7 @@ fn pictures(paths: &[PathBuf]) -> Dataset {
 /// Writes what was found as a page; the searches behind the first `words` are pictures.
 fn write_page(
     path: &Path,
-    searches: &[Search],
+    searches: &[Searched],
     words: usize,
     asked: &Dataset,
     dataset: &Dataset,

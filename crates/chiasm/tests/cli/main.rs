@@ -19,5 +19,6 @@ mod posts;
 mod recipes;
 mod regions;
 mod relation;
+mod serve;
 mod surface;
 mod tasks;

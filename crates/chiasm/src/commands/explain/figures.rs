@@ -5,11 +5,11 @@ use chiasm_data::{Dataset, Split};
 use chiasm_eval::predictions::{Choice, ExplanationPredictions};
 use chiasm_eval::score::{render_explanation_table, score_explanations};
 use chiasm_explain::task::{ExplainJob, run as explain};
-use chiasm_explain::{Explainer, Method, Request, Subject, Target, choice};
+use chiasm_explain::{Explainer, Method, Request, Target, choice};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::layers::Init;
 
-use super::{Asked, ExplainArgs, asked, chosen, method, request, selecting, selection};
+use super::{Asked, ExplainArgs, asked, chosen, has, method, request, selecting, selection};
 use crate::cli::Global;
 use crate::commands::eval::{Bar, overlap};
 use crate::error::CliError;
@@ -32,7 +32,7 @@ pub(super) fn run(
         .map(|typed| selecting(model, typed))
         .transpose()?;
     let explainer = model.explainer(selected.as_ref())?;
-    let target = match asked(args, model, &explainer.subject)? {
+    let target = match asked(args.target.as_deref(), false, model, &explainer.subject)? {
         Asked::Target(target) => target,
         Asked::BestClass => {
             return Err(CliError::new(
@@ -45,7 +45,7 @@ pub(super) fn run(
     let folder = model.output_folder(&args.run);
     let checked = source::load(&config, &folder.join("quarantine-explain.jsonl"))?;
     let embedder = model.embedder(device, model.views(&config, &checked.dataset));
-    let mut chosen = chosen(args, model)?;
+    let mut chosen = chosen(&args.run, model)?;
     if args.auto_layer {
         let val = phrases(
             &checked.dataset.subset(Split::Val),
@@ -189,17 +189,6 @@ fn requests(
         );
     }
     Ok(requests)
-}
-
-/// Whether a model can be explained by a method.
-fn has(subject: &Subject<'_>, target: &Target, method: Method) -> bool {
-    let fused = matches!(subject, Subject::Own(_)) && !matches!(target, Target::Cosine);
-    match method {
-        Method::GradCamFusion => fused,
-        // Of regions both are the same.
-        Method::GradCam => !matches!(subject, Subject::Own(model) if model.vision.is_none()),
-        _ => true,
-    }
 }
 
 fn said(choice: &Choice) -> String {

@@ -3,7 +3,7 @@
 mod figures;
 mod pictures;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chiasm_data::{
     Annotations, Dataset, ImageSource, Opened, Origin, Quarantine, Sample, Split, regions,
@@ -120,7 +120,7 @@ pub(crate) fn run(args: &ExplainArgs, global: &Global) -> Result<(), CliError> {
 }
 
 /// A picture and its text as a data set of one.
-fn single(args: &ExplainArgs, image: &std::path::Path) -> Result<Dataset, CliError> {
+fn single(args: &ExplainArgs, image: &Path) -> Result<Dataset, CliError> {
     let sample = Sample {
         id: image.file_name().map_or_else(
             || image.display().to_string(),
@@ -170,7 +170,7 @@ fn selection<'a>(
 }
 
 /// The same weights with another selection.
-fn selecting(model: &Model, typed: &str) -> Result<VisionLanguageModel, CliError> {
+pub(crate) fn selecting(model: &Model, typed: &str) -> Result<VisionLanguageModel, CliError> {
     let (trained, select) = selection(model, typed)?;
     let mut other = trained.model.clone();
     other.fusion.reselect(Some(&select));
@@ -179,14 +179,19 @@ fn selecting(model: &Model, typed: &str) -> Result<VisionLanguageModel, CliError
 
 /// What is explained, as it was typed; a class without a name is found per picture.
 #[derive(Clone, Debug, PartialEq)]
-enum Asked {
+pub(crate) enum Asked {
     Target(Target),
     BestClass,
 }
 
-fn asked(args: &ExplainArgs, model: &Model, subject: &Subject<'_>) -> Result<Asked, CliError> {
-    let Some(typed) = &args.target else {
-        let alone = args.image.is_some() && args.text.is_none();
+/// What `--target` says; without it what the model says of a pair, or of a picture `alone`.
+pub(crate) fn asked(
+    typed: Option<&str>,
+    alone: bool,
+    model: &Model,
+    subject: &Subject<'_>,
+) -> Result<Asked, CliError> {
+    let Some(typed) = typed else {
         return Ok(Asked::Target(match alone {
             true => Target::Itself,
             false => subject.usual_target(),
@@ -200,7 +205,7 @@ fn asked(args: &ExplainArgs, model: &Model, subject: &Subject<'_>) -> Result<Ask
     };
     let (name, value) = match typed.split_once('=') {
         Some((name, value)) => (name, Some(value)),
-        None => (typed.as_str(), None),
+        None => (typed, None),
     };
     Ok(match (name, value) {
         ("match", None) => Asked::Target(Target::Match),
@@ -255,7 +260,7 @@ fn request(args: &ExplainArgs, model: &Model, method: Method) -> Result<Request,
     if method == Method::Attention
         && !typed
         && !is_demonstration(args)
-        && let Some(chosen) = chosen(args, model)?
+        && let Some(chosen) = chosen(&args.run, model)?
     {
         request = choice::request(&chosen)?;
         note(&format!(
@@ -285,21 +290,21 @@ fn request(args: &ExplainArgs, model: &Model, method: Method) -> Result<Request,
 }
 
 /// Layer and heads that were chosen for this checkpoint.
-fn chosen(
-    args: &ExplainArgs,
+pub(crate) fn chosen(
+    run: &Path,
     model: &Model,
 ) -> Result<Option<chiasm_eval::predictions::Choice>, CliError> {
-    if !args.run.is_dir() {
+    if !run.is_dir() {
         return Ok(None);
     }
-    let Some(chosen) = choice::load(&args.run)? else {
+    let Some(chosen) = choice::load(run)? else {
         return Ok(None);
     };
-    let step = model.identity(&args.run).step;
+    let step = model.identity(run).step;
     if chosen.step != step {
         note(&format!(
             "warning: {} is of step {}, the model of step {}: not used",
-            args.run.join(choice::FILE).display(),
+            run.join(choice::FILE).display(),
             chosen
                 .step
                 .map_or("none".to_owned(), |step| step.to_string()),
@@ -311,10 +316,21 @@ fn chosen(
 }
 
 /// The method that a model is explained by unless something else is asked.
-fn usual_method(explainer: &Explainer<'_>, target: &Target) -> Method {
+pub(crate) fn usual_method(explainer: &Explainer<'_>, target: &Target) -> Method {
     match (&explainer.subject, target) {
         (_, Target::Itself) => Method::Attention,
         (Subject::Clip(_), _) | (Subject::Own(_), Target::Cosine) => Method::GradCam,
         _ => Method::Attention,
+    }
+}
+
+/// Whether a model can be explained by a method.
+pub(crate) fn has(subject: &Subject<'_>, target: &Target, method: Method) -> bool {
+    let fused = matches!(subject, Subject::Own(_)) && !matches!(target, Target::Cosine);
+    match method {
+        Method::GradCamFusion => fused,
+        // Of regions both are the same.
+        Method::GradCam => !matches!(subject, Subject::Own(model) if model.vision.is_none()),
+        _ => true,
     }
 }

@@ -282,7 +282,10 @@ impl Job<'_> {
         if let Some(masked) = masked {
             return Ok(masked.target.clone());
         }
-        Ok(match asked(self.args, self.model, &explainer.subject)? {
+        let args = self.args;
+        let alone = args.image.is_some() && args.text.is_none();
+        let asked = asked(args.target.as_deref(), alone, self.model, &explainer.subject)?;
+        Ok(match asked {
             Asked::Target(target) => target,
             Asked::BestClass => {
                 let text = pair.text.unwrap_or_default();

@@ -1,0 +1,424 @@
+//! Which records a search may answer with, as text: `split=test, year>=2020 and text~"red, blue"`.
+//!
+//! A filter is conditions joined by commas or `and`; all must hold. A condition is a field, an operator and a value:
+//!
+//! | operator | holds where the field |
+//! | --- | --- |
+//! | `=` `!=` | is, is not the value |
+//! | `<` `<=` `>` `>=` | lies below or above it: as numbers where both are numbers, else as texts (so dates as `2020-01-31` work) |
+//! | `~` `!~` | contains it, contains it not, upper and lower case alike |
+//!
+//! Fields are `key`, `kind`, `text`, `source`, `digest` and the names of the metadata. A field that a record lacks, or
+//! that is null, is nothing: only `!=` and `!~` hold. A list is any of its values. A value with a comma, a quote or
+//! ` and ` stands in double quotes, in which `\"` is a quote and `\\` a backslash.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::Value;
+
+use crate::error::IndexError;
+use crate::record::Record;
+
+/// Conditions that all must hold.
+///
+/// ```
+/// let filter: chiasm_index::Filter = "split=test and year>=2020".parse()?;
+/// assert_eq!(filter.to_string(), r#"split="test", year>="2020""#);
+/// # Ok::<(), chiasm_index::IndexError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter(Vec<Condition>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Condition {
+    field: String,
+    operator: Operator,
+    value: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operator {
+    Is,
+    IsNot,
+    Below,
+    AtMost,
+    Above,
+    AtLeast,
+    Contains,
+    ContainsNot,
+}
+
+/// Two characters before one: `>=` begins with `>`.
+const OPERATORS: [(&str, Operator); 8] = [
+    ("!=", Operator::IsNot),
+    ("!~", Operator::ContainsNot),
+    ("<=", Operator::AtMost),
+    (">=", Operator::AtLeast),
+    ("=", Operator::Is),
+    ("<", Operator::Below),
+    (">", Operator::Above),
+    ("~", Operator::Contains),
+];
+
+impl Filter {
+    /// Whether a record fulfils every condition.
+    #[must_use]
+    pub fn matches(&self, record: &Record) -> bool {
+        self.0.iter().all(|condition| condition.matches(record))
+    }
+}
+
+impl Condition {
+    fn matches(&self, record: &Record) -> bool {
+        let any = match self.field.as_str() {
+            "key" => self.holds(&record.key),
+            "kind" => self.holds(record.kind.name()),
+            "text" => self.holds(&record.text),
+            "digest" => self.holds(&record.digest),
+            "source" => record
+                .source
+                .as_deref()
+                .is_some_and(|text| self.holds(text)),
+            name => record.metadata.get(name).is_some_and(|of| self.any(of)),
+        };
+        match self.operator {
+            Operator::IsNot | Operator::ContainsNot => !any,
+            _ => any,
+        }
+    }
+
+    fn any(&self, value: &Value) -> bool {
+        match value {
+            Value::Null => false,
+            Value::Array(values) => values.iter().any(|value| self.any(value)),
+            Value::String(text) => self.holds(text),
+            // Numbers, booleans and objects as JSON writes them.
+            other => self.holds(&other.to_string()),
+        }
+    }
+
+    /// Whether the operator, or the one that it negates, holds for a text.
+    fn holds(&self, text: &str) -> bool {
+        match self.operator {
+            Operator::Contains | Operator::ContainsNot => {
+                lower(text).contains(lower(&self.value).as_ref())
+            }
+            Operator::Is | Operator::IsNot => self.compare(text).is_eq(),
+            Operator::Below => self.compare(text).is_lt(),
+            Operator::AtMost => self.compare(text).is_le(),
+            Operator::Above => self.compare(text).is_gt(),
+            Operator::AtLeast => self.compare(text).is_ge(),
+        }
+    }
+
+    fn compare(&self, text: &str) -> Ordering {
+        if let (Some(a), Some(b)) = (number(text), number(&self.value)) {
+            // Whole numbers beyond what f64 tells apart are compared as texts if they seem equal.
+            let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
+            if order.is_ne() || a.abs() < 9e15 {
+                return order;
+            }
+        }
+        text.cmp(self.value.as_str())
+    }
+}
+
+fn lower(text: &str) -> Cow<'_, str> {
+    if text.chars().any(|c| c.is_uppercase() || !c.is_ascii()) {
+        Cow::Owned(text.to_lowercase())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// A finite number; `inf` and `nan` are words.
+fn number(text: &str) -> Option<f64> {
+    let digits = text.trim_start_matches(['-', '+', '.']);
+    if !digits.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, condition) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            let sign = OPERATORS
+                .iter()
+                .find(|(_, operator)| *operator == condition.operator)
+                .map_or("", |(sign, _)| sign);
+            let value = condition.value.replace('\\', r"\\").replace('"', r#"\""#);
+            write!(f, "{comma}{}{sign}\"{value}\"", condition.field)?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Filter {
+    type Err = IndexError;
+
+    /// Reads the text form.
+    fn from_str(text: &str) -> Result<Self, IndexError> {
+        let mut parser = Parser { text, at: 0 };
+        parser.filter().map_err(|reason| IndexError::Filter {
+            text: text.to_owned(),
+            at: parser.before().chars().count() + 1,
+            reason,
+        })
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    /// Bytes read.
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn filter(&mut self) -> Result<Filter, String> {
+        let mut conditions = Vec::new();
+        loop {
+            conditions.push(self.condition()?);
+            self.blanks();
+            if self.rest().is_empty() {
+                return Ok(Filter(conditions));
+            }
+            if !self.eat(",") && !self.eat_and() {
+                return Err("a comma or `and` comes between conditions".to_owned());
+            }
+        }
+    }
+
+    fn condition(&mut self) -> Result<Condition, String> {
+        self.blanks();
+        let rest = self.rest();
+        let end = rest.find(['=', '!', '<', '>', '~', ',', '"']);
+        let field = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        let name = field.trim();
+        if name.is_empty() {
+            return Err("the name of a field is missing".to_owned());
+        }
+        self.at += field.len();
+        let found = OPERATORS.iter().find(|(sign, _)| self.eat(sign));
+        let Some((_, operator)) = found else {
+            return Err(format!(
+                "after the field `{name}` comes one of =, !=, <, <=, >, >=, ~, !~"
+            ));
+        };
+        if self.rest().starts_with(['=', '<', '>', '~', '!']) {
+            return Err("there is no such operator; equality is a single `=`".to_owned());
+        }
+        Ok(Condition {
+            field: name.to_owned(),
+            operator: *operator,
+            value: self.value(name)?,
+        })
+    }
+
+    fn value(&mut self, field: &str) -> Result<String, String> {
+        self.blanks();
+        if self.rest().starts_with('"') {
+            return self.quoted();
+        }
+        let rest = self.rest();
+        let comma = rest.find(',').unwrap_or(rest.len());
+        let end = find_and(rest).unwrap_or(rest.len()).min(comma);
+        let value = rest.get(..end).unwrap_or_default();
+        if let Some(quote) = value.find('"') {
+            self.at += quote;
+            return Err("a quote stands around a whole value, or as `\\\"` in quotes".to_owned());
+        }
+        let trimmed = value.trim();
+        if trimmed.is_empty() {
+            return Err(format!(
+                "the value of `{field}` is missing; an empty one is written \"\""
+            ));
+        }
+        self.at += value.len();
+        Ok(trimmed.to_owned())
+    }
+
+    fn quoted(&mut self) -> Result<String, String> {
+        let start = self.at;
+        let mut value = String::new();
+        let mut chars = self.rest().char_indices().skip(1);
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '"' => {
+                    self.at = start + at + 1;
+                    return Ok(value);
+                }
+                '\\' => match chars.next() {
+                    Some((_, escaped @ ('"' | '\\'))) => value.push(escaped),
+                    _ => {
+                        self.at = start + at;
+                        return Err("a backslash stands before a quote or a backslash".to_owned());
+                    }
+                },
+                c => value.push(c),
+            }
+        }
+        Err("this quote is not closed".to_owned())
+    }
+
+    fn eat(&mut self, sign: &str) -> bool {
+        let found = self.rest().starts_with(sign);
+        if found {
+            self.at += sign.len();
+        }
+        found
+    }
+
+    fn eat_and(&mut self) -> bool {
+        let word = self.rest().get(..3);
+        let alone = self
+            .rest()
+            .get(3..)
+            .is_some_and(|rest| rest.starts_with(char::is_whitespace));
+        let found = alone && word.is_some_and(|word| word.eq_ignore_ascii_case("and"));
+        if found {
+            self.at += 3;
+        }
+        found
+    }
+
+    fn blanks(&mut self) {
+        let rest = self.rest();
+        self.at += rest.len() - rest.trim_start().len();
+    }
+
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn before(&self) -> &'a str {
+        self.text.get(..self.at).unwrap_or_default()
+    }
+}
+
+/// Where ` and ` stands, in any case: the byte of its blank.
+fn find_and(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let at = |window: &[u8]| match window {
+        [before, word @ .., after] => {
+            before.is_ascii_whitespace()
+                && word.eq_ignore_ascii_case(b"and")
+                && after.is_ascii_whitespace()
+        }
+        [] | [_] => false,
+    };
+    bytes.windows(5).position(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Kind;
+    use proptest::prelude::*;
+
+    fn record() -> Record {
+        let metadata = serde_json::json!({
+            "split": "test", "year": 2021, "share": 0.5, "good": true, "none": null, "day": "2020-03-01",
+            "labels": ["Cat", "dog"], "large": 9_007_199_254_740_993_u64, "two words": "x", "andy": "a and b"
+        });
+        Record {
+            key: "a/1.jpg".to_owned(),
+            kind: Kind::Image,
+            text: "Ein Größerer Hund, rot".to_owned(),
+            source: None,
+            digest: "d".to_owned(),
+            metadata: metadata.as_object().unwrap().clone(),
+        }
+    }
+
+    #[test]
+    fn conditions_hold_or_not() {
+        for (filter, expected) in [
+            ("split=test", true),
+            ("split = test", true),
+            ("split=Test", false),
+            ("split!=test", false),
+            ("year>=2021", true),
+            ("year>2021", false),
+            ("year=2021.0", true),
+            ("year<999", false),
+            ("year<=2021 and share<.6", true),
+            ("share>0.5", false),
+            ("good=true", true),
+            ("none=null", false),
+            ("none!=x", true),
+            ("missing=1", false),
+            ("missing!=1", true),
+            ("missing<1", false),
+            ("missing!~x", true),
+            ("day>=2020-02-28", true),
+            ("day<2020", false),
+            ("labels=dog", true),
+            ("labels=Cat, labels=dog", true),
+            ("labels!=dog", false),
+            ("labels~CAT", true),
+            ("labels~bird", false),
+            ("text~gRÖSS", false),
+            ("text~gRÖß", true),
+            ("text~\"hund, \"", true),
+            ("text!~hund", false),
+            ("kind=image AND key~/1", true),
+            ("kind=text", false),
+            ("source~x", false),
+            ("large=9007199254740993", true),
+            ("large=9007199254740992", false),
+            ("two words=x", true),
+            ("andy=\"a and b\"", true),
+            ("andy=a and split=test", false),
+            ("year=1 and year=2021", false),
+        ] {
+            let parsed: Filter = filter.parse().unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(parsed.matches(&record()), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn errors_say_where() {
+        for (filter, at, reason) in [
+            ("", 1, "name of a field"),
+            ("split", 6, "comes one of"),
+            ("=test", 1, "name of a field"),
+            ("split=", 7, "value of `split`"),
+            ("split=test,", 12, "name of a field"),
+            ("split=test and ", 16, "name of a field"),
+            ("é==1", 3, "single `=`"),
+            ("split=\"te", 7, "not closed"),
+            ("a=\"b\" c=1", 7, "comma or `and`"),
+            ("a=b\"c", 4, "whole value"),
+            ("a=\"\\n\"", 4, "backslash"),
+            ("a!b", 2, "comes one of"),
+        ] {
+            let error = filter.parse::<Filter>().unwrap_err();
+            let IndexError::Filter {
+                at: found,
+                reason: why,
+                ..
+            } = &error
+            else {
+                panic!("{error}")
+            };
+            assert!(why.contains(reason), "{filter}: {why}");
+            assert_eq!(*found, at, "{filter}: {why}");
+            assert!(error.hint().unwrap().contains("field=value"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[ -~é\\n]{0,40}|[a=<>!~,\"\\\\ and]{0,30}") {
+            if let Ok(filter) = text.parse::<Filter>() {
+                let _ = filter.matches(&record());
+                prop_assert_eq!(filter.to_string().parse::<Filter>().unwrap(), filter);
+            }
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! A model as the server takes it: plain numbers in and out.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use chiasm_data::{
+    Annotations, Dataset, ImageSource, Origin, Rgb, Sample, Split, Views, thumbnail,
+};
+use chiasm_eval::tasks::embedder::Embedder;
+use chiasm_explain::peaks::peaks;
+use chiasm_explain::{Explained, Method, Places, Request, Target, choice};
+use chiasm_nn::VisionLanguageModel;
+use chiasm_serve::{
+    Ability, Alike, Card, Engine, EngineError, Explanation, Found, Grounded, Named, Question,
+    Relation, Selected, Word,
+};
+use chiasm_train::recipe::DataConfig;
+use chiasm_train::start;
+
+use crate::cli::CheckpointArg;
+use crate::commands::eval::{self, Bar};
+use crate::commands::explain::{self, Asked};
+use crate::commands::relate::Relater;
+use crate::error::CliError;
+use crate::model::Model;
+
+/// Tokens of a picture that is seen as regions or by a published network, for the queue's budget.
+const USUAL_PICTURE: usize = 200;
+
+/// A model of the server.
+pub(crate) struct Served {
+    card: Card,
+    model: Model,
+    device: Device,
+    /// How attention is shown: what `explain --auto-layer` chose, where it did.
+    attention: Request,
+    relater: Option<Relater>,
+}
+
+impl Served {
+    /// Opens a model under a name.
+    pub(crate) fn open(
+        name: &str,
+        path: &Path,
+        which: CheckpointArg,
+        relater: Option<Relater>,
+        device: &Device,
+    ) -> Result<Self, CliError> {
+        let model = Model::open(path, which, device)?;
+        let attention = match explain::chosen(path, &model)? {
+            Some(chosen) => choice::request(&chosen)?,
+            None => Request::new(Method::Attention),
+        };
+        let mut served = Self {
+            card: Card {
+                id: name.to_owned(),
+                fingerprint: fingerprint(path, which)?,
+                dimensions: 0,
+                abilities: Vec::new(),
+                methods: Vec::new(),
+                classes: None,
+            },
+            model,
+            device: device.clone(),
+            attention,
+            relater,
+        };
+        served.describe();
+        Ok(served)
+    }
+
+    /// Finds out what the model can be asked for.
+    fn describe(&mut self) {
+        let embedder = self.embedder();
+        let sees = embedder.stills(&[]).is_ok();
+        let reads = embedder.tokenizer.is_some();
+        let text = embedder.texts(&["a"], false, &mut |_| {}).ok();
+        let blank = Rgb::new(8, 8, vec![127; 8 * 8 * 3]);
+        let seen = blank.as_ref().and_then(|blank| embedder.stills(&[blank]).ok());
+        let image = seen.as_ref().and_then(|seen| embedder.embed_seen(seen, false).ok());
+        let compares = reads
+            && seen.as_ref().is_some_and(|seen| {
+                let alike = embedder.compare(seen, &["a"]);
+                alike.is_ok_and(|alike| {
+                    alike.iter().any(|own| own.cosine.is_some() || own.fused.is_some())
+                })
+            });
+        let answers = match &self.model {
+            Model::Own(trained) => {
+                sees && trained.targets.is_some() && trained.config.heads.pictures() == 1
+            }
+            Model::Published(_) => false,
+        };
+        let explainer = self.model.explainer(None).ok().filter(|_| sees && reads);
+        let target = explainer.map(|explainer| explainer.subject.usual_target());
+        let methods = match (explainer, &target) {
+            (Some(explainer), Some(target)) => Method::ALL
+                .into_iter()
+                .filter(|method| explain::has(&explainer.subject, target, *method))
+                .map(|method| method.name().to_owned())
+                .collect(),
+            _ => Vec::new(),
+        };
+        let explains = !methods.is_empty();
+        let is_own = matches!(self.model, Model::Own(_));
+        let abilities = [
+            (Ability::EmbedText, text.is_some()),
+            (Ability::EmbedImage, image.is_some()),
+            (Ability::Match, compares),
+            (Ability::Answer, answers),
+            (Ability::Relation, self.relater.is_some()),
+            (Ability::Ground, explains),
+            (Ability::Explain, explains),
+            (Ability::Select, explains && is_own),
+        ];
+        let vectors = text.map(|text| text.embeds).or(image.map(|(image, _)| image));
+        let classes = match &self.model {
+            Model::Own(trained) => trained.targets.as_ref().map(chiasm_data::Targets::len),
+            Model::Published(_) => None,
+        };
+        self.card.dimensions = vectors.map_or(0, |vectors| vectors.dims()[1]);
+        self.card.abilities = abilities
+            .into_iter()
+            .filter_map(|(ability, has)| has.then_some(ability))
+            .collect();
+        self.card.methods = methods;
+        self.card.classes = classes;
+    }
+
+    fn embedder(&self) -> Embedder<'_> {
+        self.model.embedder(&self.device, Views::default())
+    }
+
+    /// The explanation of a pair, and how it was made.
+    fn explained(
+        &self,
+        instead: Option<&VisionLanguageModel>,
+        picture: &Rgb,
+        text: &str,
+        question: &Question,
+    ) -> Result<(Explained, Method, Target), EngineError> {
+        let explainer = self.model.explainer(instead).map_err(asked_wrongly)?;
+        let seen = self.embedder().stills(&[picture]).map_err(failed)?;
+        let asked = explain::asked(
+            question.target.as_deref(),
+            false,
+            &self.model,
+            &explainer.subject,
+        );
+        let target = match asked.map_err(asked_wrongly)? {
+            Asked::Target(target) => target,
+            Asked::BestClass => {
+                let class = explainer.best_class(&seen, text);
+                Target::Class(class.map_err(|error| EngineError::Request(error.to_string()))?)
+            }
+        };
+        let method = match &question.method {
+            Some(name) => Method::of(name)
+                .ok_or_else(|| EngineError::Request(format!("there is no method `{name}`")))?,
+            None => explain::usual_method(&explainer, &target),
+        };
+        let request = match method {
+            Method::Attention => self.attention,
+            method => Request::new(method),
+        };
+        let explained = explainer.explain(&seen, Some(text), &target, &request, true);
+        let explained = explained.map_err(|error| EngineError::Request(error.to_string()))?;
+        Ok((explained, method, target))
+    }
+
+    /// What maps of a picture are over.
+    fn places(&self, places: Places, picture: &Rgb) -> chiasm_serve::Places {
+        match places {
+            Places::Patches { side, .. } => chiasm_serve::Places::Grid {
+                rows: side,
+                columns: side,
+                window: self.model.preprocess().map_or([0.0, 0.0, 1.0, 1.0], |preprocess| {
+                    preprocess.window(picture.width, picture.height)
+                }),
+            },
+            // Regions come with the data set that they were extracted for.
+            Places::Regions(_) => chiasm_serve::Places::Boxes { boxes: Vec::new() },
+        }
+    }
+}
+
+/// Digest of the weights that a path names.
+pub(crate) fn fingerprint(path: &Path, which: CheckpointArg) -> Result<String, CliError> {
+    let weights = match path.join("checkpoints").is_dir() {
+        true => eval::usable(path, which)?.path,
+        false => path.to_owned(),
+    };
+    Ok(start::fingerprint(&weights)?)
+}
+
+fn failed(error: impl std::fmt::Display) -> EngineError {
+    EngineError::Failed(error.to_string())
+}
+
+/// What the command line would say of what was typed.
+fn asked_wrongly(error: CliError) -> EngineError {
+    EngineError::Request(error.one_line())
+}
+
+/// Rows of a table as vectors.
+fn rows(tensor: burn::tensor::Tensor<2>) -> Result<Vec<Vec<f32>>, EngineError> {
+    let width = tensor.dims()[1].max(1);
+    let values = tensor.try_into_vec_as::<f32>().map_err(failed)?;
+    Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
+}
+
+fn words(explained: &Explained) -> Vec<Word> {
+    let word = |word: &chiasm_explain::Word| Word {
+        text: word.text.clone(),
+        start: word.bytes.start,
+        end: word.bytes.end,
+        weight: word.weight,
+        map: word.map.clone(),
+    };
+    explained.words.iter().map(word).collect()
+}
+
+impl Engine for Served {
+    fn card(&self) -> Card {
+        self.card.clone()
+    }
+
+    fn tokens(&self, text: &str) -> usize {
+        let embedder = self.embedder();
+        embedder.tokenizer.map_or(0, |tokenizer| {
+            tokenizer.encode(text, embedder.max_text_len).ids.len()
+        })
+    }
+
+    fn picture_tokens(&self) -> usize {
+        match &self.model {
+            Model::Own(trained) => match &trained.model.vision {
+                Some(vision) => 1 + vision.num_registers() + vision.num_patches(),
+                None => USUAL_PICTURE,
+            },
+            Model::Published(_) => USUAL_PICTURE,
+        }
+    }
+
+    fn embed_texts(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EngineError> {
+        rows(self.embedder().texts(texts, false, &mut |_| {}).map_err(failed)?.embeds)
+    }
+
+    fn embed_pictures(&self, pictures: &[Arc<Rgb>]) -> Result<Vec<Vec<f32>>, EngineError> {
+        let embedder = self.embedder();
+        let pictures: Vec<&Rgb> = pictures.iter().map(AsRef::as_ref).collect();
+        let seen = embedder.stills(&pictures).map_err(failed)?;
+        rows(embedder.embed_seen(&seen, false).map_err(failed)?.0)
+    }
+
+    fn compare(&self, picture: &Arc<Rgb>, texts: &[String]) -> Result<Vec<Alike>, EngineError> {
+        let embedder = self.embedder();
+        let seen = embedder.stills(&[picture]).map_err(failed)?;
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let alike = embedder.compare(&seen, &texts).map_err(failed)?;
+        Ok(alike
+            .into_iter()
+            .map(|own| Alike {
+                cosine: own.cosine,
+                probability: own.fused.map(|odds| 1.0 / (1.0 + (-odds).exp())),
+            })
+            .collect())
+    }
+
+    fn answer(
+        &self,
+        picture: &Arc<Rgb>,
+        question: &str,
+        top: usize,
+    ) -> Result<Vec<Named>, EngineError> {
+        let Model::Own(trained) = &self.model else {
+            return Err(EngineError::Request("the model has no classes".to_owned()));
+        };
+        let embedder = self.embedder();
+        let seen = embedder.stills(&[picture]).map_err(failed)?;
+        let independent = trained.recipe.has_independent_classes();
+        let scores = embedder.classify(&seen, question, independent).map_err(failed)?;
+        let names = trained.targets.as_ref().map_or(&[][..], chiasm_data::Targets::names);
+        let mut named: Vec<Named> = names
+            .iter()
+            .zip(scores)
+            .map(|(class, probability)| Named {
+                class: class.clone(),
+                probability: f64::from(probability),
+            })
+            .collect();
+        named.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+        named.truncate(top);
+        Ok(named)
+    }
+
+    fn relate(&self, picture: &Arc<Rgb>, text: &str) -> Result<Relation, EngineError> {
+        let Some(relater) = &self.relater else {
+            return Err(EngineError::Request("the model has no relation model".to_owned()));
+        };
+        let bytes = thumbnail::png(picture).map_err(failed)?;
+        let sample = Sample {
+            id: "picture".to_owned(),
+            visual: ImageSource::Bytes(bytes.into()).into(),
+            texts: vec![text.to_owned()],
+            split: Split::Test,
+            group: None,
+            annotations: Annotations::default(),
+            origin: Origin::default(),
+        };
+        let dataset = Dataset {
+            name: "request".to_owned(),
+            samples: vec![sample],
+        };
+        let said = relater
+            .relate(&DataConfig::default(), &dataset, &mut Bar::silent())
+            .map_err(asked_wrongly)?
+            .pop()
+            .ok_or_else(|| failed("nothing was said of the pair"))?;
+        let probabilities = said.probabilities.into_iter().map(|own| Named {
+            class: own.class,
+            probability: own.probability,
+        });
+        Ok(Relation {
+            relation: said.relation,
+            confidence: said.confidence,
+            probabilities: probabilities.collect(),
+            text_represented: said.text_represented,
+            image_adds: said.image_adds,
+            alignment: said.alignment,
+        })
+    }
+
+    fn ground(
+        &self,
+        picture: &Arc<Rgb>,
+        phrase: &str,
+        top: usize,
+    ) -> Result<Grounded, EngineError> {
+        let (explained, ..) = self.explained(None, picture, phrase, &Question::default())?;
+        let places = self.places(explained.places, picture);
+        let chiasm_serve::Places::Grid { rows, columns, window } = places else {
+            return Err(EngineError::Request(
+                "the model sees regions, which pictures of requests do not have".to_owned(),
+            ));
+        };
+        let [left, above, width, height] = window;
+        let (cell_width, cell_height) = (width / columns as f32, height / rows as f32);
+        let boxes = peaks(&explained.whole, columns, top).into_iter().map(|peak| {
+            let [x, y, wide, high] = peak.cells.map(|cells| cells as f32);
+            Found {
+                place: [
+                    left + x * cell_width,
+                    above + y * cell_height,
+                    wide * cell_width,
+                    high * cell_height,
+                ],
+                score: peak.share,
+            }
+        });
+        Ok(Grounded {
+            by: "map",
+            boxes: boxes.collect(),
+        })
+    }
+
+    fn explain(
+        &self,
+        picture: &Arc<Rgb>,
+        text: &str,
+        question: &Question,
+    ) -> Result<Explanation, EngineError> {
+        let (explained, method, target) = self.explained(None, picture, text, question)?;
+        let selected = match &question.select {
+            None => None,
+            Some(rule) => {
+                let other = explain::selecting(&self.model, rule).map_err(asked_wrongly)?;
+                let (selected, ..) = self.explained(Some(&other), picture, text, question)?;
+                Some(Selected {
+                    rule: rule.clone(),
+                    words: words(&selected),
+                    whole: selected.whole,
+                    kept: selected.kept,
+                })
+            }
+        };
+        Ok(Explanation {
+            method: method.name().to_owned(),
+            target: target.name().to_owned(),
+            score: explained.score,
+            places: self.places(explained.places, picture),
+            words: words(&explained),
+            whole: explained.whole,
+            selected,
+        })
+    }
+}
