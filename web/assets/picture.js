@@ -26,7 +26,7 @@ let newest = 0;
 export async function pickItem(item) {
   newest += 1;
   const mine = newest;
-  const path = item.thumbnail ?? `/v1/items/${encodeURIComponent(item.id)}/thumbnail`;
+  const path = `${item.thumbnail ?? `/v1/items/${encodeURIComponent(item.id)}/thumbnail`}?side=1024`;
   const url = await pictureUrl(path).catch(() => '');
   if (mine !== newest) return;
   setPicture({ source: `item:${item.id}`, url, name: item.id, text: item.text ?? '', item: item.id });

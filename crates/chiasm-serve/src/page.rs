@@ -16,7 +16,7 @@ use crate::error::ApiError;
 #[derive(RustEmbed)]
 #[folder = "../../web"]
 #[include = "index.html"]
-#[include = "assets/*"]
+#[include = "assets/**"]
 struct Files;
 
 pub(crate) fn routes() -> Router<Arc<App>> {

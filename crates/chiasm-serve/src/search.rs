@@ -10,9 +10,6 @@ use crate::engine::Ability;
 use crate::error::ApiError;
 use crate::queue::ModelQueue;
 
-/// Longest side of a thumbnail, in pixels.
-const THUMBNAIL: usize = 256;
-
 /// Records that are looked at to say which fields there are.
 const LOOKED_AT: usize = 1000;
 
@@ -121,7 +118,8 @@ impl Catalogue {
             .collect()
     }
 
-    fn record(&self, id: &str) -> Result<Record, ApiError> {
+    /// An item.
+    pub(crate) fn record(&self, id: &str) -> Result<Record, ApiError> {
         let index = self.index();
         let row = index.row_of(id).map_err(failed)?;
         let row = row.ok_or_else(|| ApiError::NotFound(format!("the index has no item `{id}`")))?;
@@ -139,10 +137,10 @@ impl Catalogue {
         Ok(bytes.into_owned())
     }
 
-    /// A small PNG of an item's picture.
-    pub(crate) fn thumbnail(&self, id: &str) -> Result<Vec<u8>, ApiError> {
+    /// A PNG of an item's picture whose longer side has `side` pixels at most.
+    pub(crate) fn thumbnail(&self, id: &str, side: usize) -> Result<Vec<u8>, ApiError> {
         let bytes = self.picture(id)?;
-        thumbnail(&bytes, THUMBNAIL).map_err(|error| {
+        thumbnail(&bytes, side).map_err(|error| {
             ApiError::NotFound(format!("the picture of `{id}` cannot be used: {error}"))
         })
     }

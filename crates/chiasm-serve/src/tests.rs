@@ -314,7 +314,7 @@ async fn keys_open_what_they_are_for() {
         request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
         request
     };
-    for path in ["/", "/health"] {
+    for path in ["/", "/health", "/assets/main.js", "/assets/tasks/explain.js"] {
         assert_eq!(answer(&server, get(path)).await.0, StatusCode::OK, "{path}");
     }
     for path in ["/v1/models", "/metrics", "/openapi.json"] {
@@ -346,10 +346,25 @@ async fn every_path_is_described() {
     assert_eq!(status, StatusCode::OK);
     for path in [
         "/health", "/metrics", "/v1/models", "/v1/embeddings", "/v1/match", "/v1/relation", "/v1/vqa",
-        "/v1/ground", "/v1/search", "/v1/index", "/v1/items", "/v1/items/{id}/thumbnail", "/v1/explain",
+        "/v1/ground", "/v1/search", "/v1/index", "/v1/items", "/v1/items/{id}", "/v1/items/{id}/thumbnail", "/v1/explain",
         "/v1/admin/reload",
     ] {
         assert!(document["paths"][path].is_object(), "{path}");
+    }
+    // Types of one name would be described as one.
+    for (path, field) in [
+        ("/v1/embeddings", "encoding_format"),
+        ("/v1/search", "rerank"),
+        ("/v1/explain", "method"),
+        ("/v1/match", "texts"),
+        ("/v1/vqa", "question"),
+        ("/v1/ground", "phrase"),
+        ("/v1/relation", "text"),
+    ] {
+        let content = &document["paths"][path]["post"]["requestBody"]["content"];
+        let schema = content["application/json"]["schema"]["$ref"].as_str().unwrap();
+        let schema = document.pointer(schema.trim_start_matches('#')).unwrap();
+        assert!(schema["properties"][field].is_object(), "{path}: {schema}");
     }
 }
 
@@ -542,6 +557,9 @@ async fn an_index_is_searched_listed_and_shown() {
         let (status, _) = answer(&server, get(&format!("/v1/items/{id}/thumbnail"))).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{id}");
     }
+    assert_eq!(answer(&server, get(&format!("{address}?side=2000"))).await.0, StatusCode::BAD_REQUEST);
+    let (_, item) = answer(&server, get("/v1/items/a%20b%2F4.png")).await;
+    assert_eq!(item["id"], "a b/4.png");
     let (_, about) = answer(&server, get("/v1/index")).await;
     assert_eq!((&about["items"], &about["fields"]), (&json!(3), &json!(["split"])));
     let (status, _) = answer(&server, post("/v1/admin/reload", "")).await;

@@ -22,10 +22,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// What is to be embedded.
 #[derive(Deserialize, ToSchema)]
-struct Request {
+struct EmbeddingsRequest {
     /// The model; the first one that embeds unless said.
     model: Option<String>,
-    input: Input,
+    input: EmbeddingsInput,
     /// How vectors are written.
     #[serde(default)]
     encoding_format: Encoding,
@@ -36,15 +36,15 @@ struct Request {
 /// One text, or several texts or pictures.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-enum Input {
+enum EmbeddingsInput {
     One(String),
-    Several(Vec<Item>),
+    Several(Vec<EmbeddingsItem>),
 }
 
 /// A text or a picture.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-enum Item {
+enum EmbeddingsItem {
     Plain(String),
     Text {
         text: String,
@@ -68,7 +68,7 @@ enum Encoding {
 
 /// Vectors in the order of the input.
 #[derive(Serialize, ToSchema)]
-struct Answer {
+struct EmbeddingsAnswer {
     object: &'static str,
     data: Vec<Embedding>,
     model: String,
@@ -110,18 +110,18 @@ struct Usage {
 }
 
 /// Unit vectors of texts and pictures. They lie in one space where the model has one.
-#[utoipa::path(post, path = "/v1/embeddings", request_body = Request, responses(
-    (status = 200, body = Answer),
+#[utoipa::path(post, path = "/v1/embeddings", request_body = EmbeddingsRequest, responses(
+    (status = 200, body = EmbeddingsAnswer),
     (status = "4XX", body = ErrorBody),
     (status = "5XX", body = ErrorBody),
 ))]
 async fn embeddings(
     State(app): State<Arc<App>>,
-    Body(request): Body<Request>,
-) -> Result<Json<Answer>, ApiError> {
+    Body(request): Body<EmbeddingsRequest>,
+) -> Result<Json<EmbeddingsAnswer>, ApiError> {
     let items = match request.input {
-        Input::One(text) => vec![Item::Plain(text)],
-        Input::Several(items) => items,
+        EmbeddingsInput::One(text) => vec![EmbeddingsItem::Plain(text)],
+        EmbeddingsInput::Several(items) => items,
     };
     let most = app.config.max_items;
     if items.is_empty() || items.len() > most {
@@ -130,8 +130,8 @@ async fn embeddings(
             format!("{} items; send 1 to {most}", items.len()),
         ));
     }
-    let wants_picture = items.iter().any(|item| matches!(item, Item::Picture { .. }));
-    let wants_text = items.iter().any(|item| !matches!(item, Item::Picture { .. }));
+    let wants_picture = items.iter().any(|item| matches!(item, EmbeddingsItem::Picture { .. }));
+    let wants_text = items.iter().any(|item| !matches!(item, EmbeddingsItem::Picture { .. }));
     let first = match wants_text {
         true => Ability::EmbedText,
         false => Ability::EmbedImage,
@@ -150,11 +150,11 @@ async fn embeddings(
     let (mut texts, mut pictures, mut is_text) = (Vec::new(), Vec::new(), Vec::new());
     for item in items {
         match item {
-            Item::Plain(text) | Item::Text { text } => {
+            EmbeddingsItem::Plain(text) | EmbeddingsItem::Text { text } => {
                 texts.push(app.text(&text, "input")?.to_owned());
                 is_text.push(true);
             }
-            Item::Picture { image } => {
+            EmbeddingsItem::Picture { image } => {
                 pictures.push(app.picture(image, "input").await?);
                 is_text.push(false);
             }
@@ -174,7 +174,7 @@ async fn embeddings(
         embedding: Vector::new(vector, request.encoding_format),
     });
     let tokens = text_tokens + picture_tokens;
-    Ok(Json(Answer {
+    Ok(Json(EmbeddingsAnswer {
         object: "list",
         data: data.collect(),
         model: card.id.clone(),

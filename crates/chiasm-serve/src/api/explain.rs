@@ -23,10 +23,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// A picture, a text, and how their result is to be explained.
 #[derive(Deserialize, ToSchema)]
-struct Request {
+struct ExplainRequest {
     model: Option<String>,
     /// A data URL, `item:ID`, or base64.
     image: String,
+    #[schema(min_length = 1)]
     text: String,
     /// The way to explain: one of the model's `methods`.
     method: Option<String>,
@@ -38,22 +39,22 @@ struct Request {
 
 /// Maps over places and words.
 #[derive(Serialize, ToSchema)]
-struct Answer {
+struct ExplainAnswer {
     model: String,
     #[serde(flatten)]
     explanation: Explanation,
 }
 
 /// What a result rests on: maps over the picture, for the whole text and word by word.
-#[utoipa::path(post, path = "/v1/explain", request_body = Request, responses(
-    (status = 200, body = Answer),
+#[utoipa::path(post, path = "/v1/explain", request_body = ExplainRequest, responses(
+    (status = 200, body = ExplainAnswer),
     (status = "4XX", body = ErrorBody),
     (status = "5XX", body = ErrorBody),
 ))]
 async fn explain(
     State(app): State<Arc<App>>,
-    Body(request): Body<Request>,
-) -> Result<Json<Answer>, ApiError> {
+    Body(request): Body<ExplainRequest>,
+) -> Result<Json<ExplainAnswer>, ApiError> {
     let model = Arc::clone(app.model(request.model.as_deref(), Ability::Explain)?);
     let card = model.card();
     if request.select.is_some() && !card.can(Ability::Select) {
@@ -77,7 +78,7 @@ async fn explain(
             engine.explain(&picture, &request.text, &question)
         })
         .await?;
-    Ok(Json(Answer {
+    Ok(Json(ExplainAnswer {
         model: card.id.clone(),
         explanation,
     }))

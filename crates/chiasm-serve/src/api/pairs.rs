@@ -106,6 +106,7 @@ struct RelationRequest {
     model: Option<String>,
     /// A data URL, `item:ID`, or base64.
     image: String,
+    #[schema(min_length = 1)]
     text: String,
 }
 
@@ -145,6 +146,7 @@ struct VqaRequest {
     model: Option<String>,
     /// A data URL, `item:ID`, or base64.
     image: String,
+    #[schema(min_length = 1)]
     question: String,
     /// How many answers are listed.
     #[schema(minimum = 1, maximum = 100)]
@@ -200,6 +202,7 @@ struct GroundRequest {
     model: Option<String>,
     /// A data URL, `item:ID`, or base64.
     image: String,
+    #[schema(min_length = 1)]
     phrase: String,
     /// How many boxes are listed.
     #[schema(minimum = 1, maximum = 100)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -21,6 +22,12 @@ use crate::search::{Catalogue, failed};
 /// Most hits of a search, and items of a page.
 const MAX_TOP: usize = 1000;
 
+/// Longer side of a thumbnail in pixels, unless another is asked for.
+const THUMBNAIL: usize = 256;
+
+/// Longest side that can be asked for.
+const MAX_SIDE: usize = 1024;
+
 /// Hits that the fusion encoder ranks again.
 const RERANKED: usize = 32;
 
@@ -30,12 +37,13 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(index))
         .routes(routes!(reload))
         .routes(routes!(items))
+        .routes(routes!(item))
         .routes(routes!(thumbnail))
 }
 
 /// What is looked for: words, a picture, or both.
 #[derive(Deserialize, ToSchema)]
-struct Request {
+struct SearchRequest {
     text: Option<String>,
     /// A data URL, `item:ID`, or base64.
     image: Option<String>,
@@ -51,9 +59,9 @@ struct Request {
 
 /// Items, best first.
 #[derive(Serialize, ToSchema)]
-struct Answer {
+struct SearchAnswer {
     model: String,
-    results: Vec<Found>,
+    results: Vec<SearchResult>,
     /// Items of the index.
     searched: usize,
     /// Whether a near item may be missing: a large index is searched by its graph.
@@ -62,7 +70,7 @@ struct Answer {
 
 /// An item that was found.
 #[derive(Serialize, ToSchema)]
-struct Found {
+struct SearchResult {
     /// From 1.
     rank: usize,
     /// Cosine of query and item, -1 to 1; after ranking again the probability that they belong together.
@@ -117,15 +125,15 @@ fn percent_encoded(id: &str) -> String {
 }
 
 /// The nearest items of words, a picture, or both together.
-#[utoipa::path(post, path = "/v1/search", request_body = Request, responses(
-    (status = 200, body = Answer),
+#[utoipa::path(post, path = "/v1/search", request_body = SearchRequest, responses(
+    (status = 200, body = SearchAnswer),
     (status = "4XX", body = ErrorBody),
     (status = "5XX", body = ErrorBody),
 ))]
 async fn search(
     State(app): State<Arc<App>>,
-    Body(request): Body<Request>,
-) -> Result<Json<Answer>, ApiError> {
+    Body(request): Body<SearchRequest>,
+) -> Result<Json<SearchAnswer>, ApiError> {
     let catalogue = app.catalogue()?;
     let model = Arc::clone(catalogue.model());
     let id = model.card().id.clone();
@@ -189,12 +197,12 @@ async fn search(
         scored.truncate(top);
     }
     let index = catalogue.index();
-    let results = scored.into_iter().enumerate().map(|(place, (score, record))| Found {
+    let results = scored.into_iter().enumerate().map(|(place, (score, record))| SearchResult {
         rank: place + 1,
         score,
         item: record.into(),
     });
-    Ok(Json(Answer {
+    Ok(Json(SearchAnswer {
         model: id,
         results: results.collect(),
         searched: index.len(),
@@ -275,12 +283,9 @@ struct Items {
 ))]
 async fn items(
     State(app): State<Arc<App>>,
-    listed: Result<Query<Listed>, axum::extract::rejection::QueryRejection>,
+    listed: Result<Query<Listed>, QueryRejection>,
 ) -> Result<Json<Items>, ApiError> {
-    let Query(listed) = listed.map_err(|error| ApiError::Request {
-        message: error.body_text(),
-        param: None,
-    })?;
+    let listed = query(listed)?;
     let limit = listed.limit.unwrap_or(24);
     if !(1..=MAX_TOP).contains(&limit) {
         return Err(ApiError::field("limit", format!("{limit}: write 1 to {MAX_TOP}")));
@@ -297,9 +302,30 @@ async fn items(
     blocking(read).await.map(Json)
 }
 
+/// An item of the index.
+#[utoipa::path(get, path = "/v1/items/{id}",
+    params(("id" = String, Path, description = "The item")),
+    responses((status = 200, body = Item), (status = "4XX", body = ErrorBody)))]
+async fn item(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<Item>, ApiError> {
+    let read = move || Ok(Item::from(app.catalogue()?.record(&id)?));
+    blocking(read).await.map(Json)
+}
+
+/// How large a picture is wanted.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Size {
+    /// Pixels of the longer side at most: 256 unless said.
+    #[param(minimum = 1, maximum = 1024)]
+    side: Option<usize>,
+}
+
 /// A small picture of an item.
 #[utoipa::path(get, path = "/v1/items/{id}/thumbnail",
-    params(("id" = String, Path, description = "The item")),
+    params(("id" = String, Path, description = "The item"), Size),
     responses(
         (status = 200, content_type = "image/png", body = Vec<u8>),
         (status = "4XX", body = ErrorBody),
@@ -307,9 +333,22 @@ async fn items(
 async fn thumbnail(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
+    size: Result<Query<Size>, QueryRejection>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let bytes = blocking(move || app.catalogue()?.thumbnail(&id)).await?;
+    let side = query(size)?.side.unwrap_or(THUMBNAIL);
+    if !(1..=MAX_SIDE).contains(&side) {
+        return Err(ApiError::field("side", format!("{side}: write 1 to {MAX_SIDE}")));
+    }
+    let bytes = blocking(move || app.catalogue()?.thumbnail(&id, side)).await?;
     Ok(([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "private, max-age=300")], bytes))
+}
+
+/// What follows the path of an address; what is wrong with it is said as every other error is.
+fn query<T>(typed: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
+    typed.map(|Query(typed)| typed).map_err(|error| ApiError::Request {
+        message: error.body_text(),
+        param: None,
+    })
 }
 
 /// Runs what reads files off the threads that answer.

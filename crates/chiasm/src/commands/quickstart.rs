@@ -35,7 +35,8 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> Result<ExitCode, Cl
     )?;
     if code == ExitCode::SUCCESS {
         note(&format!(
-            "\nnext:\n  chiasm search {} \"your words\"\n  chiasm pretrain quickstart --data YOUR.csv --out runs/mine",
+            "\nnext:\n  chiasm search {0} \"your words\"\n  chiasm index --model {0} --out {0}/index\n  \
+             chiasm serve --index {0}/index\n  chiasm pretrain quickstart --data YOUR.csv --out runs/mine",
             out.display()
         ));
     }
