@@ -7,6 +7,7 @@ library. `--overload SECONDS` is how long ten times the capacity is asked for; 6
 """
 
 import argparse
+import base64
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CHIASM = Path(os.environ.get("CHIASM_BIN", ROOT / "target/release/chiasm"))
+# A picture of one point.
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNwaDgAAAKEAYEml6crAAAAAElFTkSuQmCC"
 TEXT = {"input": "two dogs run across a beach while a child watches"}
 
 
@@ -70,9 +73,7 @@ def loop_rate(run, texts=2000):
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder) / "texts.csv"
             pixel = Path(folder) / "a.png"
-            pixel.write_bytes(bytes.fromhex(
-                "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489"
-                "0000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082"))
+            pixel.write_bytes(base64.b64decode(PIXEL))
             rows = "".join(f'a.png,"{TEXT["input"]}"\n' for _ in range(count))
             table.write_text("image,caption\n" + rows)
             began = time.monotonic()

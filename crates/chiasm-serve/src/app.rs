@@ -116,9 +116,15 @@ impl App {
             Some(name) => {
                 let named = self.models.iter().find(|model| model.card().id == name);
                 Some(named.ok_or_else(|| {
-                    let known: Vec<&str> =
-                        self.models.iter().map(|model| model.card().id.as_str()).collect();
-                    ApiError::NotFound(format!("there is no model `{name}`; there are: {}", known.join(", ")))
+                    let known: Vec<&str> = self
+                        .models
+                        .iter()
+                        .map(|model| model.card().id.as_str())
+                        .collect();
+                    ApiError::NotFound(format!(
+                        "there is no model `{name}`; there are: {}",
+                        known.join(", ")
+                    ))
                 })?)
             }
         };
@@ -196,9 +202,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let (router, document) = described();
     let most = app.config.max_body_bytes;
     router
-        .route("/openapi.json", axum::routing::get(move || async move { axum::Json(document) }))
+        .route(
+            "/openapi.json",
+            axum::routing::get(move || async move { axum::Json(document) }),
+        )
         .merge(page::routes())
-        .fallback(|| async { ApiError::NotFound("there is nothing here; see /openapi.json".to_owned()) })
+        .fallback(|| async {
+            ApiError::NotFound("there is nothing here; see /openapi.json".to_owned())
+        })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(DefaultBodyLimit::max(most))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))

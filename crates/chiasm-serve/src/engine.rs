@@ -278,12 +278,8 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// As the type says.
-    fn ground(
-        &self,
-        picture: &Arc<Rgb>,
-        phrase: &str,
-        top: usize,
-    ) -> Result<Grounded, EngineError>;
+    fn ground(&self, picture: &Arc<Rgb>, phrase: &str, top: usize)
+    -> Result<Grounded, EngineError>;
 
     /// What a result rests on.
     ///

@@ -24,7 +24,10 @@ const HEADERS: [(&str, &str); 5] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
     ("cross-origin-resource-policy", "same-origin"),
-    ("permissions-policy", "camera=(), microphone=(), geolocation=()"),
+    (
+        "permissions-policy",
+        "camera=(), microphone=(), geolocation=()",
+    ),
 ];
 
 /// Paths that a page needs before anybody can give it a key, and what tells that the server lives.
@@ -58,7 +61,10 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     }
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
     }
     let micros = HeaderValue::from_str(&format!("total;dur={:.3}", took.as_secs_f64() * 1e3));
     if let Ok(value) = micros {
@@ -134,10 +140,23 @@ mod tests {
             headers.insert(header::HOST, HeaderValue::from_static(host));
             super::is_local(&headers)
         };
-        for host in ["localhost", "localhost:8080", "127.0.0.1:80", "[::1]:8080", "LOCALHOST"] {
+        for host in [
+            "localhost",
+            "localhost:8080",
+            "127.0.0.1:80",
+            "[::1]:8080",
+            "LOCALHOST",
+        ] {
             assert!(is_local(host), "{host}");
         }
-        for host in ["evil.example", "evil.example:8080", "10.0.0.1", "[::2]", "localhost.evil.example", ""] {
+        for host in [
+            "evil.example",
+            "evil.example:8080",
+            "10.0.0.1",
+            "[::2]",
+            "localhost.evil.example",
+            "",
+        ] {
             assert!(!is_local(host), "{host}");
         }
     }
@@ -146,7 +165,12 @@ mod tests {
     fn keys_are_read_from_one_header() {
         let mut headers = HeaderMap::new();
         assert_eq!(bearer(&headers), None);
-        for (value, key) in [("Bearer abc", Some("abc")), ("bearer  abc", Some("abc")), ("Basic abc", None), ("abc", None)] {
+        for (value, key) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc", Some("abc")),
+            ("Basic abc", None),
+            ("abc", None),
+        ] {
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
             assert_eq!(bearer(&headers), key);
         }

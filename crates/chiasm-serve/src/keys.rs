@@ -70,8 +70,15 @@ impl Keys {
         }
         let keys: Self = serde_json::from_slice(&std::fs::read(path)?)
             .map_err(|error| KeyError::Damaged(error.to_string()))?;
-        match keys.keys.iter().find(|key| blake3::Hash::from_hex(&key.hash).is_err()) {
-            Some(key) => Err(KeyError::Damaged(format!("the hash of `{}` is none", key.name))),
+        match keys
+            .keys
+            .iter()
+            .find(|key| blake3::Hash::from_hex(&key.hash).is_err())
+        {
+            Some(key) => Err(KeyError::Damaged(format!(
+                "the hash of `{}` is none",
+                key.name
+            ))),
             None => Ok(keys),
         }
     }
@@ -138,7 +145,10 @@ mod tests {
         let reader = keys.add("page", Scope::Read, &file).unwrap();
         let admin = keys.add("me", Scope::Admin, &file).unwrap();
         assert_ne!(reader, admin);
-        assert!(matches!(keys.add("me", Scope::Read, &file), Err(KeyError::Known(_))));
+        assert!(matches!(
+            keys.add("me", Scope::Read, &file),
+            Err(KeyError::Known(_))
+        ));
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(!text.contains(&reader) && !text.contains(&admin));
         let again = Keys::read(&file).unwrap();
@@ -153,9 +163,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("keys.json");
         assert!(matches!(Keys::read(&file), Err(KeyError::Io(_))));
-        for text in ["", "{}", "{\"keys\": 3}", "{\"keys\":[{\"name\":\"a\",\"scope\":\"read\",\"hash\":\"xyz\"}]}"] {
+        for text in [
+            "",
+            "{}",
+            "{\"keys\": 3}",
+            "{\"keys\":[{\"name\":\"a\",\"scope\":\"read\",\"hash\":\"xyz\"}]}",
+        ] {
             std::fs::write(&file, text).unwrap();
-            assert!(matches!(Keys::read(&file), Err(KeyError::Damaged(_))), "{text}");
+            assert!(
+                matches!(Keys::read(&file), Err(KeyError::Damaged(_))),
+                "{text}"
+            );
         }
     }
 }

@@ -23,8 +23,8 @@ use std::time::Duration;
 
 pub use app::{Config, Log, Parts};
 pub use engine::{
-    Ability, Alike, Card, Engine, EngineError, Explanation, Found, Grounded, Named, Places, Question,
-    Relation, Selected, Word,
+    Ability, Alike, Card, Engine, EngineError, Explanation, Found, Grounded, Named, Places,
+    Question, Relation, Selected, Word,
 };
 pub use keys::{KeyError, Keys, Scope};
 pub use picture::PictureLimits;

@@ -78,7 +78,9 @@ impl Metrics {
         let path = path.to_owned();
         let own = Path { path: path.clone() };
         self.seconds.get_or_create(&own).observe(took.as_secs_f64());
-        self.answered.get_or_create(&Answered { path, status }).inc();
+        self.answered
+            .get_or_create(&Answered { path, status })
+            .inc();
     }
 
     /// In the text format of OpenMetrics.
@@ -105,9 +107,11 @@ impl Collector for Models {
             ("model_runs", "Batches that ran", |counts| &counts.runs),
             ("model_items", "Items in batches", |counts| &counts.items),
             ("model_tokens", "Tokens in batches", |counts| &counts.tokens),
-            ("model_cancelled", "Items whose client went away", |counts| {
-                &counts.cancelled
-            }),
+            (
+                "model_cancelled",
+                "Items whose client went away",
+                |counts| &counts.cancelled,
+            ),
             ("model_expired", "Items that waited too long", |counts| {
                 &counts.expired
             }),

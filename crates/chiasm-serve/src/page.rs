@@ -22,12 +22,16 @@ struct Files;
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/", get(|| async { file("index.html") }))
-        .route("/assets/{*name}", get(|Path(name): Path<String>| async move { file(&format!("assets/{name}")) }))
+        .route(
+            "/assets/{*name}",
+            get(|Path(name): Path<String>| async move { file(&format!("assets/{name}")) }),
+        )
 }
 
 fn file(name: &str) -> Result<Response, ApiError> {
     let found = Files::get(name);
-    let found = found.ok_or_else(|| ApiError::NotFound(format!("the page has no file `{name}`")))?;
+    let found =
+        found.ok_or_else(|| ApiError::NotFound(format!("the page has no file `{name}`")))?;
     let kind = match name.rsplit('.').next() {
         Some("html") => "text/html; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
@@ -36,6 +40,9 @@ fn file(name: &str) -> Result<Response, ApiError> {
         _ => "application/octet-stream",
     };
     // Small files that change with the program only: asked for again each time, so that none is stale.
-    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")];
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
     Ok((headers, found.data).into_response())
 }

@@ -49,9 +49,9 @@ pub(crate) fn named<'a>(picture: &'a str, param: &'static str) -> Result<Named<'
             )),
         };
     }
-    let is_url = picture.split_once("://").is_some_and(|(scheme, _)| {
-        scheme.chars().all(|letter| letter.is_ascii_alphanumeric())
-    });
+    let is_url = picture
+        .split_once("://")
+        .is_some_and(|(scheme, _)| scheme.chars().all(|letter| letter.is_ascii_alphanumeric()));
     match is_url {
         true => Err(ApiError::field(
             param,
@@ -71,7 +71,10 @@ pub(crate) fn from_base64(
     if data.len() / 4 * 3 > limits.max_bytes {
         return Err(ApiError::field(
             param,
-            format!("the picture has more than {} bytes; send a smaller one", limits.max_bytes),
+            format!(
+                "the picture has more than {} bytes; send a smaller one",
+                limits.max_bytes
+            ),
         ));
     }
     let bytes = STANDARD.decode(data).map_err(|error| {
@@ -98,7 +101,9 @@ pub(crate) fn from_bytes(
         ..Limits::default()
     };
     let picture = decode(bytes, &limits, true, AlphaRule::OverWhite).map_err(|error| {
-        let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
+        let hint = error
+            .hint()
+            .map_or_else(String::new, |hint| format!("; {hint}"));
         ApiError::field(param, format!("the picture cannot be used: {error}{hint}"))
     })?;
     Ok(Arc::new(picture))
@@ -116,14 +121,22 @@ mod tests {
             Named::Here("QUJD")
         );
         assert_eq!(named("QUJD", "image").unwrap(), Named::Here("QUJD"));
-        for wrong in ["https://a.b/c.jpg", "file:///etc/passwd", "data:text/html;base64,QUJD", "data:image/png,x"] {
+        for wrong in [
+            "https://a.b/c.jpg",
+            "file:///etc/passwd",
+            "data:text/html;base64,QUJD",
+            "data:image/png,x",
+        ] {
             assert!(named(wrong, "image").is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn what_is_no_picture_is_refused() {
-        let limits = PictureLimits { max_bytes: 1 << 20, max_pixels: 1_000_000 };
+        let limits = PictureLimits {
+            max_bytes: 1 << 20,
+            max_pixels: 1_000_000,
+        };
         let zeros = STANDARD.encode(vec![0_u8; 100_000]);
         let large = STANDARD.encode(vec![0_u8; 2 << 20]);
         // A PNG that says it is 60,000 by 60,000.
@@ -132,9 +145,24 @@ mod tests {
         header.extend(60_000_u32.to_be_bytes());
         header.extend([8, 2, 0, 0, 0, 0, 0, 0, 0]);
         let header = STANDARD.encode(header);
-        for wrong in [zeros.as_str(), large.as_str(), header.as_str(), "no base64!", ""] {
+        for wrong in [
+            zeros.as_str(),
+            large.as_str(),
+            header.as_str(),
+            "no base64!",
+            "",
+        ] {
             let error = from_base64(wrong, &limits, "image").unwrap_err();
-            assert!(matches!(error, ApiError::Request { param: Some("image"), .. }), "{error}");
+            assert!(
+                matches!(
+                    error,
+                    ApiError::Request {
+                        param: Some("image"),
+                        ..
+                    }
+                ),
+                "{error}"
+            );
         }
     }
 }

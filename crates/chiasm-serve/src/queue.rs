@@ -199,7 +199,9 @@ impl ModelQueue {
         &self,
         texts: Vec<(String, usize)>,
     ) -> Result<Vec<Vec<f32>>, ApiError> {
-        let items = texts.into_iter().map(|(text, tokens)| (Item::Text(text), tokens));
+        let items = texts
+            .into_iter()
+            .map(|(text, tokens)| (Item::Text(text), tokens));
         self.embed(items.collect()).await
     }
 
@@ -209,7 +211,9 @@ impl ModelQueue {
         pictures: Vec<Arc<Rgb>>,
     ) -> Result<Vec<Vec<f32>>, ApiError> {
         let tokens = self.picture_tokens();
-        let items = pictures.into_iter().map(|picture| (Item::Picture(picture), tokens));
+        let items = pictures
+            .into_iter()
+            .map(|picture| (Item::Picture(picture), tokens));
         self.embed(items.collect()).await
     }
 
@@ -255,7 +259,11 @@ impl ModelQueue {
                 let _ = answer.send(result);
             }
         };
-        let is_gone = move || locked(&asked).as_ref().is_none_or(oneshot::Sender::is_closed);
+        let is_gone = move || {
+            locked(&asked)
+                .as_ref()
+                .is_none_or(oneshot::Sender::is_closed)
+        };
         self.push(Job {
             work: Work::Other {
                 task: Box::new(task),
@@ -345,7 +353,10 @@ fn again(error: &EngineError) -> EngineError {
 fn run(engine: &dyn Engine, shared: &Shared, batch_tokens: usize) {
     while let Some(batch) = next_batch(shared, batch_tokens) {
         let begun = Instant::now();
-        let (items, tokens) = (batch.len(), batch.iter().map(|job| job.tokens).sum::<usize>());
+        let (items, tokens) = (
+            batch.len(),
+            batch.iter().map(|job| job.tokens).sum::<usize>(),
+        );
         // A defect in one request must not take the server from all others.
         let work = std::panic::AssertUnwindSafe(|| run_batch(engine, batch));
         let _ = std::panic::catch_unwind(work);
@@ -369,8 +380,14 @@ fn next_batch(shared: &Shared, batch_tokens: usize) -> Option<Vec<Job>> {
         // Dropping a job drops its sender, which is how its request hears of it.
         waiting.jobs.retain(|job| job.until > now);
         let expired = before - gone - waiting.jobs.len();
-        shared.counts.cancelled.fetch_add(gone as u64, Ordering::Relaxed);
-        shared.counts.expired.fetch_add(expired as u64, Ordering::Relaxed);
+        shared
+            .counts
+            .cancelled
+            .fetch_add(gone as u64, Ordering::Relaxed);
+        shared
+            .counts
+            .expired
+            .fetch_add(expired as u64, Ordering::Relaxed);
         if let Some(first) = waiting.jobs.pop_front() {
             return Some(gather(&mut waiting.jobs, first, batch_tokens));
         }

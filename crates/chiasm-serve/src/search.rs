@@ -96,7 +96,14 @@ impl Catalogue {
         let index = self.index();
         let mut fields = std::collections::BTreeSet::new();
         for row in index.live_rows().take(LOOKED_AT) {
-            fields.extend(index.record(row).map_err(failed)?.metadata.into_iter().map(|(name, _)| name));
+            fields.extend(
+                index
+                    .record(row)
+                    .map_err(failed)?
+                    .metadata
+                    .into_iter()
+                    .map(|(name, _)| name),
+            );
         }
         Ok(fields.into_iter().collect())
     }
@@ -132,7 +139,9 @@ impl Catalogue {
         let none = || ApiError::NotFound(format!("the item `{id}` has no picture"));
         let source = source_at(&self.folder, record.source.as_deref().ok_or_else(none)?);
         let bytes = source.read().map_err(|error| {
-            ApiError::NotFound(format!("the picture of `{id}` cannot be read any more: {error}"))
+            ApiError::NotFound(format!(
+                "the picture of `{id}` cannot be read any more: {error}"
+            ))
         })?;
         Ok(bytes.into_owned())
     }
@@ -150,7 +159,9 @@ impl Catalogue {
 pub(crate) fn failed(error: IndexError) -> ApiError {
     match error {
         IndexError::Filter { .. } => {
-            let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
+            let hint = error
+                .hint()
+                .map_or_else(String::new, |hint| format!("; {hint}"));
             ApiError::field("filter", format!("{error}{hint}"))
         }
         error => ApiError::Failed(error.to_string()),
@@ -212,7 +223,10 @@ mod tests {
         };
         for (source, bytes) in [(path, &b"0123456789"[..]), (part, b"234")] {
             let address = address(&source).unwrap();
-            assert_eq!(&*source_at(Path::new("/nowhere"), &address).read().unwrap(), bytes);
+            assert_eq!(
+                &*source_at(Path::new("/nowhere"), &address).read().unwrap(),
+                bytes
+            );
         }
         assert!(address(&ImageSource::Static(b"")).is_none());
         let own = source_at(folder.path(), "a#b.bin");

@@ -90,7 +90,10 @@ impl Engine for Fake {
 
     fn embed_pictures(&self, pictures: &[Arc<Rgb>]) -> Result<Vec<Vec<f32>>, EngineError> {
         self.wait(pictures.len());
-        Ok(pictures.iter().map(|picture| unit(-(picture.width as f32))).collect())
+        Ok(pictures
+            .iter()
+            .map(|picture| unit(-(picture.width as f32)))
+            .collect())
     }
 
     fn compare(&self, _: &Arc<Rgb>, texts: &[String]) -> Result<Vec<Alike>, EngineError> {
@@ -107,7 +110,11 @@ impl Engine for Fake {
             class: class.to_owned(),
             probability,
         };
-        Ok([("yes", 0.75), ("no", 0.25)].into_iter().map(named).take(top).collect())
+        Ok([("yes", 0.75), ("no", 0.25)]
+            .into_iter()
+            .map(named)
+            .take(top)
+            .collect())
     }
 
     fn relate(&self, _: &Arc<Rgb>, _: &str) -> Result<Relation, EngineError> {
@@ -122,12 +129,7 @@ impl Engine for Fake {
         })
     }
 
-    fn explain(
-        &self,
-        _: &Arc<Rgb>,
-        text: &str,
-        _: &Question,
-    ) -> Result<Explanation, EngineError> {
+    fn explain(&self, _: &Arc<Rgb>, text: &str, _: &Question) -> Result<Explanation, EngineError> {
         Ok(Explanation {
             method: "attention".to_owned(),
             target: "match".to_owned(),
@@ -178,14 +180,18 @@ fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
 }
 
 fn get(path: &str) -> Request<Body> {
-    Request::get(path).header("host", "127.0.0.1").body(Body::empty()).unwrap()
+    Request::get(path)
+        .header("host", "127.0.0.1")
+        .body(Body::empty())
+        .unwrap()
 }
 
 async fn answer(router: &Router, request: Request<Body>) -> (StatusCode, Value) {
     let response = router.clone().oneshot(request).await.unwrap();
     let status = response.status();
     let bytes = to_bytes(response.into_body(), 1 << 24).await.unwrap();
-    let value = serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+    let value = serde_json::from_slice(&bytes)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
     (status, value)
 }
 
@@ -206,14 +212,23 @@ async fn embeddings_keep_their_order_and_are_written_in_two_ways() {
     assert_eq!(status, StatusCode::OK, "{numbers}");
     for (place, value) in [-3.0, 5.0, 4.0, -7.0].into_iter().enumerate() {
         assert_eq!(numbers["data"][place]["index"], place);
-        let found: Vec<f32> = serde_json::from_value(numbers["data"][place]["embedding"].clone()).unwrap();
+        let found: Vec<f32> =
+            serde_json::from_value(numbers["data"][place]["embedding"].clone()).unwrap();
         assert_eq!(found, unit(value));
     }
     assert_eq!(numbers["usage"]["prompt_tokens"], 5 + 4 + 3 + 5);
-    let request = json!({"input": "a cat", "model": "fake", "encoding_format": "base64", "user": "x"});
+    let request =
+        json!({"input": "a cat", "model": "fake", "encoding_format": "base64", "user": "x"});
     let (_, coded) = ask(&server, "/v1/embeddings", request).await;
-    let bytes = STANDARD.decode(coded["data"][0]["embedding"].as_str().unwrap()).unwrap();
-    let values: Vec<f32> = bytes.as_chunks().0.iter().map(|own| f32::from_le_bytes(*own)).collect();
+    let bytes = STANDARD
+        .decode(coded["data"][0]["embedding"].as_str().unwrap())
+        .unwrap();
+    let values: Vec<f32> = bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|own| f32::from_le_bytes(*own))
+        .collect();
     assert_eq!(values, unit(5.0));
 }
 
@@ -221,16 +236,47 @@ async fn embeddings_keep_their_order_and_are_written_in_two_ways() {
 async fn pairs_are_answered() {
     let server = server();
     let image = picture(3);
-    let (_, found) = ask(&server, "/v1/match", json!({"image": image, "texts": ["a", "bb"]})).await;
+    let (_, found) = ask(
+        &server,
+        "/v1/match",
+        json!({"image": image, "texts": ["a", "bb"]}),
+    )
+    .await;
     assert_eq!(found["scores"][1]["text"], "bb");
-    let (_, found) = ask(&server, "/v1/vqa", json!({"image": image, "question": "is it?", "top": 1})).await;
-    assert_eq!(found["answers"], json!([{"answer": "yes", "probability": 0.75}]));
-    let (_, found) = ask(&server, "/v1/ground", json!({"image": image, "phrase": "it"})).await;
+    let (_, found) = ask(
+        &server,
+        "/v1/vqa",
+        json!({"image": image, "question": "is it?", "top": 1}),
+    )
+    .await;
+    assert_eq!(
+        found["answers"],
+        json!([{"answer": "yes", "probability": 0.75}])
+    );
+    let (_, found) = ask(
+        &server,
+        "/v1/ground",
+        json!({"image": image, "phrase": "it"}),
+    )
+    .await;
     assert_eq!(found["boxes"][0]["box"], json!([0.0, 0.25, 0.5, 0.5]));
-    let (_, found) = ask(&server, "/v1/explain", json!({"image": image, "text": "it"})).await;
+    let (_, found) = ask(
+        &server,
+        "/v1/explain",
+        json!({"image": image, "text": "it"}),
+    )
+    .await;
     assert_eq!(found["places"]["kind"], "grid");
-    let (status, found) = ask(&server, "/v1/relation", json!({"image": image, "text": "it"})).await;
-    assert_eq!((status, &found["error"]["message"]), (StatusCode::BAD_REQUEST, &json!("not today")));
+    let (status, found) = ask(
+        &server,
+        "/v1/relation",
+        json!({"image": image, "text": "it"}),
+    )
+    .await;
+    assert_eq!(
+        (status, &found["error"]["message"]),
+        (StatusCode::BAD_REQUEST, &json!("not today"))
+    );
 }
 
 #[tokio::test]
@@ -242,21 +288,74 @@ async fn what_is_wrong_is_said_and_how_to_put_it_right() {
         },
         ..parts(Fake::default())
     });
-    let zeros = format!("data:image/jpeg;base64,{}", STANDARD.encode(vec![0_u8; 100_000]));
+    let zeros = format!(
+        "data:image/jpeg;base64,{}",
+        STANDARD.encode(vec![0_u8; 100_000])
+    );
     let cases = [
         ("/v1/embeddings", json!({"input": []}), 400, "1 to"),
-        ("/v1/embeddings", json!({"input": "a", "dimensions": 3}), 400, "numbers"),
-        ("/v1/embeddings", json!({"input": "a", "model": "gpt"}), 404, "fake"),
+        (
+            "/v1/embeddings",
+            json!({"input": "a", "dimensions": 3}),
+            400,
+            "numbers",
+        ),
+        (
+            "/v1/embeddings",
+            json!({"input": "a", "model": "gpt"}),
+            404,
+            "fake",
+        ),
         ("/v1/embeddings", json!({"input": 3}), 400, "takes"),
         ("/v1/embeddings", json!({"input": " "}), 400, "empty"),
-        ("/v1/embeddings", json!({"input": "x".repeat(100_000)}), 400, "bytes"),
-        ("/v1/embeddings", json!({"input": "x".repeat(2 << 20)}), 413, "bytes"),
-        ("/v1/match", json!({"image": zeros, "texts": ["a"]}), 400, "picture"),
-        ("/v1/match", json!({"image": "https://a.b/c.png", "texts": ["a"]}), 400, "data URL"),
-        ("/v1/match", json!({"image": "item:../../etc/passwd", "texts": ["a"]}), 404, "index"),
-        ("/v1/vqa", json!({"image": picture(3), "question": "a", "top": 0}), 400, "top"),
-        ("/v1/explain", json!({"image": picture(3), "text": "a", "method": "magic"}), 400, "attention"),
-        ("/v1/explain", json!({"image": picture(3), "text": "a", "select": "topk=3"}), 400, "select"),
+        (
+            "/v1/embeddings",
+            json!({"input": "x".repeat(100_000)}),
+            400,
+            "bytes",
+        ),
+        (
+            "/v1/embeddings",
+            json!({"input": "x".repeat(2 << 20)}),
+            413,
+            "bytes",
+        ),
+        (
+            "/v1/match",
+            json!({"image": zeros, "texts": ["a"]}),
+            400,
+            "picture",
+        ),
+        (
+            "/v1/match",
+            json!({"image": "https://a.b/c.png", "texts": ["a"]}),
+            400,
+            "data URL",
+        ),
+        (
+            "/v1/match",
+            json!({"image": "item:../../etc/passwd", "texts": ["a"]}),
+            404,
+            "index",
+        ),
+        (
+            "/v1/vqa",
+            json!({"image": picture(3), "question": "a", "top": 0}),
+            400,
+            "top",
+        ),
+        (
+            "/v1/explain",
+            json!({"image": picture(3), "text": "a", "method": "magic"}),
+            400,
+            "attention",
+        ),
+        (
+            "/v1/explain",
+            json!({"image": picture(3), "text": "a", "select": "topk=3"}),
+            400,
+            "select",
+        ),
         ("/v1/search", json!({"text": "a"}), 404, "chiasm index"),
         ("/v1/nothing", json!({}), 404, "openapi"),
         ("/health", json!({}), 405, "method"),
@@ -272,8 +371,13 @@ async fn what_is_wrong_is_said_and_how_to_put_it_right() {
     let (status, _) = answer(&server, post("/v1/embeddings", vec![b'{', 0xff, b'}'])).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let mut plain = post("/v1/embeddings", "{}");
-    plain.headers_mut().insert("content-type", "text/plain".parse().unwrap());
-    assert_eq!(answer(&server, plain).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    plain
+        .headers_mut()
+        .insert("content-type", "text/plain".parse().unwrap());
+    assert_eq!(
+        answer(&server, plain).await.0,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    );
 }
 
 #[tokio::test]
@@ -294,7 +398,12 @@ async fn a_model_says_what_it_lacks() {
     ] {
         let (status, value) = ask(&server, path, body).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{path}: {value}");
-        assert!(value["error"]["message"].as_str().unwrap().contains("/v1/models"));
+        assert!(
+            value["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("/v1/models")
+        );
     }
 }
 
@@ -311,30 +420,61 @@ async fn keys_open_what_they_are_for() {
     });
     let with = |path: &str, key: &str| {
         let mut request = get(path);
-        request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+        request
+            .headers_mut()
+            .insert("authorization", format!("Bearer {key}").parse().unwrap());
         request
     };
-    for path in ["/", "/health", "/assets/main.js", "/assets/tasks/explain.js"] {
+    for path in [
+        "/",
+        "/health",
+        "/assets/main.js",
+        "/assets/tasks/explain.js",
+    ] {
         assert_eq!(answer(&server, get(path)).await.0, StatusCode::OK, "{path}");
     }
     for path in ["/v1/models", "/metrics", "/openapi.json"] {
-        assert_eq!(answer(&server, get(path)).await.0, StatusCode::UNAUTHORIZED, "{path}");
-        assert_eq!(answer(&server, with(path, "chiasm-guess")).await.0, StatusCode::UNAUTHORIZED);
-        assert_eq!(answer(&server, with(path, &admin)).await.0, StatusCode::OK, "{path}");
+        assert_eq!(
+            answer(&server, get(path)).await.0,
+            StatusCode::UNAUTHORIZED,
+            "{path}"
+        );
+        assert_eq!(
+            answer(&server, with(path, "chiasm-guess")).await.0,
+            StatusCode::UNAUTHORIZED
+        );
+        assert_eq!(
+            answer(&server, with(path, &admin)).await.0,
+            StatusCode::OK,
+            "{path}"
+        );
     }
-    assert_eq!(answer(&server, with("/v1/models", &reader)).await.0, StatusCode::OK);
-    assert_eq!(answer(&server, with("/metrics", &reader)).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(
+        answer(&server, with("/v1/models", &reader)).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(
+        answer(&server, with("/metrics", &reader)).await.0,
+        StatusCode::FORBIDDEN
+    );
 }
 
 #[tokio::test]
 async fn names_of_others_are_refused_and_every_answer_is_guarded() {
     let server = server();
     let mut request = get("/v1/models");
-    request.headers_mut().insert("host", "evil.example".parse().unwrap());
-    assert_eq!(answer(&server, request).await.0, StatusCode::MISDIRECTED_REQUEST);
+    request
+        .headers_mut()
+        .insert("host", "evil.example".parse().unwrap());
+    assert_eq!(
+        answer(&server, request).await.0,
+        StatusCode::MISDIRECTED_REQUEST
+    );
     for path in ["/", "/v1/models", "/nothing"] {
         let response = server.clone().oneshot(get(path)).await.unwrap();
-        let policy = response.headers()["content-security-policy"].to_str().unwrap();
+        let policy = response.headers()["content-security-policy"]
+            .to_str()
+            .unwrap();
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"));
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     }
@@ -345,8 +485,20 @@ async fn every_path_is_described() {
     let (status, document) = answer(&server(), get("/openapi.json")).await;
     assert_eq!(status, StatusCode::OK);
     for path in [
-        "/health", "/metrics", "/v1/models", "/v1/embeddings", "/v1/match", "/v1/relation", "/v1/vqa",
-        "/v1/ground", "/v1/search", "/v1/index", "/v1/items", "/v1/items/{id}", "/v1/items/{id}/thumbnail", "/v1/explain",
+        "/health",
+        "/metrics",
+        "/v1/models",
+        "/v1/embeddings",
+        "/v1/match",
+        "/v1/relation",
+        "/v1/vqa",
+        "/v1/ground",
+        "/v1/search",
+        "/v1/index",
+        "/v1/items",
+        "/v1/items/{id}",
+        "/v1/items/{id}/thumbnail",
+        "/v1/explain",
         "/v1/admin/reload",
     ] {
         assert!(document["paths"][path].is_object(), "{path}");
@@ -362,7 +514,9 @@ async fn every_path_is_described() {
         ("/v1/relation", "text"),
     ] {
         let content = &document["paths"][path]["post"]["requestBody"]["content"];
-        let schema = content["application/json"]["schema"]["$ref"].as_str().unwrap();
+        let schema = content["application/json"]["schema"]["$ref"]
+            .as_str()
+            .unwrap();
         let schema = document.pointer(schema.trim_start_matches('#')).unwrap();
         assert!(schema["properties"][field].is_object(), "{path}: {schema}");
     }
@@ -402,7 +556,8 @@ async fn what_waits_shares_a_batch() {
     assert_eq!(first.await.unwrap().0, StatusCode::OK);
     for (task, len) in others.into_iter().zip(2_u8..) {
         let (_, value) = task.await.unwrap();
-        let found: Vec<f32> = serde_json::from_value(value["data"][0]["embedding"].clone()).unwrap();
+        let found: Vec<f32> =
+            serde_json::from_value(value["data"][0]["embedding"].clone()).unwrap();
         assert_eq!(found, unit(f32::from(len)));
     }
     assert_eq!(queue.waiting_tokens(), 0);
@@ -430,7 +585,10 @@ async fn what_is_too_much_is_refused_and_who_leaves_frees_a_place() {
     while queue.waiting_tokens() < 6 {
         tokio::task::yield_now().await;
     }
-    let response = server.clone().oneshot(post("/v1/embeddings", json!({"input": "three"}).to_string()));
+    let response = server.clone().oneshot(post(
+        "/v1/embeddings",
+        json!({"input": "three"}).to_string(),
+    ));
     let response = response.await.unwrap();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(response.headers().contains_key("retry-after"));
@@ -544,12 +702,21 @@ async fn an_index_is_searched_listed_and_shown() {
     let (_, found) = search(json!({"text": "x", "rerank": true, "top": 1})).await;
     assert_eq!(found["results"].as_array().unwrap().len(), 1);
     let (status, found) = search(json!({"text": "x", "filter": "split=="})).await;
-    assert_eq!((status, &found["error"]["param"]), (StatusCode::BAD_REQUEST, &json!("filter")));
+    assert_eq!(
+        (status, &found["error"]["param"]),
+        (StatusCode::BAD_REQUEST, &json!("filter"))
+    );
     let (status, _) = search(json!({})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let (_, listed) = answer(&server, get("/v1/items?offset=1&limit=1")).await;
-    assert_eq!((&listed["total"], &listed["items"][0]["id"]), (&json!(3), &json!("a b/4.png")));
-    assert_eq!(answer(&server, get("/v1/items?limit=many")).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        (&listed["total"], &listed["items"][0]["id"]),
+        (&json!(3), &json!("a b/4.png"))
+    );
+    assert_eq!(
+        answer(&server, get("/v1/items?limit=many")).await.0,
+        StatusCode::BAD_REQUEST
+    );
     let address = listed["items"][0]["thumbnail"].as_str().unwrap();
     let response = server.clone().oneshot(get(address)).await.unwrap();
     assert_eq!(response.headers()["content-type"], "image/png");
@@ -557,11 +724,19 @@ async fn an_index_is_searched_listed_and_shown() {
         let (status, _) = answer(&server, get(&format!("/v1/items/{id}/thumbnail"))).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{id}");
     }
-    assert_eq!(answer(&server, get(&format!("{address}?side=2000"))).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        answer(&server, get(&format!("{address}?side=2000")))
+            .await
+            .0,
+        StatusCode::BAD_REQUEST
+    );
     let (_, item) = answer(&server, get("/v1/items/a%20b%2F4.png")).await;
     assert_eq!(item["id"], "a b/4.png");
     let (_, about) = answer(&server, get("/v1/index")).await;
-    assert_eq!((&about["items"], &about["fields"]), (&json!(3), &json!(["split"])));
+    assert_eq!(
+        (&about["items"], &about["fields"]),
+        (&json!(3), &json!(["split"]))
+    );
     let (status, _) = answer(&server, post("/v1/admin/reload", "")).await;
     assert_eq!(status, StatusCode::OK);
 }
@@ -571,11 +746,21 @@ fn an_index_of_another_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     index(folder.path(), "cafe");
     let index = Some(folder.path().to_owned());
-    let error = app::App::new(Parts { index, ..parts(Fake::default()) }).err().unwrap();
+    let error = app::App::new(Parts {
+        index,
+        ..parts(Fake::default())
+    })
+    .err()
+    .unwrap();
     assert!(matches!(error, CatalogueError::OtherModel { .. }));
     std::fs::write(folder.path().join("index.json"), "{").unwrap();
     let index = Some(folder.path().to_owned());
-    let error = app::App::new(Parts { index, ..parts(Fake::default()) }).err().unwrap();
+    let error = app::App::new(Parts {
+        index,
+        ..parts(Fake::default())
+    })
+    .err()
+    .unwrap();
     assert!(matches!(error, CatalogueError::Index(_)));
 }
 
@@ -584,7 +769,9 @@ fn a_port_in_use_is_said() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let heard = AtomicBool::new(false);
-    let error = serve(parts(Fake::default()), address, |_| heard.store(true, Ordering::Relaxed));
+    let error = serve(parts(Fake::default()), address, |_| {
+        heard.store(true, Ordering::Relaxed)
+    });
     let error = error.unwrap_err();
     assert!(matches!(error, ServeError::Address { .. }) && !heard.load(Ordering::Relaxed));
     assert!(error.hint().unwrap().contains("--port"));

@@ -77,13 +77,19 @@ impl Served {
         let reads = embedder.tokenizer.is_some();
         let text = embedder.texts(&["a"], false, &mut |_| {}).ok();
         let blank = Rgb::new(8, 8, vec![127; 8 * 8 * 3]);
-        let seen = blank.as_ref().and_then(|blank| embedder.stills(&[blank]).ok());
-        let image = seen.as_ref().and_then(|seen| embedder.embed_seen(seen, false).ok());
+        let seen = blank
+            .as_ref()
+            .and_then(|blank| embedder.stills(&[blank]).ok());
+        let image = seen
+            .as_ref()
+            .and_then(|seen| embedder.embed_seen(seen, false).ok());
         let compares = reads
             && seen.as_ref().is_some_and(|seen| {
                 let alike = embedder.compare(seen, &["a"]);
                 alike.is_ok_and(|alike| {
-                    alike.iter().any(|own| own.cosine.is_some() || own.fused.is_some())
+                    alike
+                        .iter()
+                        .any(|own| own.cosine.is_some() || own.fused.is_some())
                 })
             });
         let answers = match &self.model {
@@ -114,7 +120,9 @@ impl Served {
             (Ability::Explain, explains),
             (Ability::Select, explains && is_own),
         ];
-        let vectors = text.map(|text| text.embeds).or(image.map(|(image, _)| image));
+        let vectors = text
+            .map(|text| text.embeds)
+            .or(image.map(|(image, _)| image));
         let classes = match &self.model {
             Model::Own(trained) => trained.targets.as_ref().map(chiasm_data::Targets::len),
             Model::Published(_) => None,
@@ -175,9 +183,12 @@ impl Served {
             Places::Patches { side, .. } => chiasm_serve::Places::Grid {
                 rows: side,
                 columns: side,
-                window: self.model.preprocess().map_or([0.0, 0.0, 1.0, 1.0], |preprocess| {
-                    preprocess.window(picture.width, picture.height)
-                }),
+                window: self
+                    .model
+                    .preprocess()
+                    .map_or([0.0, 0.0, 1.0, 1.0], |preprocess| {
+                        preprocess.window(picture.width, picture.height)
+                    }),
             },
             // Regions come with the data set that they were extracted for.
             Places::Regions(_) => chiasm_serve::Places::Boxes { boxes: Vec::new() },
@@ -244,7 +255,12 @@ impl Engine for Served {
     }
 
     fn embed_texts(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EngineError> {
-        rows(self.embedder().texts(texts, false, &mut |_| {}).map_err(failed)?.embeds)
+        rows(
+            self.embedder()
+                .texts(texts, false, &mut |_| {})
+                .map_err(failed)?
+                .embeds,
+        )
     }
 
     fn embed_pictures(&self, pictures: &[Arc<Rgb>]) -> Result<Vec<Vec<f32>>, EngineError> {
@@ -280,8 +296,13 @@ impl Engine for Served {
         let embedder = self.embedder();
         let seen = embedder.stills(&[picture]).map_err(failed)?;
         let independent = trained.recipe.has_independent_classes();
-        let scores = embedder.classify(&seen, question, independent).map_err(failed)?;
-        let names = trained.targets.as_ref().map_or(&[][..], chiasm_data::Targets::names);
+        let scores = embedder
+            .classify(&seen, question, independent)
+            .map_err(failed)?;
+        let names = trained
+            .targets
+            .as_ref()
+            .map_or(&[][..], chiasm_data::Targets::names);
         let mut named: Vec<Named> = names
             .iter()
             .zip(scores)
@@ -297,7 +318,9 @@ impl Engine for Served {
 
     fn relate(&self, picture: &Arc<Rgb>, text: &str) -> Result<Relation, EngineError> {
         let Some(relater) = &self.relater else {
-            return Err(EngineError::Request("the model has no relation model".to_owned()));
+            return Err(EngineError::Request(
+                "the model has no relation model".to_owned(),
+            ));
         };
         let bytes = thumbnail::png(picture).map_err(failed)?;
         let sample = Sample {
@@ -340,25 +363,32 @@ impl Engine for Served {
     ) -> Result<Grounded, EngineError> {
         let (explained, ..) = self.explained(None, picture, phrase, &Question::default())?;
         let places = self.places(explained.places, picture);
-        let chiasm_serve::Places::Grid { rows, columns, window } = places else {
+        let chiasm_serve::Places::Grid {
+            rows,
+            columns,
+            window,
+        } = places
+        else {
             return Err(EngineError::Request(
                 "the model sees regions, which pictures of requests do not have".to_owned(),
             ));
         };
         let [left, above, width, height] = window;
         let (cell_width, cell_height) = (width / columns as f32, height / rows as f32);
-        let boxes = peaks(&explained.whole, columns, top).into_iter().map(|peak| {
-            let [x, y, wide, high] = peak.cells.map(|cells| cells as f32);
-            Found {
-                place: [
-                    left + x * cell_width,
-                    above + y * cell_height,
-                    wide * cell_width,
-                    high * cell_height,
-                ],
-                score: peak.share,
-            }
-        });
+        let boxes = peaks(&explained.whole, columns, top)
+            .into_iter()
+            .map(|peak| {
+                let [x, y, wide, high] = peak.cells.map(|cells| cells as f32);
+                Found {
+                    place: [
+                        left + x * cell_width,
+                        above + y * cell_height,
+                        wide * cell_width,
+                        high * cell_height,
+                    ],
+                    score: peak.share,
+                }
+            });
         Ok(Grounded {
             by: "map",
             boxes: boxes.collect(),

@@ -29,8 +29,14 @@ impl Embedder<'_> {
         };
         let (cosines, image, words) = match self.towers {
             Towers::Own(model) if model.image_projection.is_none() => {
-                let image = model.encode_seen(seen).ok_or(TaskError::Lacks("pictures"))?;
-                (None, Some(image), Some(model.encode_text(&self.input(texts)?)))
+                let image = model
+                    .encode_seen(seen)
+                    .ok_or(TaskError::Lacks("pictures"))?;
+                (
+                    None,
+                    Some(image),
+                    Some(model.encode_text(&self.input(texts)?)),
+                )
             }
             _ => {
                 let (image, tokens) = self.embed_seen(seen, fuses)?;
@@ -97,7 +103,10 @@ pub(super) fn pair_scores(
         (Some(head), _) => host(head.forward(pooled)),
         (None, Some(head)) => {
             let logits = host(head.forward(pooled))?;
-            Ok(logits.chunks_exact(2).map(|pair| pair[1] - pair[0]).collect())
+            Ok(logits
+                .chunks_exact(2)
+                .map(|pair| pair[1] - pair[0])
+                .collect())
         }
         (None, None) => Err(TaskError::Lacks("whether pairs match")),
     }

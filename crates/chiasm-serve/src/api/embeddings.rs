@@ -51,6 +51,7 @@ enum EmbeddingsItem {
     },
     Picture {
         /// A data URL, `item:ID`, or base64.
+        #[schema(example = json!(crate::api::PICTURE))]
         image: String,
     },
 }
@@ -95,7 +96,10 @@ impl Vector {
         match encoding {
             Encoding::Float => Self::Numbers(values),
             Encoding::Base64 => {
-                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                let bytes: Vec<u8> = values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect();
                 Self::Base64(STANDARD.encode(bytes))
             }
         }
@@ -130,8 +134,12 @@ async fn embeddings(
             format!("{} items; send 1 to {most}", items.len()),
         ));
     }
-    let wants_picture = items.iter().any(|item| matches!(item, EmbeddingsItem::Picture { .. }));
-    let wants_text = items.iter().any(|item| !matches!(item, EmbeddingsItem::Picture { .. }));
+    let wants_picture = items
+        .iter()
+        .any(|item| matches!(item, EmbeddingsItem::Picture { .. }));
+    let wants_text = items
+        .iter()
+        .any(|item| !matches!(item, EmbeddingsItem::Picture { .. }));
     let first = match wants_text {
         true => Ability::EmbedText,
         false => Ability::EmbedImage,
@@ -144,7 +152,10 @@ async fn embeddings(
     if let Some(dimensions) = request.dimensions.filter(|own| *own != card.dimensions) {
         return Err(ApiError::field(
             "dimensions",
-            format!("the model's vectors have {} numbers, not {dimensions}", card.dimensions),
+            format!(
+                "the model's vectors have {} numbers, not {dimensions}",
+                card.dimensions
+            ),
         ));
     }
     let (mut texts, mut pictures, mut is_text) = (Vec::new(), Vec::new(), Vec::new());
@@ -162,17 +173,21 @@ async fn embeddings(
     }
     let (texts, text_tokens) = model.counted(texts);
     let picture_tokens = pictures.len() * model.picture_tokens();
-    let (texts, pictures) = tokio::try_join!(model.embed_texts(texts), model.embed_pictures(pictures))?;
+    let (texts, pictures) =
+        tokio::try_join!(model.embed_texts(texts), model.embed_pictures(pictures))?;
     let (mut texts, mut pictures) = (texts.into_iter(), pictures.into_iter());
     let vectors = is_text.iter().map(|is_text| match is_text {
         true => texts.next(),
         false => pictures.next(),
     });
-    let data = vectors.flatten().enumerate().map(|(index, vector)| Embedding {
-        object: "embedding",
-        index,
-        embedding: Vector::new(vector, request.encoding_format),
-    });
+    let data = vectors
+        .flatten()
+        .enumerate()
+        .map(|(index, vector)| Embedding {
+            object: "embedding",
+            index,
+            embedding: Vector::new(vector, request.encoding_format),
+        });
     let tokens = text_tokens + picture_tokens;
     Ok(Json(EmbeddingsAnswer {
         object: "list",

@@ -26,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 struct ExplainRequest {
     model: Option<String>,
     /// A data URL, `item:ID`, or base64.
+    #[schema(example = json!(crate::api::PICTURE))]
     image: String,
     #[schema(min_length = 1)]
     text: String,
@@ -64,7 +65,10 @@ async fn explain(
         && !card.methods.contains(method)
     {
         let known = card.methods.join(", ");
-        return Err(ApiError::field("method", format!("`{method}` is none of {known}")));
+        return Err(ApiError::field(
+            "method",
+            format!("`{method}` is none of {known}"),
+        ));
     }
     app.text(&request.text, "text")?;
     let picture = app.picture(request.image, "image").await?;

@@ -16,6 +16,9 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use crate::error::ApiError;
 
+/// A picture of one point, the example of the document.
+const PICTURE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNwaDgAAAKEAYEml6crAAAAAElFTkSuQmCC";
+
 /// All paths with their descriptions.
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -36,15 +39,15 @@ impl<T: serde::de::DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
         match Json::<T>::from_request(request, app).await {
             Ok(Json(value)) => Ok(Self(value)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(ApiError::ContentType),
-            Err(JsonRejection::BytesRejection(error)) => {
-                Err(match error.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+            Err(JsonRejection::BytesRejection(error)) => Err(
+                match error.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
                     true => ApiError::TooLarge(app.config.max_body_bytes),
                     false => ApiError::Request {
                         message: "the request broke off".to_owned(),
                         param: None,
                     },
-                })
-            }
+                },
+            ),
             Err(error) => Err(ApiError::Request {
                 message: format!("not what this path takes: {}", error.body_text()),
                 param: None,

@@ -28,7 +28,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 fn listed(top: Option<usize>, usual: usize) -> Result<usize, ApiError> {
     match top.unwrap_or(usual) {
         top @ 1..=MAX_TOP => Ok(top),
-        top => Err(ApiError::field("top", format!("{top}: write 1 to {MAX_TOP}"))),
+        top => Err(ApiError::field(
+            "top",
+            format!("{top}: write 1 to {MAX_TOP}"),
+        )),
     }
 }
 
@@ -37,6 +40,7 @@ fn listed(top: Option<usize>, usual: usize) -> Result<usize, ApiError> {
 struct MatchRequest {
     model: Option<String>,
     /// A data URL, `item:ID`, or base64.
+    #[schema(example = json!(crate::api::PICTURE))]
     image: String,
     #[schema(min_items = 1)]
     texts: Vec<String>,
@@ -73,7 +77,10 @@ async fn compare(
     let most = app.config.max_items;
     if request.texts.is_empty() || request.texts.len() > most {
         let count = request.texts.len();
-        return Err(ApiError::field("texts", format!("{count} texts; send 1 to {most}")));
+        return Err(ApiError::field(
+            "texts",
+            format!("{count} texts; send 1 to {most}"),
+        ));
     }
     for text in &request.texts {
         app.text(text, "texts")?;
@@ -105,6 +112,7 @@ async fn compare(
 struct RelationRequest {
     model: Option<String>,
     /// A data URL, `item:ID`, or base64.
+    #[schema(example = json!(crate::api::PICTURE))]
     image: String,
     #[schema(min_length = 1)]
     text: String,
@@ -132,7 +140,9 @@ async fn relation(
     app.text(&request.text, "text")?;
     let picture = app.picture(request.image, "image").await?;
     let relation = model
-        .run(model.pair_tokens(), move |engine| engine.relate(&picture, &request.text))
+        .run(model.pair_tokens(), move |engine| {
+            engine.relate(&picture, &request.text)
+        })
         .await?;
     Ok(Json(RelationAnswer {
         model: model.card().id.clone(),
@@ -145,6 +155,7 @@ async fn relation(
 struct VqaRequest {
     model: Option<String>,
     /// A data URL, `item:ID`, or base64.
+    #[schema(example = json!(crate::api::PICTURE))]
     image: String,
     #[schema(min_length = 1)]
     question: String,
@@ -201,6 +212,7 @@ async fn vqa(
 struct GroundRequest {
     model: Option<String>,
     /// A data URL, `item:ID`, or base64.
+    #[schema(example = json!(crate::api::PICTURE))]
     image: String,
     #[schema(min_length = 1)]
     phrase: String,

@@ -46,6 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 struct SearchRequest {
     text: Option<String>,
     /// A data URL, `item:ID`, or base64.
+    #[schema(example = json!(crate::api::PICTURE))]
     image: Option<String>,
     /// How many are listed.
     #[schema(minimum = 1, maximum = 1000)]
@@ -94,9 +95,10 @@ struct Item {
 
 impl From<Record> for Item {
     fn from(record: Record) -> Self {
-        let thumbnail = record.source.as_ref().map(|_| {
-            format!("/v1/items/{}/thumbnail", percent_encoded(&record.key))
-        });
+        let thumbnail = record
+            .source
+            .as_ref()
+            .map(|_| format!("/v1/items/{}/thumbnail", percent_encoded(&record.key)));
         Self {
             id: record.key,
             kind: record.kind.name(),
@@ -139,7 +141,10 @@ async fn search(
     let id = model.card().id.clone();
     let top = request.top.unwrap_or(10);
     if !(1..=MAX_TOP).contains(&top) {
-        return Err(ApiError::field("top", format!("{top}: write 1 to {MAX_TOP}")));
+        return Err(ApiError::field(
+            "top",
+            format!("{top}: write 1 to {MAX_TOP}"),
+        ));
     }
     let filter: Option<Filter> = match request.filter.as_deref().map(str::trim) {
         None | Some("") => None,
@@ -163,7 +168,9 @@ async fn search(
         if !pictures {
             return Err(ApiError::lacks(&id, Ability::EmbedImage));
         }
-        add(model.embed_pictures(vec![app.picture(image, "image").await?]).await?);
+        add(model
+            .embed_pictures(vec![app.picture(image, "image").await?])
+            .await?);
     }
     if query.iter().all(|value| *value == 0.0) {
         return Err(ApiError::field("text", "give words, a picture, or both"));
@@ -171,9 +178,12 @@ async fn search(
     let rerank = request.text.filter(|_| request.rerank);
     let wanted = rerank.as_ref().map_or(top, |_| top.max(RERANKED));
     let owned = Arc::clone(&app);
-    let found = blocking(move || owned.catalogue()?.search(&query, wanted, filter.as_ref())).await?;
-    let mut scored: Vec<(f32, Record)> =
-        found.into_iter().map(|(hit, record)| (hit.score, record)).collect();
+    let found =
+        blocking(move || owned.catalogue()?.search(&query, wanted, filter.as_ref())).await?;
+    let mut scored: Vec<(f32, Record)> = found
+        .into_iter()
+        .map(|(hit, record)| (hit.score, record))
+        .collect();
     if let Some(text) = rerank {
         if !model.card().can(Ability::Match) {
             return Err(ApiError::lacks(&id, Ability::Match));
@@ -185,11 +195,16 @@ async fn search(
             let picture = app.picture(format!("item:{}", record.key), "image").await?;
             let texts = vec![text.clone()];
             let alike = model
-                .run(model.pair_tokens(), move |engine| engine.compare(&picture, &texts))
+                .run(model.pair_tokens(), move |engine| {
+                    engine.compare(&picture, &texts)
+                })
                 .await?;
             let probability = alike.first().and_then(|alike| alike.probability);
             *score = probability.ok_or_else(|| {
-                ApiError::field("rerank", format!("`{id}` was not trained to rank again; leave `rerank` out"))
+                ApiError::field(
+                    "rerank",
+                    format!("`{id}` was not trained to rank again; leave `rerank` out"),
+                )
             })?;
         }
         scored.truncate(RERANKED);
@@ -197,11 +212,14 @@ async fn search(
         scored.truncate(top);
     }
     let index = catalogue.index();
-    let results = scored.into_iter().enumerate().map(|(place, (score, record))| SearchResult {
-        rank: place + 1,
-        score,
-        item: record.into(),
-    });
+    let results = scored
+        .into_iter()
+        .enumerate()
+        .map(|(place, (score, record))| SearchResult {
+            rank: place + 1,
+            score,
+            item: record.into(),
+        });
     Ok(Json(SearchAnswer {
         model: id,
         results: results.collect(),
@@ -239,7 +257,9 @@ impl IndexAnswer {
     (status = "4XX", body = ErrorBody),
 ))]
 async fn index(State(app): State<Arc<App>>) -> Result<Json<IndexAnswer>, ApiError> {
-    blocking(move || IndexAnswer::of(app.catalogue()?)).await.map(Json)
+    blocking(move || IndexAnswer::of(app.catalogue()?))
+        .await
+        .map(Json)
 }
 
 /// Reads the index again, after something was added to it.
@@ -288,7 +308,10 @@ async fn items(
     let listed = query(listed)?;
     let limit = listed.limit.unwrap_or(24);
     if !(1..=MAX_TOP).contains(&limit) {
-        return Err(ApiError::field("limit", format!("{limit}: write 1 to {MAX_TOP}")));
+        return Err(ApiError::field(
+            "limit",
+            format!("{limit}: write 1 to {MAX_TOP}"),
+        ));
     }
     let read = move || {
         let index = app.catalogue()?.index();
@@ -306,10 +329,7 @@ async fn items(
 #[utoipa::path(get, path = "/v1/items/{id}",
     params(("id" = String, Path, description = "The item")),
     responses((status = 200, body = Item), (status = "4XX", body = ErrorBody)))]
-async fn item(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<Json<Item>, ApiError> {
+async fn item(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Item>, ApiError> {
     let read = move || Ok(Item::from(app.catalogue()?.record(&id)?));
     blocking(read).await.map(Json)
 }
@@ -337,18 +357,29 @@ async fn thumbnail(
 ) -> Result<impl IntoResponse, ApiError> {
     let side = query(size)?.side.unwrap_or(THUMBNAIL);
     if !(1..=MAX_SIDE).contains(&side) {
-        return Err(ApiError::field("side", format!("{side}: write 1 to {MAX_SIDE}")));
+        return Err(ApiError::field(
+            "side",
+            format!("{side}: write 1 to {MAX_SIDE}"),
+        ));
     }
     let bytes = blocking(move || app.catalogue()?.thumbnail(&id, side)).await?;
-    Ok(([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "private, max-age=300")], bytes))
+    Ok((
+        [
+            (header::CONTENT_TYPE, "image/png"),
+            (header::CACHE_CONTROL, "private, max-age=300"),
+        ],
+        bytes,
+    ))
 }
 
 /// What follows the path of an address; what is wrong with it is said as every other error is.
 fn query<T>(typed: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
-    typed.map(|Query(typed)| typed).map_err(|error| ApiError::Request {
-        message: error.body_text(),
-        param: None,
-    })
+    typed
+        .map(|Query(typed)| typed)
+        .map_err(|error| ApiError::Request {
+            message: error.body_text(),
+            param: None,
+        })
 }
 
 /// Runs what reads files off the threads that answer.

@@ -133,7 +133,10 @@ pub(crate) fn run(args: &IndexArgs, global: &Global) -> Result<(), CliError> {
     if unusable > 0 {
         let list = args.out.join("quarantine.jsonl");
         quarantine.write_jsonl(&list)?;
-        note(&format!("{unusable} samples cannot be used, see {}", list.display()));
+        note(&format!(
+            "{unusable} samples cannot be used, see {}",
+            list.display()
+        ));
     }
     note("finishing: what can be searched approximately gets its graph");
     let index = writer.finish(match args.graph {
@@ -192,7 +195,10 @@ fn items(samples: &[Sample], wanted: Items, folder: &Path) -> Vec<Item> {
             };
             let text = own.texts.first().cloned().unwrap_or_default();
             let mut digest = blake3::Hasher::new();
-            digest.update(&content(own)).update(text.as_bytes()).update(&described);
+            digest
+                .update(&content(own))
+                .update(text.as_bytes())
+                .update(&described);
             items.push(Item {
                 record: Record {
                     key: own.id.clone(),
@@ -233,7 +239,10 @@ fn metadata(sample: &Sample) -> Map<String, Value> {
     metadata.insert("split".to_owned(), sample.split.as_str().into());
     let texts = [
         ("label", own.label.clone()),
-        ("answer", own.answers.first().map(|answer| answer.text.clone())),
+        (
+            "answer",
+            own.answers.first().map(|answer| answer.text.clone()),
+        ),
         ("author", own.author.clone()),
         ("group", sample.group.clone()),
     ];
@@ -273,7 +282,11 @@ fn content(sample: &Sample) -> Vec<u8> {
     for source in sample.visual.sources() {
         match source {
             ImageSource::Path(path) => file(path),
-            ImageSource::Part { file: shared, offset, len } => {
+            ImageSource::Part {
+                file: shared,
+                offset,
+                len,
+            } => {
                 file(shared.path());
                 places.extend(offset.to_le_bytes());
                 places.extend(len.to_le_bytes());
@@ -319,8 +332,9 @@ fn add(
     writer: &mut Writer,
     quarantine: &mut Quarantine,
 ) -> Result<usize, CliError> {
-    let (texts, pictures): (Vec<Item>, Vec<Item>) =
-        new.into_iter().partition(|item| item.record.kind == Kind::Text);
+    let (texts, pictures): (Vec<Item>, Vec<Item>) = new
+        .into_iter()
+        .partition(|item| item.record.kind == Kind::Text);
     let mut added = 0;
     if !texts.is_empty() {
         let words: Vec<&str> = texts.iter().map(|item| item.record.text.as_str()).collect();
@@ -337,15 +351,21 @@ fn add(
         };
         let checked = check(&seen, &Limits::default(), &|_| {});
         quarantine.entries.extend(checked.quarantine.entries);
-        let usable: HashSet<&str> =
-            checked.good.samples.iter().map(|sample| sample.id.as_str()).collect();
+        let usable: HashSet<&str> = checked
+            .good
+            .samples
+            .iter()
+            .map(|sample| sample.id.as_str())
+            .collect();
         let pictures: Vec<Item> = pictures
             .into_iter()
             .filter(|item| usable.contains(item.record.key.as_str()))
             .collect();
         let indices: Vec<usize> = (0..checked.good.len()).collect();
         if !indices.is_empty() {
-            let embeds = embedder.images(&checked.good, &indices, false, &mut |_| {})?.embeds;
+            let embeds = embedder
+                .images(&checked.good, &indices, false, &mut |_| {})?
+                .embeds;
             added += write(&pictures, embeds, writer)?;
         }
     }

@@ -195,11 +195,7 @@ pub(crate) struct Relater {
 
 impl Relater {
     /// Opens a relation model with the encoders that it was fitted on, where they are now if they moved.
-    pub(crate) fn open(
-        file: &Path,
-        encoder: &[PathBuf],
-        device: Device,
-    ) -> Result<Self, CliError> {
+    pub(crate) fn open(file: &Path, encoder: &[PathBuf], device: Device) -> Result<Self, CliError> {
         let model = read_model(file)?;
         let encoders = encoders(&model, file, encoder, &device)?;
         Ok(Self {

@@ -133,7 +133,8 @@ pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     if args.filter.is_some() || args.rerank.is_some() || args.model.is_some() {
         return Err(CliError::new(
             format!("{} is no index", args.run.display()),
-            "`--filter`, `--rerank` and `--model` are for an index; make one with `chiasm index`".to_owned(),
+            "`--filter`, `--rerank` and `--model` are for an index; make one with `chiasm index`"
+                .to_owned(),
         ));
     }
     let model = Model::open(&args.run, args.checkpoint, &device)?;
@@ -149,7 +150,13 @@ pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     let index = index(&embedder, &subset)?;
     let searches = nearest(&index, queries.embeds, queries.names, &subset, args.top)?;
     if let Some(path) = &args.page {
-        write_page(path, &searches, args.words.len(), &queries.pictures, &subset)?;
+        write_page(
+            path,
+            &searches,
+            args.words.len(),
+            &queries.pictures,
+            &subset,
+        )?;
     }
     output::report(global, &searches, &render(&searches))
 }
@@ -179,7 +186,11 @@ impl Queries {
                 views: Views::default(),
                 ..*embedder
             };
-            queries.push(stills.images(&pictures, &indices, false, &mut |_| {})?.embeds);
+            queries.push(
+                stills
+                    .images(&pictures, &indices, false, &mut |_| {})?
+                    .embeds,
+            );
         }
         let names = words.iter().map(|word| (*word).to_owned());
         let names = names.chain(pictures.samples.iter().map(|sample| sample.id.clone()));
@@ -195,10 +206,16 @@ impl Queries {
 fn of_index(args: &SearchArgs, global: &Global, device: &Device) -> Result<(), CliError> {
     let index = Index::open(&args.run)?;
     let identity = index.identity();
-    let path = args.model.clone().unwrap_or_else(|| PathBuf::from(&identity.model));
+    let path = args
+        .model
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(&identity.model));
     if !path.exists() {
         return Err(CliError::new(
-            format!("the model that made the index is not at {} any more", path.display()),
+            format!(
+                "the model that made the index is not at {} any more",
+                path.display()
+            ),
             "say where it is with `--model`".to_owned(),
         ));
     }
@@ -274,7 +291,8 @@ fn rerank(
         let odds = alike.first().and_then(|alike| alike.fused).ok_or_else(|| {
             CliError::new(
                 "the model was not trained to rank again",
-                "leave `--rerank` out, or index with a run that has `matching` or `ranking`".to_owned(),
+                "leave `--rerank` out, or index with a run that has `matching` or `ranking`"
+                    .to_owned(),
             )
         })?;
         result.score = 1.0 / (1.0 + (-odds).exp());

@@ -14,10 +14,10 @@ use clap::Args;
 
 use crate::cli::{CheckpointArg, Global};
 use crate::commands::relate::Relater;
+use crate::device;
 use crate::error::CliError;
 use crate::output::{self, note};
 use crate::serving::Served;
-use crate::device;
 
 /// `chiasm serve`.
 #[derive(Args, Debug)]
@@ -92,7 +92,8 @@ pub(crate) fn run(args: &ServeArgs, global: &Global) -> Result<(), CliError> {
     if args.allow_remote && keys.as_ref().is_none_or(Keys::is_empty) {
         return Err(CliError::new(
             "`--allow-remote` needs keys: everybody who reaches the machine could ask",
-            "make one with `chiasm serve --new-key NAME --keys FILE`, and start with `--keys FILE`".to_owned(),
+            "make one with `chiasm serve --new-key NAME --keys FILE`, and start with `--keys FILE`"
+                .to_owned(),
         ));
     }
     if !args.host.is_loopback() && !args.allow_remote {
@@ -112,9 +113,10 @@ pub(crate) fn run(args: &ServeArgs, global: &Global) -> Result<(), CliError> {
         let relation = args.relation.as_deref().filter(|_| place == 0);
         let served = open(name, path, args, relation, &device)?;
         note(&said(&served.card()));
-        models.push(Arc::new(ModelQueue::start(Arc::new(served), queue).map_err(
-            |error| CliError::new(format!("cannot start a thread: {error}"), None),
-        )?));
+        models.push(Arc::new(
+            ModelQueue::start(Arc::new(served), queue)
+                .map_err(|error| CliError::new(format!("cannot start a thread: {error}"), None))?,
+        ));
     }
     let parts = Parts {
         config: Config {
@@ -211,6 +213,10 @@ fn open(
 
 /// A model in a line.
 fn said(card: &Card) -> String {
-    let abilities: Vec<&str> = card.abilities.iter().map(|ability| ability.name()).collect();
+    let abilities: Vec<&str> = card
+        .abilities
+        .iter()
+        .map(|ability| ability.name())
+        .collect();
     format!("{}: {}", card.id, abilities.join(", "))
 }

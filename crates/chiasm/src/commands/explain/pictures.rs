@@ -284,7 +284,12 @@ impl Job<'_> {
         }
         let args = self.args;
         let alone = args.image.is_some() && args.text.is_none();
-        let asked = asked(args.target.as_deref(), alone, self.model, &explainer.subject)?;
+        let asked = asked(
+            args.target.as_deref(),
+            alone,
+            self.model,
+            &explainer.subject,
+        )?;
         Ok(match asked {
             Asked::Target(target) => target,
             Asked::BestClass => {
