@@ -21,8 +21,8 @@ const CHUNK: usize = 512;
 const QUERIES: usize = 64;
 /// The same where every score is kept for a filter: 64 MB for a million rows.
 const FILTERED_QUERIES: usize = 8;
-/// Fewest rows that an approximate search looks at closely. At 100,000 to a million rows it finds about 98 of 100 of
-/// the ten nearest, see docs/results/index.md.
+/// Fewest rows that an approximate search looks at closely. Of 100,000 rows it finds all of the ten nearest in the
+/// measurement of docs/results/index.md.
 const BREADTH: usize = 96;
 
 /// What is asked for.
@@ -210,7 +210,9 @@ impl Index {
         for (row, score) in (first..).zip(scores) {
             if !best.is_below(*score) && !self.is_removed(row) {
                 // Rows are numbered by u32.
-                Candidate::new(*score, row as u32).map(|candidate| best.push(candidate));
+                if let Some(candidate) = Candidate::new(*score, row as u32) {
+                    best.push(candidate);
+                }
             }
         }
     }

@@ -720,7 +720,7 @@ mod tests {
             });
             let mut acknowledged = 0;
             if run(&folder, before, &mut |stage| acknowledged = stage).is_ok() {
-                assert!(at > 60, "only {at} steps");
+                assert!(at > 50, "only {at} steps");
                 return;
             }
             assert_recovers(&folder, acknowledged, &format!("step {at}"));

@@ -40,6 +40,8 @@ impl Default for QueueConfig {
 /// Tokens that a text beside a picture is taken to have, to admit a pair.
 const USUAL_TEXT: usize = 24;
 
+type Task = Box<dyn FnOnce(&dyn Engine) + Send>;
+
 type Vector = Result<Vec<f32>, Arc<EngineError>>;
 
 /// Something to be embedded.
@@ -66,7 +68,7 @@ enum Work {
     },
     /// Anything else; does its own answering.
     Other {
-        task: Box<dyn FnOnce(&dyn Engine) + Send>,
+        task: Task,
         /// Whether nobody waits for it any more.
         is_gone: Box<dyn Fn() -> bool + Send>,
     },

@@ -342,7 +342,7 @@ async fn what_is_wrong_is_said_and_how_to_put_it_right() {
             "/v1/vqa",
             json!({"image": picture(3), "question": "a", "top": 0}),
             400,
-            "top",
+            "write 1 to",
         ),
         (
             "/v1/explain",
@@ -770,7 +770,7 @@ fn a_port_in_use_is_said() {
     let address = taken.local_addr().unwrap();
     let heard = AtomicBool::new(false);
     let error = serve(parts(Fake::default()), address, |_| {
-        heard.store(true, Ordering::Relaxed)
+        heard.store(true, Ordering::Relaxed);
     });
     let error = error.unwrap_err();
     assert!(matches!(error, ServeError::Address { .. }) && !heard.load(Ordering::Relaxed));

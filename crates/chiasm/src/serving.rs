@@ -148,7 +148,10 @@ impl Served {
         text: &str,
         question: &Question,
     ) -> Result<(Explained, Method, Target), EngineError> {
-        let explainer = self.model.explainer(instead).map_err(asked_wrongly)?;
+        let explainer = self
+            .model
+            .explainer(instead)
+            .map_err(|error| asked_wrongly(&error))?;
         let seen = self.embedder().stills(&[picture]).map_err(failed)?;
         let asked = explain::asked(
             question.target.as_deref(),
@@ -156,7 +159,7 @@ impl Served {
             &self.model,
             &explainer.subject,
         );
-        let target = match asked.map_err(asked_wrongly)? {
+        let target = match asked.map_err(|error| asked_wrongly(&error))? {
             Asked::Target(target) => target,
             Asked::BestClass => {
                 let class = explainer.best_class(&seen, text);
@@ -210,7 +213,7 @@ fn failed(error: impl std::fmt::Display) -> EngineError {
 }
 
 /// What the command line would say of what was typed.
-fn asked_wrongly(error: CliError) -> EngineError {
+fn asked_wrongly(error: &CliError) -> EngineError {
     EngineError::Request(error.one_line())
 }
 
@@ -338,7 +341,7 @@ impl Engine for Served {
         };
         let said = relater
             .relate(&DataConfig::default(), &dataset, &mut Bar::silent())
-            .map_err(asked_wrongly)?
+            .map_err(|error| asked_wrongly(&error))?
             .pop()
             .ok_or_else(|| failed("nothing was said of the pair"))?;
         let probabilities = said.probabilities.into_iter().map(|own| Named {
@@ -405,7 +408,8 @@ impl Engine for Served {
         let selected = match &question.select {
             None => None,
             Some(rule) => {
-                let other = explain::selecting(&self.model, rule).map_err(asked_wrongly)?;
+                let other =
+                    explain::selecting(&self.model, rule).map_err(|error| asked_wrongly(&error))?;
                 let (selected, ..) = self.explained(Some(&other), picture, text, question)?;
                 Some(Selected {
                     rule: rule.clone(),
