@@ -1,5 +1,7 @@
 //! Folders that are damaged, crafted, or of another model: an error or the committed state, never a panic.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
+
 mod common;
 
 use std::fs;

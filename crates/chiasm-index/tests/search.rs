@@ -1,5 +1,7 @@
 //! Searches give what a plain loop gives, with filters, after changes and through the graph.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
+
 mod common;
 
 use std::collections::BTreeMap;

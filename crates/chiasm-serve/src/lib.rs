@@ -1,8 +1,8 @@
 //! Serving models over HTTP: an interface with an OpenAPI document, and a page for people.
 //!
 //! Knows no tensors: a model is an [`Engine`], given from above. A request is let in
-//! ([`guard`]), its pictures are decoded under caps ([`picture`]), and what it asks waits in the bounded
-//! queue of its model ([`queue`]), where what is to be embedded shares batches. What cannot be taken is
+//! (`guard.rs`), its pictures are decoded under caps (`picture.rs`), and what it asks waits in the bounded
+//! queue of its model (`queue.rs`), where what is to be embedded shares batches. What cannot be taken is
 //! refused at once, with how long to wait.
 
 mod api;
