@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -17,6 +17,9 @@ use crate::keys::Scope;
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
+
+/// Bytes of a refused request that are read.
+const DRAINED: usize = 64 << 10;
 
 /// Headers of every answer.
 const HEADERS: [(&str, &str); 5] = [
@@ -96,12 +99,20 @@ async fn admitted(app: &App, request: Request, next: Next) -> Result<Response, A
         return Ok(next.run(request).await);
     }
     let Ok(_place) = app.places.try_acquire() else {
-        return Err(ApiError::Busy(std::time::Duration::from_secs(1)));
+        drain(request).await;
+        return Err(ApiError::Busy(Duration::from_secs(1)));
     };
     let limit = app.config.deadline;
     tokio::time::timeout(limit, next.run(request))
         .await
         .map_err(|_| ApiError::Deadline(limit))
+}
+
+/// Reads the rest of a small request that is refused: a connection with unread bytes has to be closed, and a
+/// new one for every attempt costs more than the answer.
+async fn drain(request: Request) {
+    let reading = axum::body::to_bytes(request.into_body(), DRAINED);
+    let _ = tokio::time::timeout(Duration::from_secs(1), reading).await;
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

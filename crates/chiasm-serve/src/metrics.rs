@@ -103,10 +103,15 @@ impl fmt::Debug for Models {
 impl Collector for Models {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         type Read = fn(&Counts) -> &AtomicU64;
-        let counters: [(&str, &str, Read); 5] = [
+        let counters: [(&str, &str, Read); 6] = [
             ("model_runs", "Batches that ran", |counts| &counts.runs),
             ("model_items", "Items in batches", |counts| &counts.items),
             ("model_tokens", "Tokens in batches", |counts| &counts.tokens),
+            (
+                "model_busy_microseconds",
+                "How long the model worked",
+                |counts| &counts.busy_micros,
+            ),
             (
                 "model_cancelled",
                 "Items whose client went away",
