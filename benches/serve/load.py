@@ -116,8 +116,9 @@ def main():
     for name, seen in rows:
         texts = seen["rate"] * (128 if seen is batched else 1)
         statuses = ", ".join(f"{code}: {count}" for code, count in sorted(seen["status"].items()))
-        p50, p99 = seen["latency"].get(50, 0), seen["latency"].get(99, 0)
-        lines.append(f"| {name} | {seen['rate']:.0f} | {texts:.0f} | {p50:.1f} | {p99:.1f} | {statuses} |")
+        # Of fewer than a hundred answers there is no 99th percentile.
+        p50, p99 = (f"{seen['latency'][p]:.1f}" if p in seen["latency"] else "" for p in (50, 99))
+        lines.append(f"| {name} | {seen['rate']:.0f} | {texts:.0f} | {p50} | {p99} | {statuses} |")
     with Server(arguments.run, "--max-requests", 32) as server:
         hey(server, "/v1/embeddings", TEXT, "-z", "10s", "-c", 32)
         memory = []
