@@ -67,12 +67,6 @@ impl ServeError {
     }
 }
 
-/// The OpenAPI document of the interface.
-#[must_use]
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    app::described().1
-}
-
 /// Answers requests until the process is told to stop, then finishes what it has begun. `ready` hears
 /// where the server listens.
 ///
@@ -93,10 +87,11 @@ pub fn serve(
         let listener = tokio::net::TcpListener::bind(address)
             .await
             .map_err(|source| ServeError::Address { address, source })?;
+        let stopped = stop_signal()?;
         ready(listener.local_addr()?);
         let (told, mut heard) = tokio::sync::watch::channel(false);
         let server = axum::serve(listener, app::router(app)).with_graceful_shutdown(async move {
-            stop_signal().await;
+            stopped.await;
             let _ = told.send(true);
         });
         let too_long = async {
@@ -116,21 +111,27 @@ pub fn serve(
     result
 }
 
-/// Waits until the process is told to stop.
-async fn stop_signal() {
-    let interrupted = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = interrupted => {}
-                _ = terminated.recv() => {}
-            }
-            return;
+/// When the process is told to stop. From this call on it is heard, not from when it is waited for: who
+/// reads that the server is ready may stop it at once.
+#[cfg(unix)]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
         }
-    }
-    let _ = interrupted.await;
+    })
+}
+
+/// When the process is told to stop.
+#[cfg(not(unix))]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }
 
 #[cfg(test)]
