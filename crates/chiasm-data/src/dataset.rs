@@ -578,6 +578,19 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// A picture that is of no data set, with what is said of it; it counts as a test sample.
+    pub fn of_picture(id: impl Into<String>, picture: ImageSource, texts: Vec<String>) -> Self {
+        Self {
+            id: id.into(),
+            visual: picture.into(),
+            texts,
+            split: Split::Test,
+            group: None,
+            annotations: Annotations::default(),
+            origin: Origin::default(),
+        }
+    }
+
     /// What must stay on one side of a split.
     pub fn group(&self) -> &str {
         self.group.as_deref().unwrap_or(&self.id)

@@ -678,6 +678,7 @@ fn own_key<T: serde::de::DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::stream;
 
     #[test]
     fn the_window_is_what_is_not_cut_off() {
@@ -690,7 +691,6 @@ mod tests {
         preprocess.resize_to = None;
         assert_eq!(preprocess.window(200, 100), [0.0, 0.0, 1.0, 1.0]);
     }
-    use crate::rng::stream;
 
     #[test]
     fn offsets_round_half_to_even() {

@@ -70,13 +70,27 @@ impl Index {
         }
     }
 
+    /// Whether a folder holds an index, whole or not.
+    #[must_use]
+    pub fn is_at(folder: &Path) -> bool {
+        Manifest::path(folder).is_file()
+    }
+
+    /// Makes sure that this model made it.
+    ///
+    /// # Errors
+    /// [`IndexError::OtherModel`].
+    pub fn made_by(&self, identity: &Identity) -> Result<(), IndexError> {
+        check_identity(&self.folder, &self.identity, identity)
+    }
+
     /// [`Index::open`] for vectors of this model alone.
     ///
     /// # Errors
     /// As [`Index::open`], and [`IndexError::OtherModel`].
     pub fn open_for(folder: &Path, identity: &Identity) -> Result<Self, IndexError> {
         let index = Self::open(folder)?;
-        check_identity(folder, &index.identity, identity)?;
+        index.made_by(identity)?;
         Ok(index)
     }
 

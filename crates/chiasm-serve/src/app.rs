@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::page;
 use crate::picture::{self, Named, PictureLimits};
 use crate::queue::ModelQueue;
+use crate::search::{Catalogue, CatalogueError};
 
 /// How much a server takes on.
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ pub(crate) struct App {
     pub(crate) config: Config,
     /// The first answers where a request names none.
     pub(crate) models: Vec<Arc<ModelQueue>>,
-    pub(crate) index: Option<crate::search::Catalogue>,
+    pub(crate) index: Option<Catalogue>,
     pub(crate) keys: Option<Keys>,
     pub(crate) metrics: Metrics,
     /// Room for requests.
@@ -87,11 +88,11 @@ pub struct Parts {
 }
 
 impl App {
-    pub(crate) fn new(parts: Parts) -> Result<Self, crate::search::CatalogueError> {
+    pub(crate) fn new(parts: Parts) -> Result<Self, CatalogueError> {
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let index = parts
             .index
-            .map(|folder| crate::search::Catalogue::open(&folder, &parts.models))
+            .map(|folder| Catalogue::open(&folder, &parts.models))
             .transpose()?;
         Ok(Self {
             places: Semaphore::new(parts.config.max_requests),
@@ -170,7 +171,7 @@ impl App {
             .map_err(|error| ApiError::Failed(error.to_string()))?
     }
 
-    pub(crate) fn catalogue(&self) -> Result<&crate::search::Catalogue, ApiError> {
+    pub(crate) fn catalogue(&self) -> Result<&Catalogue, ApiError> {
         self.index.as_ref().ok_or_else(|| {
             ApiError::NotFound(
                 "this server has no index; make one with `chiasm index` and start it with `--index`"
@@ -189,17 +190,11 @@ impl App {
 ))]
 struct Document;
 
-/// The paths with their description.
-pub(crate) fn described() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
+/// Everything that is answered.
+pub(crate) fn router(app: Arc<App>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .merge(api::routes())
         .split_for_parts();
-    (router, document)
-}
-
-/// Everything that is answered.
-pub(crate) fn router(app: Arc<App>) -> Router {
-    let (router, document) = described();
     let most = app.config.max_body_bytes;
     router
         .route(

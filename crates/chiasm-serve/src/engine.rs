@@ -85,7 +85,7 @@ impl Card {
 }
 
 /// What stopped a model.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
     /// The request cannot be answered, and the asker can do something about it.
     #[error("{0}")]

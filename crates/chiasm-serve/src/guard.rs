@@ -35,7 +35,7 @@ const HEADERS: [(&str, &str); 5] = [
 
 /// Paths that a page needs before anybody can give it a key, and what tells that the server lives.
 fn is_open(path: &str) -> bool {
-    matches!(path, "/" | "/health" | "/favicon.svg") || path.starts_with("/assets/")
+    matches!(path, "/" | "/health") || path.starts_with("/assets/")
 }
 
 /// Paths that concern the server, not models.
@@ -60,7 +60,11 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     let status = response.status();
     app.metrics.answered(&path, status.as_u16(), took);
     if status.is_server_error() {
-        (app.log)(&crate::metrics::log_line(&path, status.as_u16(), took));
+        (app.log)(&format!(
+            "{path}: {} after {:.3} s",
+            status.as_u16(),
+            took.as_secs_f64()
+        ));
     }
     let headers = response.headers_mut();
     for (name, value) in HEADERS {

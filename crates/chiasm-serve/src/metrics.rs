@@ -1,6 +1,6 @@
 //! What the server did, as Prometheus reads it.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -176,11 +176,4 @@ fn resident_bytes() -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kibibytes << 10)
-}
-
-/// A line of the log for an answer that was an error of the server.
-pub(crate) fn log_line(path: &str, status: u16, took: Duration) -> String {
-    let mut line = String::new();
-    let _ = write!(line, "{path}: {status} after {:.3} s", took.as_secs_f64());
-    line
 }

@@ -42,7 +42,7 @@ const USUAL_TEXT: usize = 24;
 
 type Task = Box<dyn FnOnce(&dyn Engine) + Send>;
 
-type Vector = Result<Vec<f32>, Arc<EngineError>>;
+type Vector = Result<Vec<f32>, EngineError>;
 
 /// Something to be embedded.
 enum Item {
@@ -237,7 +237,7 @@ impl ModelQueue {
         let mut vectors = Vec::with_capacity(answers.len());
         for wait in answers {
             let vector = wait.await.map_err(|_| self.unanswered(until))?;
-            vectors.push(vector.map_err(|error| ApiError::from(again(&error)))?);
+            vectors.push(vector?);
         }
         Ok(vectors)
     }
@@ -339,16 +339,8 @@ impl Drop for ModelQueue {
 }
 
 /// What a lock guards stays whole when a task panics: nothing is changed in steps under it.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An error for one more of those that shared a batch.
-fn again(error: &EngineError) -> EngineError {
-    match error {
-        EngineError::Request(message) => EngineError::Request(message.clone()),
-        EngineError::Failed(message) => EngineError::Failed(message.clone()),
-    }
 }
 
 /// The model's thread: takes batches until the queue is closed and empty.
@@ -459,9 +451,8 @@ fn run_batch(engine: &dyn Engine, batch: Vec<Job>) {
             }
         }
         Err(error) => {
-            let error = Arc::new(error);
             for answer in answers {
-                let _ = answer.send(Err(Arc::clone(&error)));
+                let _ = answer.send(Err(error.clone()));
             }
         }
     }

@@ -1,14 +1,13 @@
 //! The index that a server searches: its records, and the pictures that they are about.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use chiasm_data::{ImageSource, SharedFile, thumbnail};
 use chiasm_index::{Filter, Hit, Index, IndexError, Record};
 
-use crate::engine::Ability;
 use crate::error::ApiError;
-use crate::queue::ModelQueue;
+use crate::queue::{ModelQueue, locked};
 
 /// Records that are looked at to say which fields there are.
 const LOOKED_AT: usize = 1000;
@@ -77,13 +76,12 @@ impl Catalogue {
         let current = self.index();
         let again = Index::open_for(&self.folder, current.identity()).map_err(failed)?;
         let again = Arc::new(again);
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        *index = Arc::clone(&again);
+        *locked(&self.index) = Arc::clone(&again);
         Ok(again)
     }
 
     pub(crate) fn index(&self) -> Arc<Index> {
-        Arc::clone(&self.index.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&locked(&self.index))
     }
 
     /// The model whose vectors are searched.
@@ -168,17 +166,22 @@ pub(crate) fn failed(error: IndexError) -> ApiError {
     }
 }
 
-/// Where a picture lies, as an index keeps it: a path, and of a part of a file where in it. `None` of what
-/// is no file.
+/// Where a picture lies, as an index keeps it: a path that names the same from every folder, and of a part
+/// of a file where in it. `None` of what is no file.
 #[must_use]
 pub fn address(source: &ImageSource) -> Option<String> {
     match source {
-        ImageSource::Path(path) => Some(path.to_str()?.to_owned()),
+        ImageSource::Path(path) => absolute(path),
         ImageSource::Part { file, offset, len } => {
-            Some(format!("{}#{offset}+{len}", file.path().to_str()?))
+            Some(format!("{}#{offset}+{len}", absolute(file.path())?))
         }
         ImageSource::Static(_) | ImageSource::Bytes(_) | ImageSource::Drawn(_) => None,
     }
+}
+
+fn absolute(path: &Path) -> Option<String> {
+    let absolute = std::path::absolute(path).ok()?;
+    Some(absolute.to_str()?.to_owned())
 }
 
 /// The picture at an address; one that is relative lies in the index's folder.
@@ -195,14 +198,6 @@ pub fn source_at(folder: &Path, address: &str) -> ImageSource {
             len,
         },
         None => ImageSource::Path(folder.join(address)),
-    }
-}
-
-impl ModelQueue {
-    /// Whether it can look for texts, for pictures.
-    pub(crate) fn looks_for(&self) -> (bool, bool) {
-        let card = self.card();
-        (card.can(Ability::EmbedText), card.can(Ability::EmbedImage))
     }
 }
 

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 use chiasm_data::{Dataset, Views};
 use chiasm_eval::predictions::ModelIdentity;
-use chiasm_eval::tasks::embedder::Embedder;
+use chiasm_eval::tasks::embedder::{self, Embedder};
 use chiasm_eval::tasks::probe::PairFeatures;
 use chiasm_format::ByteSource;
 use chiasm_format::numpy::Npy;
 use chiasm_format::safetensors::SafetensorsFile;
 use chiasm_relation::model::EncoderIdentity;
 use chiasm_train::recipe::DataConfig;
-use chiasm_train::start;
 
 use crate::cli::CheckpointArg;
 use crate::commands::eval::Bar;
@@ -32,11 +31,7 @@ impl Encoders {
         device: &Device,
     ) -> Result<Self, CliError> {
         let open = |(path, which): &(PathBuf, CheckpointArg)| {
-            let model = Model::open(path, *which, device)?;
-            let weights = match path.join("checkpoints").is_dir() {
-                true => crate::commands::eval::usable(path, *which)?.path,
-                false => path.clone(),
-            };
+            let (model, hash) = Model::open_identified(path, *which, device)?;
             let identity = EncoderIdentity {
                 path: path.display().to_string(),
                 name: model.identity(path).name,
@@ -44,7 +39,7 @@ impl Encoders {
                     CheckpointArg::Last => "last".to_owned(),
                     CheckpointArg::Best => "best".to_owned(),
                 },
-                hash: start::fingerprint(&weights)?,
+                hash,
             };
             Ok((model, identity))
         };
@@ -196,10 +191,7 @@ fn images(
 
 fn host(tensor: Tensor<2>) -> Result<(Vec<f32>, usize), CliError> {
     let width = tensor.dims()[1];
-    let values = tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|error| CliError::new(format!("the device returned no values: {error}"), None))?;
-    Ok((values, width))
+    Ok((embedder::host(tensor)?, width))
 }
 
 /// Reads features that `chiasm embed` wrote; pairs are found by the ids of their samples.

@@ -50,6 +50,22 @@ impl Model {
         Self::open_sized(path, which, Sizes::default(), device)
     }
 
+    /// As [`Self::open`], with the digest of the weights, which tells it from other models. A run's
+    /// checkpoint is looked for once.
+    pub(crate) fn open_identified(
+        path: &Path,
+        which: CheckpointArg,
+        device: &Device,
+    ) -> Result<(Self, String), CliError> {
+        if !path.join("checkpoints").is_dir() {
+            return Ok((Self::open(path, which, device)?, start::fingerprint(path)?));
+        }
+        let checkpoint = eval::usable(path, which)?;
+        let trained = TrainedModel::load(&checkpoint, device)?;
+        let fingerprint = start::fingerprint(&checkpoint.path)?;
+        Ok((Self::Own(Box::new(trained)), fingerprint))
+    }
+
     /// As [`Self::open`], published weights with other sizes than their own.
     pub(crate) fn open_sized(
         path: &Path,

@@ -4,10 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use chiasm_data::{
-    Annotations, Dataset, ImageSource, Origin, Rgb, Sample, Split, Views, thumbnail,
-};
-use chiasm_eval::tasks::embedder::Embedder;
+use chiasm_data::{Dataset, ImageSource, Rgb, Sample, Views, thumbnail};
+use chiasm_eval::tasks::embedder::{Embedder, host};
 use chiasm_explain::peaks::peaks;
 use chiasm_explain::{Explained, Method, Places, Request, Target, choice};
 use chiasm_nn::VisionLanguageModel;
@@ -16,10 +14,9 @@ use chiasm_serve::{
     Relation, Selected, Word,
 };
 use chiasm_train::recipe::DataConfig;
-use chiasm_train::start;
 
 use crate::cli::CheckpointArg;
-use crate::commands::eval::{self, Bar};
+use crate::commands::eval::Bar;
 use crate::commands::explain::{self, Asked};
 use crate::commands::relate::Relater;
 use crate::error::CliError;
@@ -47,7 +44,7 @@ impl Served {
         relater: Option<Relater>,
         device: &Device,
     ) -> Result<Self, CliError> {
-        let model = Model::open(path, which, device)?;
+        let (model, fingerprint) = Model::open_identified(path, which, device)?;
         let attention = match explain::chosen(path, &model)? {
             Some(chosen) => choice::request(&chosen)?,
             None => Request::new(Method::Attention),
@@ -55,7 +52,7 @@ impl Served {
         let mut served = Self {
             card: Card {
                 id: name.to_owned(),
-                fingerprint: fingerprint(path, which)?,
+                fingerprint,
                 dimensions: 0,
                 abilities: Vec::new(),
                 methods: Vec::new(),
@@ -73,16 +70,10 @@ impl Served {
     /// Finds out what the model can be asked for.
     fn describe(&mut self) {
         let embedder = self.embedder();
-        let sees = embedder.stills(&[]).is_ok();
         let reads = embedder.tokenizer.is_some();
-        let text = embedder.texts(&["a"], false, &mut |_| {}).ok();
-        let blank = Rgb::new(8, 8, vec![127; 8 * 8 * 3]);
-        let seen = blank
-            .as_ref()
-            .and_then(|blank| embedder.stills(&[blank]).ok());
-        let image = seen
-            .as_ref()
-            .and_then(|seen| embedder.embed_seen(seen, false).ok());
+        let (text, image) = (embedder.text_width().ok(), embedder.image_width().ok());
+        let seen = embedder.blank().ok();
+        let sees = seen.is_some();
         let compares = reads
             && seen.as_ref().is_some_and(|seen| {
                 let alike = embedder.compare(seen, &["a"]);
@@ -120,14 +111,11 @@ impl Served {
             (Ability::Explain, explains),
             (Ability::Select, explains && is_own),
         ];
-        let vectors = text
-            .map(|text| text.embeds)
-            .or(image.map(|(image, _)| image));
         let classes = match &self.model {
             Model::Own(trained) => trained.targets.as_ref().map(chiasm_data::Targets::len),
             Model::Published(_) => None,
         };
-        self.card.dimensions = vectors.map_or(0, |vectors| vectors.dims()[1]);
+        self.card.dimensions = text.or(image).unwrap_or(0);
         self.card.abilities = abilities
             .into_iter()
             .filter_map(|(ability, has)| has.then_some(ability))
@@ -199,15 +187,6 @@ impl Served {
     }
 }
 
-/// Digest of the weights that a path names.
-pub(crate) fn fingerprint(path: &Path, which: CheckpointArg) -> Result<String, CliError> {
-    let weights = match path.join("checkpoints").is_dir() {
-        true => eval::usable(path, which)?.path,
-        false => path.to_owned(),
-    };
-    Ok(start::fingerprint(&weights)?)
-}
-
 fn failed(error: impl std::fmt::Display) -> EngineError {
     EngineError::Failed(error.to_string())
 }
@@ -220,7 +199,7 @@ fn asked_wrongly(error: &CliError) -> EngineError {
 /// Rows of a table as vectors.
 fn rows(tensor: burn::tensor::Tensor<2>) -> Result<Vec<Vec<f32>>, EngineError> {
     let width = tensor.dims()[1].max(1);
-    let values = tensor.try_into_vec_as::<f32>().map_err(failed)?;
+    let values = host(tensor).map_err(failed)?;
     Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
 }
 
@@ -282,7 +261,7 @@ impl Engine for Served {
             .into_iter()
             .map(|own| Alike {
                 cosine: own.cosine,
-                probability: own.fused.map(|odds| 1.0 / (1.0 + (-odds).exp())),
+                probability: own.probability(),
             })
             .collect())
     }
@@ -326,15 +305,8 @@ impl Engine for Served {
             ));
         };
         let bytes = thumbnail::png(picture).map_err(failed)?;
-        let sample = Sample {
-            id: "picture".to_owned(),
-            visual: ImageSource::Bytes(bytes.into()).into(),
-            texts: vec![text.to_owned()],
-            split: Split::Test,
-            group: None,
-            annotations: Annotations::default(),
-            origin: Origin::default(),
-        };
+        let picture = ImageSource::Bytes(bytes.into());
+        let sample = Sample::of_picture("picture", picture, vec![text.to_owned()]);
         let dataset = Dataset {
             name: "request".to_owned(),
             samples: vec![sample],

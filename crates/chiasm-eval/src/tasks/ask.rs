@@ -1,6 +1,7 @@
 //! What a model says of a picture that is at hand, outside any data set.
 
 use burn::tensor::Tensor;
+use chiasm_data::Rgb;
 use chiasm_nn::model::Seen;
 use chiasm_nn::{Tokens, VisionLanguageModel};
 
@@ -17,7 +18,48 @@ pub struct Alike {
     pub fused: Option<f32>,
 }
 
+impl Alike {
+    /// Probability that they belong together, where the model learned to say so.
+    #[must_use]
+    pub fn probability(&self) -> Option<f32> {
+        self.fused.map(|odds| 1.0 / (1.0 + (-odds).exp()))
+    }
+}
+
+/// A picture of nothing, to try models on.
+const BLANK: usize = 8;
+
 impl Embedder<'_> {
+    /// Numbers of a text's vector.
+    ///
+    /// # Errors
+    /// A model that embeds no texts.
+    pub fn text_width(&self) -> Result<usize, TaskError> {
+        let texts = self.texts(&["a"], false, &mut |_| {})?;
+        Ok(texts.embeds.dims()[1])
+    }
+
+    /// Numbers of a picture's vector.
+    ///
+    /// # Errors
+    /// A model that embeds no pictures.
+    pub fn image_width(&self) -> Result<usize, TaskError> {
+        let (embeds, _) = self.embed_seen(&self.blank()?, false)?;
+        Ok(embeds.dims()[1])
+    }
+
+    /// A picture of nothing, as a model of pictures sees it.
+    ///
+    /// # Errors
+    /// A model that sees no pixels.
+    pub fn blank(&self) -> Result<Seen, TaskError> {
+        self.stills(&[&Rgb {
+            width: BLANK,
+            height: BLANK,
+            data: vec![127; BLANK * BLANK * 3],
+        }])
+    }
+
     /// How alike one picture is to each of some texts.
     ///
     /// # Errors

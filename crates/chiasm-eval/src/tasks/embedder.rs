@@ -246,10 +246,7 @@ impl Embedder<'_> {
     ) -> Result<Encoded, TaskError> {
         let (mut embeds, mut tokens) = (Vec::new(), Vec::new());
         for chunk in indices.chunks(self.batch_size.max(1)) {
-            let seen = match self.towers {
-                Towers::Own(_) => self.seen(dataset, chunk, self.views)?,
-                Towers::Published(..) => Seen::Pixels(self.pixels(dataset, chunk, self.views)?),
-            };
+            let seen = self.seen(dataset, chunk, self.views)?;
             let (own, encoded) = self.embed_seen(&seen, keep_tokens)?;
             embeds.push(own);
             tokens.extend(encoded);
@@ -328,7 +325,10 @@ impl Embedder<'_> {
 }
 
 /// Values on the host.
-pub(super) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TaskError> {
+///
+/// # Errors
+/// [`TaskError::Device`].
+pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TaskError> {
     tensor
         .try_into_vec_as::<f32>()
         .map_err(|error| TaskError::Device(error.to_string()))

@@ -150,7 +150,6 @@ async fn search(
         None | Some("") => None,
         Some(typed) => Some(typed.parse().map_err(failed)?),
     };
-    let (texts, pictures) = model.looks_for();
     let mut query = vec![0.0; model.card().dimensions];
     let mut add = |vectors: Vec<Vec<f32>>| {
         for (sum, value) in query.iter_mut().zip(vectors.iter().flatten()) {
@@ -158,14 +157,14 @@ async fn search(
         }
     };
     if let Some(text) = &request.text {
-        if !texts {
+        if !model.card().can(Ability::EmbedText) {
             return Err(ApiError::lacks(&id, Ability::EmbedText));
         }
         let (counted, _) = model.counted(vec![app.text(text, "text")?.to_owned()]);
         add(model.embed_texts(counted).await?);
     }
     if let Some(image) = request.image {
-        if !pictures {
+        if !model.card().can(Ability::EmbedImage) {
             return Err(ApiError::lacks(&id, Ability::EmbedImage));
         }
         add(model

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
+use chiasm_eval::tasks::embedder;
 use chiasm_format::{Dtype, TensorSpec, write_safetensors};
 use serde::Serialize;
 
@@ -143,9 +144,7 @@ fn list<T: Serialize>(values: &[T]) -> Result<String, CliError> {
 
 fn host(tensor: Tensor<2>) -> Result<Table, CliError> {
     let [rows, width] = tensor.dims();
-    let values = tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|error| CliError::new(format!("the device returned no values: {error}"), None))?;
+    let values = embedder::host(tensor)?;
     Ok(Table {
         rows,
         width,

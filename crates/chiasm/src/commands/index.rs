@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Tensor;
 use chiasm_data::{Clip, Dataset, ImageSource, Limits, Quarantine, Sample, Visual, atomic, check};
-use chiasm_eval::tasks::embedder::Embedder;
+use chiasm_eval::tasks::embedder::{Embedder, host};
 use chiasm_index::{GraphChoice, Identity, Index, Kind, Record, Writer};
 use chiasm_serve::address;
 use clap::{Args, ValueEnum};
@@ -16,7 +16,7 @@ use crate::cli::{CheckpointArg, Global, SourceArgs, SplitArg};
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress, note};
-use crate::{device, serving, source};
+use crate::{device, source};
 
 /// Samples that are checked, embedded and committed together: what a kill can cost.
 const TOGETHER: usize = 256;
@@ -97,14 +97,14 @@ struct Item {
 
 pub(crate) fn run(args: &IndexArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
-    let model = Model::open(&args.model, args.checkpoint, &device)?;
+    let (model, fingerprint) = Model::open_identified(&args.model, args.checkpoint, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
     let opened = source::open_source(&config)?;
     let (subset, _) = source::select(&opened.dataset, args.split)?;
     let embedder = model.embedder(&device, model.views(&config, &subset));
     let identity = Identity {
         model: absolute(&args.model),
-        fingerprint: serving::fingerprint(&args.model, args.checkpoint)?,
+        fingerprint,
         width: width(&embedder, args.items)?,
     };
     let mut writer = Writer::open_or_create(&args.out, &identity)?;
@@ -168,18 +168,14 @@ fn absolute(path: &Path) -> String {
 
 /// Numbers of a vector, and whether the model embeds what is asked for.
 fn width(embedder: &Embedder<'_>, items: Items) -> Result<usize, CliError> {
-    let mut width = 0;
-    if items != Items::Pictures {
-        width = embedder.texts(&["a"], false, &mut |_| {})?.embeds.dims()[1];
-    }
-    if items != Items::Texts {
-        let Some(blank) = chiasm_data::Rgb::new(8, 8, vec![127; 8 * 8 * 3]) else {
-            return Ok(width);
-        };
-        let seen = embedder.stills(&[&blank])?;
-        width = embedder.embed_seen(&seen, false)?.0.dims()[1];
-    }
-    Ok(width)
+    Ok(match items {
+        Items::Texts => embedder.text_width()?,
+        Items::Pictures => embedder.image_width()?,
+        Items::Both => {
+            embedder.text_width()?;
+            embedder.image_width()?
+        }
+    })
 }
 
 /// What of some samples becomes items.
@@ -304,15 +300,7 @@ fn content(sample: &Sample) -> Vec<u8> {
 /// Where a picture can be read later; one that is no file is kept beside the index.
 fn kept(source: &ImageSource, folder: &Path) -> Option<String> {
     if let Some(address) = address(source) {
-        let (path, part) = match address.rsplit_once('#') {
-            Some((path, part)) if matches!(source, ImageSource::Part { .. }) => (path, Some(part)),
-            _ => (address.as_str(), None),
-        };
-        let path = absolute(Path::new(path));
-        return Some(match part {
-            Some(part) => format!("{path}#{part}"),
-            None => path,
-        });
+        return Some(address);
     }
     let bytes = source.read().ok()?;
     let name = format!("{PICTURES}/{}", blake3::hash(&bytes).to_hex());
@@ -375,9 +363,7 @@ fn add(
 /// Hands vectors, `[items, width]`, to the index.
 fn write(items: &[Item], embeds: Tensor<2>, writer: &mut Writer) -> Result<usize, CliError> {
     let width = embeds.dims()[1].max(1);
-    let values = embeds
-        .try_into_vec_as::<f32>()
-        .map_err(|error| CliError::new(format!("the device returned no values: {error}"), None))?;
+    let values = host(embeds)?;
     for (item, vector) in items.iter().zip(values.chunks_exact(width)) {
         writer.upsert(&item.record, vector)?;
     }

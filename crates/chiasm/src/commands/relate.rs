@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use chiasm_data::{Annotations, Dataset, ImageSource, Origin, Sample, Split};
+use chiasm_data::{Dataset, ImageSource, Sample};
 use chiasm_eval::tasks::probe::PairFeatures;
 use chiasm_format::atomic;
 use chiasm_relation::{RelationModel, Rows};
@@ -270,15 +270,11 @@ fn joined(model: &RelationModel, features: &PairFeatures, pairs: usize) -> Vec<f
 fn one(relater: &Relater, image: &Path, text: &str, global: &Global) -> Result<(), CliError> {
     let dataset = Dataset {
         name: "pair".to_owned(),
-        samples: vec![Sample {
-            id: image.display().to_string(),
-            visual: ImageSource::Path(image.to_owned()).into(),
-            texts: vec![text.to_owned()],
-            split: Split::Test,
-            group: None,
-            annotations: Annotations::default(),
-            origin: Origin::default(),
-        }],
+        samples: vec![Sample::of_picture(
+            image.display().to_string(),
+            ImageSource::Path(image.to_owned()),
+            vec![text.to_owned()],
+        )],
     };
     let mut bar = Bar::default();
     let said = relater.relate(&DataConfig::default(), &dataset, &mut bar)?;

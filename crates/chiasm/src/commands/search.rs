@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use chiasm_data::{Annotations, Dataset, ImageSource, Origin, Sample, Split, Views, atomic};
+use chiasm_data::{Dataset, ImageSource, Sample, Views, atomic};
 use chiasm_eval::report::sheet::{self, SheetHit, SheetRow};
-use chiasm_eval::tasks::embedder::Embedder;
+use chiasm_eval::tasks::ask::Alike;
+use chiasm_eval::tasks::embedder::{Embedder, host};
 use chiasm_index::{Filter, Identity, Index, Record, Search};
 use serde::Serialize;
 
@@ -15,7 +16,7 @@ use crate::commands::report;
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress, note};
-use crate::{device, serving, source};
+use crate::{device, source};
 
 /// One picture found.
 #[derive(Clone, Debug, Serialize)]
@@ -76,10 +77,7 @@ fn nearest(
     dataset: &Dataset,
     top: usize,
 ) -> Result<Vec<Searched>, CliError> {
-    let scores = queries
-        .matmul(index.clone().transpose())
-        .try_into_vec_as::<f32>()
-        .map_err(|error| CliError::new(format!("the device returned no values: {error}"), None))?;
+    let scores = host(queries.matmul(index.clone().transpose()))?;
     let rows = scores.chunks(dataset.len().max(1));
     Ok(names
         .into_iter()
@@ -127,7 +125,7 @@ pub(crate) fn render(searches: &[Searched]) -> String {
 
 pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     let device: Device = device::open(global)?;
-    if args.run.join("index.json").is_file() {
+    if Index::is_at(&args.run) {
         return of_index(args, global, &device);
     }
     if args.filter.is_some() || args.rerank.is_some() || args.model.is_some() {
@@ -219,23 +217,19 @@ fn of_index(args: &SearchArgs, global: &Global, device: &Device) -> Result<(), C
             "say where it is with `--model`".to_owned(),
         ));
     }
-    let own = Identity {
-        fingerprint: serving::fingerprint(&path, args.checkpoint)?,
+    let (model, fingerprint) = Model::open_identified(&path, args.checkpoint, device)?;
+    index.made_by(&Identity {
+        fingerprint,
         ..identity.clone()
-    };
-    let index = Index::open_for(&args.run, &own)?;
+    })?;
     let filter: Option<Filter> = args.filter.as_deref().map(str::parse).transpose()?;
-    let model = Model::open(&path, args.checkpoint, device)?;
     let embedder = model.embedder(device, Views::default());
     let queries = Queries::embed(args, &embedder)?;
     let wanted = Search {
         filter: filter.as_ref(),
         ..Search::top(args.top.max(args.rerank.unwrap_or(0)))
     };
-    let values = queries
-        .embeds
-        .try_into_vec_as::<f32>()
-        .map_err(|error| CliError::new(format!("the device returned no values: {error}"), None))?;
+    let values = host(queries.embeds)?;
     let mut found = Dataset {
         name: args.run.display().to_string(),
         samples: Vec::new(),
@@ -288,14 +282,14 @@ fn rerank(
     for result in results.iter_mut() {
         let seen = embedder.seen(found, &[result.index], embedder.views)?;
         let alike = embedder.compare(&seen, &[words])?;
-        let odds = alike.first().and_then(|alike| alike.fused).ok_or_else(|| {
+        let probability = alike.first().and_then(Alike::probability);
+        result.score = probability.ok_or_else(|| {
             CliError::new(
                 "the model was not trained to rank again",
                 "leave `--rerank` out, or index with a run that has `matching` or `ranking`"
                     .to_owned(),
             )
         })?;
-        result.score = 1.0 / (1.0 + (-odds).exp());
     }
     results.sort_by(|a, b| b.score.total_cmp(&a.score));
     Ok(())
@@ -304,27 +298,15 @@ fn rerank(
 /// An item of an index as a sample.
 fn sample(record: &Record, folder: &Path) -> Sample {
     let source = record.source.as_deref().unwrap_or_default();
-    Sample {
-        id: record.key.clone(),
-        visual: chiasm_serve::source_at(folder, source).into(),
-        texts: vec![record.text.clone()],
-        split: Split::Test,
-        group: None,
-        annotations: Annotations::default(),
-        origin: Origin::default(),
-    }
+    let picture = chiasm_serve::source_at(folder, source);
+    Sample::of_picture(&record.key, picture, vec![record.text.clone()])
 }
 
 /// Pictures that others are to be like, as samples.
 fn pictures(paths: &[PathBuf]) -> Dataset {
-    let sample = |path: &PathBuf| Sample {
-        id: path.display().to_string(),
-        visual: ImageSource::Path(path.clone()).into(),
-        texts: Vec::new(),
-        split: Split::Test,
-        group: None,
-        annotations: Annotations::default(),
-        origin: Origin::default(),
+    let sample = |path: &PathBuf| {
+        let id = path.display().to_string();
+        Sample::of_picture(id, ImageSource::Path(path.clone()), Vec::new())
     };
     Dataset {
         name: "searches".to_owned(),

@@ -54,25 +54,25 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SCOPE", default_value = "read", value_parser = scope)]
     pub(crate) scope: Scope,
     /// Requests that are answered at a time; more get 429
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = Config::default().max_requests)]
     pub(crate) max_requests: usize,
     /// Tokens that may wait for a model; more get 429
-    #[arg(long, value_name = "N", default_value_t = 32_768)]
+    #[arg(long, value_name = "N", default_value_t = QueueConfig::default().waiting_tokens)]
     pub(crate) max_waiting_tokens: usize,
     /// Tokens of a batch
-    #[arg(long, value_name = "N", default_value_t = 4_096)]
+    #[arg(long, value_name = "N", default_value_t = QueueConfig::default().batch_tokens)]
     pub(crate) batch_tokens: usize,
     /// Largest body of a request, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 24)]
+    #[arg(long, value_name = "MIB", default_value_t = Config::default().max_body_bytes >> 20)]
     pub(crate) max_body: usize,
     /// Most pixels of a picture, in millions
-    #[arg(long, value_name = "MILLIONS", default_value_t = 40)]
+    #[arg(long, value_name = "MILLIONS", default_value_t = PictureLimits::default().max_pixels / 1_000_000)]
     pub(crate) max_pixels: u64,
     /// Most texts or pictures of a request
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = Config::default().max_items)]
     pub(crate) max_items: usize,
     /// Longest time for an answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = Config::default().deadline.as_secs())]
     pub(crate) deadline: u64,
 }
 

@@ -103,3 +103,21 @@ pub(crate) fn workspace(count: usize) -> (tempfile::TempDir, PathBuf) {
     std::fs::write(&csv, table).expect("table");
     (dir, csv)
 }
+
+/// `pairs.csv` with a further column, as `table`; the values go by the number of the pair.
+pub(crate) fn with_column(
+    dir: &Path,
+    table: &str,
+    column: &str,
+    value: impl Fn(usize) -> &'static str,
+) {
+    let pairs = std::fs::read_to_string(dir.join("pairs.csv")).expect("table");
+    let rows = pairs
+        .lines()
+        .enumerate()
+        .map(|(number, line)| match number {
+            0 => format!("{line},{column}\n"),
+            number => format!("{line},{}\n", value(number - 1)),
+        });
+    std::fs::write(dir.join(table), rows.collect::<String>()).expect("table");
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::{TINY, fail, run, succeed, workspace};
+use crate::common::{TINY, fail, run, succeed, with_column, workspace};
 
 fn json_of(dir: &Path, args: &[&str]) -> Value {
     serde_json::from_str(&succeed(dir, &[args, &["--json"]].concat())).unwrap()
@@ -261,15 +261,9 @@ fn pictures_maps_scores_and_a_chosen_layer() {
 fn r8_a_model_of_classes_is_explained_by_class() {
     let (dir, _) = workspace(40);
     let dir = dir.path();
-    let table = std::fs::read_to_string(dir.join("pairs.csv")).unwrap();
-    let rows = table
-        .lines()
-        .enumerate()
-        .map(|(number, line)| match number {
-            0 => format!("{line},label\n"),
-            number => format!("{line},{}\n", ["yes", "no"][number % 2]),
-        });
-    std::fs::write(dir.join("labels.csv"), rows.collect::<String>()).unwrap();
+    with_column(dir, "labels.csv", "label", |number| {
+        ["no", "yes"][number % 2]
+    });
     let objectives = "[objectives.contrastive]\n[objectives.matching]\n[objectives.mlm]\n[objectives.global_completion]\n";
     let recipe = TINY.replace(
         objectives,

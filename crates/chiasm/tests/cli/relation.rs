@@ -5,21 +5,13 @@ use std::path::Path;
 use chiasm_format::numpy::Npy;
 use serde_json::Value;
 
-use crate::common::{fail, succeed, workspace};
+use crate::common::{fail, succeed, with_column, workspace};
 
 const NAMES: [&str; 4] = ["neither", "adds", "represented", "both"];
 
 /// `labelled.csv`: the pairs with a relation each, which their numbers tell.
 fn labelled(dir: &Path, label: impl Fn(usize) -> &'static str) {
-    let pairs = std::fs::read_to_string(dir.join("pairs.csv")).unwrap();
-    let rows = pairs
-        .lines()
-        .enumerate()
-        .map(|(number, line)| match number {
-            0 => format!("{line},label\n"),
-            number => format!("{line},{}\n", label(number - 1)),
-        });
-    std::fs::write(dir.join("labelled.csv"), rows.collect::<String>()).unwrap();
+    with_column(dir, "labelled.csv", "label", label);
 }
 
 fn relation(number: usize) -> &'static str {

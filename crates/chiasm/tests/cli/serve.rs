@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::common::{TINY, chiasm, fail, succeed, workspace};
+use crate::common::{TINY, chiasm, fail, succeed, with_column, workspace};
 
 /// A workspace with a trained run.
 fn trained() -> tempfile::TempDir {
@@ -315,15 +315,9 @@ fn a_server_ends_when_it_is_told() {
 fn models_with_classes_answer() {
     let (dir, _) = workspace(60);
     let dir = dir.path();
-    let pairs = std::fs::read_to_string(dir.join("pairs.csv")).unwrap();
-    let rows = pairs
-        .lines()
-        .enumerate()
-        .map(|(number, line)| match number {
-            0 => format!("{line},label\n"),
-            number => format!("{line},{}\n", ["person", "thing"][number % 2]),
-        });
-    std::fs::write(dir.join("labelled.csv"), rows.collect::<String>()).unwrap();
+    with_column(dir, "labelled.csv", "label", |number| {
+        ["thing", "person"][number % 2]
+    });
     let heads = TINY.split("[objectives.contrastive]").next().unwrap();
     let rest = TINY.split("[schedule]").nth(1).unwrap();
     let classes =

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use chiasm_data::{Dataset, builtin, thumbnail};
 use serde_json::{Value, json};
 
-use crate::common::{TINY, fail, run, succeed, workspace};
+use crate::common::{TINY, fail, run, succeed, with_column, workspace};
 
 const OBJECTIVES: &str = "[objectives.contrastive]
 [objectives.matching]
@@ -37,19 +37,6 @@ fn recipe(dir: &Path, name: &str, from: &str, to: &str) {
 
 fn pretrain<'a>(recipe: &'a str, data: &'a str, out: &'a str) -> Vec<&'a str> {
     vec!["pretrain", recipe, "--data", data, "--out", out]
-}
-
-/// `pairs.csv` with a further column, as `table`.
-fn with_column(dir: &Path, table: &str, column: &str, value: impl Fn(usize) -> &'static str) {
-    let pairs = std::fs::read_to_string(dir.join("pairs.csv")).unwrap();
-    let rows = pairs
-        .lines()
-        .enumerate()
-        .map(|(number, line)| match number {
-            0 => format!("{line},{column}\n"),
-            number => format!("{line},{}\n", value(number - 1)),
-        });
-    write(dir, table, rows.collect::<String>());
 }
 
 fn json_of(dir: &Path, args: &[&str]) -> Value {

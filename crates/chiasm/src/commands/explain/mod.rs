@@ -5,9 +5,7 @@ mod pictures;
 
 use std::path::{Path, PathBuf};
 
-use chiasm_data::{
-    Annotations, Dataset, ImageSource, Opened, Origin, Quarantine, Sample, Split, regions,
-};
+use chiasm_data::{Dataset, ImageSource, Opened, Quarantine, Sample, regions};
 use chiasm_explain::{Explainer, Heads, Method, Request, Subject, Target, choice};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::select::SelectConfig;
@@ -121,18 +119,12 @@ pub(crate) fn run(args: &ExplainArgs, global: &Global) -> Result<(), CliError> {
 
 /// A picture and its text as a data set of one.
 fn single(args: &ExplainArgs, image: &Path) -> Result<Dataset, CliError> {
-    let sample = Sample {
-        id: image.file_name().map_or_else(
-            || image.display().to_string(),
-            |name| name.to_string_lossy().into_owned(),
-        ),
-        visual: ImageSource::Path(image.to_owned()).into(),
-        texts: args.text.iter().cloned().collect(),
-        split: Split::Test,
-        group: None,
-        annotations: Annotations::default(),
-        origin: Origin::default(),
-    };
+    let id = image.file_name().map_or_else(
+        || image.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    let picture = ImageSource::Path(image.to_owned());
+    let sample = Sample::of_picture(id, picture, args.text.iter().cloned().collect());
     let dataset = Dataset {
         name: "the picture".to_owned(),
         samples: vec![sample],
