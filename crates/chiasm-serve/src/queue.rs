@@ -175,6 +175,12 @@ impl ModelQueue {
             .saturating_sub(self.room.available_permits())
     }
 
+    /// Jobs that wait for the model's thread.
+    #[cfg(test)]
+    pub(crate) fn waiting_jobs(&self) -> usize {
+        locked(&self.shared.waiting).jobs.len()
+    }
+
     /// Texts with what each costs in tokens, and the sum.
     pub(crate) fn counted(&self, texts: Vec<String>) -> (Vec<(String, usize)>, usize) {
         let counted = texts.into_iter().map(|text| {
