@@ -14,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api;
 use crate::engine::Ability;
 use crate::error::ApiError;
+use crate::fetch::{FetchConfig, Fetcher};
 use crate::guard::guard;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
@@ -39,6 +40,8 @@ pub struct Config {
     pub deadline: Duration,
     /// Whether requests must be addressed to this machine.
     pub only_local: bool,
+    /// How pictures behind addresses are fetched; not at all unless said.
+    pub fetch: Option<FetchConfig>,
 }
 
 impl Default for Config {
@@ -51,9 +54,13 @@ impl Default for Config {
             max_requests: 64,
             deadline: Duration::from_secs(60),
             only_local: true,
+            fetch: None,
         }
     }
 }
+
+/// Pictures that are fetched at a time.
+const FETCHES: usize = 8;
 
 /// Where a line of the log goes.
 pub type Log = Box<dyn Fn(&str) + Send + Sync>;
@@ -70,6 +77,9 @@ pub(crate) struct App {
     pub(crate) places: Semaphore,
     /// Room for decoding: a picture takes memory, and waiting ones would take it all at once.
     decoders: Semaphore,
+    fetcher: Option<Fetcher>,
+    /// Room for fetching, apart: a slow server of somebody else must not keep pictures that are here.
+    fetches: Semaphore,
     pub(crate) log: Log,
 }
 
@@ -97,6 +107,8 @@ impl App {
         Ok(Self {
             places: Semaphore::new(parts.config.max_requests),
             decoders: Semaphore::new(threads),
+            fetcher: parts.config.fetch.as_ref().map(Fetcher::new),
+            fetches: Semaphore::new(FETCHES),
             metrics: Metrics::new(parts.models.clone()),
             config: parts.config,
             models: parts.models,
@@ -155,7 +167,11 @@ impl App {
         picture: String,
         param: &'static str,
     ) -> Result<Arc<Rgb>, ApiError> {
-        let Ok(_place) = self.decoders.acquire().await else {
+        let room = match picture::named(&picture, param)? {
+            Named::There(_) => &self.fetches,
+            Named::Here(_) | Named::Item(_) => &self.decoders,
+        };
+        let Ok(_place) = room.acquire().await else {
             return Err(ApiError::Stopping);
         };
         let app = Arc::clone(self);
@@ -163,6 +179,14 @@ impl App {
             Named::Here(data) => picture::from_base64(data, &app.config.picture, param),
             Named::Item(id) => {
                 let bytes = app.catalogue()?.picture(id)?;
+                picture::from_bytes(&bytes, &app.config.picture, param)
+            }
+            Named::There(address) => {
+                let fetcher = app
+                    .fetcher
+                    .as_ref()
+                    .ok_or_else(|| picture::not_fetched(param))?;
+                let bytes = fetcher.get(address, app.config.picture.max_bytes, param)?;
                 picture::from_bytes(&bytes, &app.config.picture, param)
             }
         });

@@ -9,6 +9,7 @@ mod api;
 mod app;
 mod engine;
 mod error;
+mod fetch;
 mod guard;
 mod keys;
 mod metrics;
@@ -26,6 +27,7 @@ pub use engine::{
     Ability, Alike, Card, Engine, EngineError, Explanation, Found, Grounded, Named, Places,
     Question, Relation, Selected, Word,
 };
+pub use fetch::FetchConfig;
 pub use keys::{KeyError, Keys, Scope};
 pub use picture::PictureLimits;
 pub use queue::{ModelQueue, QueueConfig};

@@ -33,6 +33,8 @@ pub(crate) enum Named<'a> {
     Here(&'a str),
     /// An item of the index.
     Item(&'a str),
+    /// Behind an https address.
+    There(&'a str),
 }
 
 /// Tells what a picture's string means.
@@ -49,17 +51,28 @@ pub(crate) fn named<'a>(picture: &'a str, param: &'static str) -> Result<Named<'
             )),
         };
     }
-    let is_url = picture
-        .split_once("://")
-        .is_some_and(|(scheme, _)| scheme.chars().all(|letter| letter.is_ascii_alphanumeric()));
-    match is_url {
-        true => Err(ApiError::field(
-            param,
-            "pictures behind addresses are not fetched; send the picture itself as a data URL, \
-             `data:image/...;base64,...`",
-        )),
-        false => Ok(Named::Here(picture)),
+    match picture.split_once("://") {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => Ok(Named::There(picture)),
+        Some((scheme, _)) if scheme.chars().all(|letter| letter.is_ascii_alphanumeric()) => {
+            Err(ApiError::field(
+                param,
+                format!(
+                    "pictures behind `{scheme}` addresses are not fetched; send the picture itself as a \
+                     data URL, `data:image/...;base64,...`"
+                ),
+            ))
+        }
+        _ => Ok(Named::Here(picture)),
     }
+}
+
+/// Where a server does not fetch pictures.
+pub(crate) fn not_fetched(param: &'static str) -> ApiError {
+    ApiError::field(
+        param,
+        "this server does not fetch pictures (`chiasm serve --fetch` does); send the picture itself as a \
+         data URL, `data:image/...;base64,...`",
+    )
 }
 
 /// Decodes a picture from base64.
@@ -121,8 +134,12 @@ mod tests {
             Named::Here("QUJD")
         );
         assert_eq!(named("QUJD", "image").unwrap(), Named::Here("QUJD"));
+        assert_eq!(
+            named("https://a.b/c.jpg", "image").unwrap(),
+            Named::There("https://a.b/c.jpg")
+        );
         for wrong in [
-            "https://a.b/c.jpg",
+            "http://a.b/c.jpg",
             "file:///etc/passwd",
             "data:text/html;base64,QUJD",
             "data:image/png,x",

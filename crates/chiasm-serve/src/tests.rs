@@ -280,6 +280,24 @@ async fn pairs_are_answered() {
 }
 
 #[tokio::test]
+async fn what_is_fetched_comes_from_the_public_net() {
+    let server = router(Parts {
+        config: Config {
+            fetch: Some(FetchConfig::default()),
+            ..Config::default()
+        },
+        ..parts(Fake::default())
+    });
+    for image in ["https://localhost/a.png", "https://169.254.169.254/latest"] {
+        let request = json!({"image": image, "texts": ["a"]});
+        let (status, found) = ask(&server, "/v1/match", request).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        let message = found["error"]["message"].as_str().unwrap();
+        assert!(message.contains("no public address"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said_and_how_to_put_it_right() {
     let server = router(Parts {
         config: Config {
@@ -329,6 +347,12 @@ async fn what_is_wrong_is_said_and_how_to_put_it_right() {
         (
             "/v1/match",
             json!({"image": "https://a.b/c.png", "texts": ["a"]}),
+            400,
+            "--fetch",
+        ),
+        (
+            "/v1/match",
+            json!({"image": "file:///etc/passwd", "texts": ["a"]}),
             400,
             "data URL",
         ),

@@ -50,7 +50,7 @@ enum EmbeddingsItem {
         text: String,
     },
     Picture {
-        /// A data URL, `item:ID`, or base64.
+        /// A data URL, `item:ID`, base64, or an https address where the server fetches pictures.
         #[schema(example = json!(crate::api::PICTURE))]
         image: String,
     },

@@ -25,7 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 #[derive(Deserialize, ToSchema)]
 struct ExplainRequest {
     model: Option<String>,
-    /// A data URL, `item:ID`, or base64.
+    /// A data URL, `item:ID`, base64, or an https address where the server fetches pictures.
     #[schema(example = json!(crate::api::PICTURE))]
     image: String,
     #[schema(min_length = 1)]

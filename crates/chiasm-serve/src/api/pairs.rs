@@ -39,7 +39,7 @@ fn listed(top: Option<usize>, usual: usize) -> Result<usize, ApiError> {
 #[derive(Deserialize, ToSchema)]
 struct MatchRequest {
     model: Option<String>,
-    /// A data URL, `item:ID`, or base64.
+    /// A data URL, `item:ID`, base64, or an https address where the server fetches pictures.
     #[schema(example = json!(crate::api::PICTURE))]
     image: String,
     #[schema(min_items = 1)]
@@ -111,7 +111,7 @@ async fn compare(
 #[derive(Deserialize, ToSchema)]
 struct RelationRequest {
     model: Option<String>,
-    /// A data URL, `item:ID`, or base64.
+    /// A data URL, `item:ID`, base64, or an https address where the server fetches pictures.
     #[schema(example = json!(crate::api::PICTURE))]
     image: String,
     #[schema(min_length = 1)]
@@ -154,7 +154,7 @@ async fn relation(
 #[derive(Deserialize, ToSchema)]
 struct VqaRequest {
     model: Option<String>,
-    /// A data URL, `item:ID`, or base64.
+    /// A data URL, `item:ID`, base64, or an https address where the server fetches pictures.
     #[schema(example = json!(crate::api::PICTURE))]
     image: String,
     #[schema(min_length = 1)]
@@ -211,7 +211,7 @@ async fn vqa(
 #[derive(Deserialize, ToSchema)]
 struct GroundRequest {
     model: Option<String>,
-    /// A data URL, `item:ID`, or base64.
+    /// A data URL, `item:ID`, base64, or an https address where the server fetches pictures.
     #[schema(example = json!(crate::api::PICTURE))]
     image: String,
     #[schema(min_length = 1)]

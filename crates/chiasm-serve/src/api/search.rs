@@ -45,7 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 #[derive(Deserialize, ToSchema)]
 struct SearchRequest {
     text: Option<String>,
-    /// A data URL, `item:ID`, or base64.
+    /// A data URL, `item:ID`, base64, or an https address where the server fetches pictures.
     #[schema(example = json!(crate::api::PICTURE))]
     image: Option<String>,
     /// How many are listed.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use burn::tensor::Device;
 use chiasm_index::Index;
 use chiasm_serve::{
-    Card, Config, Engine as _, Keys, ModelQueue, Parts, PictureLimits, QueueConfig, Scope,
+    Card, Config, Engine as _, FetchConfig, Keys, ModelQueue, Parts, PictureLimits, QueueConfig,
+    Scope,
 };
 use clap::Args;
 
@@ -44,6 +45,9 @@ pub(crate) struct ServeArgs {
     /// Answer other machines; needs `--keys`
     #[arg(long)]
     pub(crate) allow_remote: bool,
+    /// Fetch pictures behind https addresses that requests name; only from the public net
+    #[arg(long)]
+    pub(crate) fetch: bool,
     /// File with the keys of those who may ask
     #[arg(long, value_name = "FILE", env = "CHIASM_KEYS")]
     pub(crate) keys: Option<PathBuf>,
@@ -129,6 +133,7 @@ pub(crate) fn run(args: &ServeArgs, global: &Global) -> Result<(), CliError> {
             max_requests: args.max_requests.max(1),
             deadline: Duration::from_secs(args.deadline.max(1)),
             only_local: !args.allow_remote,
+            fetch: args.fetch.then(FetchConfig::default),
             ..Config::default()
         },
         models,
