@@ -20,10 +20,10 @@ CHIASM = Path(os.environ.get("CHIASM_BIN", ROOT / "target/release/chiasm"))
 
 
 def recipe(name, drop=()):
-    """The text of a recipe without some of its objectives."""
+    """The text of a recipe without some of its tables."""
     text = (ROOT / "recipes" / f"{name}.toml").read_text()
-    for objective in drop:
-        text = re.sub(rf"\n\[objectives\.{objective}\]\n(?:[^\[\n][^\n]*\n)*", "\n", text)
+    for table in drop:
+        text = re.sub(rf"\n\[{re.escape(table)}\]\n(?:[^\[\n][^\n]*\n)*", "\n", text)
     return text
 
 

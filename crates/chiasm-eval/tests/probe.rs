@@ -7,7 +7,7 @@
 )]
 
 use chiasm_data::rng::{self, Rng, unit_f64};
-use chiasm_eval::predictions::relation::RelationPredictions;
+use chiasm_eval::predictions::relation::{ORACLE, RelationPredictions};
 use chiasm_eval::predictions::{DatasetIdentity, ModelIdentity};
 use chiasm_eval::score::{AnyPredictions, read_any, render_relation_table, score_relation};
 use chiasm_eval::tasks::probe::{
@@ -116,6 +116,9 @@ fn features_that_tell_are_read() {
         let image = of(name, "image");
         assert!(image.v.as_ref().unwrap().weighted_f1.value > 0.97, "{name}");
     }
+    let clusters = of(ORACLE, "text + image");
+    assert!(clusters.classes.weighted_f1.value > 0.97);
+    assert_eq!(clusters.answered, None);
     let majority = report.majority.classes.weighted_f1;
     assert!(majority.value < 0.25 && majority.low <= majority.value);
     assert!((report.chance.0 - 0.25).abs() < 0.03);

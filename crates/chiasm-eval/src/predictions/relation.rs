@@ -22,6 +22,9 @@ pub const RELATION_VERSION: u32 = 1;
 /// What the first line calls this kind of file.
 pub(crate) const KIND: &str = "relation";
 
+/// Name of the protocol whose clusters are mapped to classes with the labels of the scored pairs.
+pub const ORACLE: &str = "oracle mapping";
+
 /// One way to read features.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Protocol {

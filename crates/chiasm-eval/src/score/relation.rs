@@ -10,7 +10,9 @@ use crate::metrics::confidence::{self, Threshold, calibration_error};
 use crate::metrics::f1::{ClassF1, f1, f1_of};
 use crate::metrics::rank::auroc;
 pub(super) use crate::predictions::relation::KIND;
-use crate::predictions::relation::{Protocol, RelationInfo, RelationPredictions, RelationRow};
+use crate::predictions::relation::{
+    ORACLE, Protocol, RelationInfo, RelationPredictions, RelationRow,
+};
 use crate::predictions::{DatasetIdentity, ModelIdentity};
 
 /// Seed of the resamples: a figure's interval is the same each time.
@@ -305,6 +307,16 @@ pub fn render_relation_table(report: &RelationReport) -> String {
         "",
         percent(chance, 7)
     ));
+    if report
+        .protocols
+        .iter()
+        .any(|own| own.protocol.name == ORACLE)
+    {
+        line(format!(
+            "{ORACLE}: which cluster stands for which class was chosen with"
+        ));
+        line("these labels, so it bounds what clusters can say, and is no result.".to_owned());
+    }
     line(String::new());
     if let Some(chosen) = report.protocols.first() {
         line(format!(

@@ -5,15 +5,21 @@ use chiasm_relation::model::{FeatureSet, FittedOn, Promise, RelationModel, VERSI
 use chiasm_relation::probe::{
     CentroidProbe, LogisticConfig, LogisticProbe, NeighbourProbe, Scores,
 };
-use chiasm_relation::{Calibration, Preparation, RelationError, Rows};
+use chiasm_relation::{Calibration, KMeansConfig, Preparation, RelationError, Rows, kmeans};
 
 use crate::metrics::confidence::threshold;
 use crate::metrics::f1::f1;
-use crate::predictions::relation::{Protocol, RelationInfo, RelationPredictions, RelationRow};
+use crate::metrics::mapping::{Objective, mapped, oracle_mapping};
+use crate::predictions::relation::{
+    ORACLE, Protocol, RelationInfo, RelationPredictions, RelationRow,
+};
 use crate::predictions::{DatasetIdentity, ModelIdentity, TrainingOverlap};
 
 /// Values of C that are tried where none is given, all on validation pairs.
 pub const PENALTIES: [f64; 6] = [0.01, 0.0625, 0.25, 1.0, 4.0, 16.0];
+
+/// Classes up to which clusters are mapped.
+const MOST_CLUSTERS: usize = 32;
 
 /// What a pair is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,8 +154,8 @@ pub struct Probed {
     pub model: RelationModel,
 }
 
-/// Fits and applies every protocol: linear, two questions (relations only), nearest centroid and nearest neighbours, each
-/// on both modalities, on text alone and on image alone where there are such features.
+/// Fits and applies every protocol: linear, two questions (relations only), nearest centroid, nearest neighbours and
+/// clusters under an oracle's mapping, each on both modalities, on text alone and on image alone where there are such features.
 ///
 /// # Errors
 ///
@@ -234,6 +240,9 @@ pub fn run(
         let nearest = NeighbourProbe::fit(train, labels, job.classes.len(), wanted)?;
         let scores = nearest.scores(bench.scored.rows()?)?;
         add("neighbours", format!("k = {wanted}"), None, scores);
+        if job.classes.len() <= MOST_CLUSTERS {
+            add(ORACLE, String::new(), None, bench.oracle()?);
+        }
         model.get_or_insert(linear);
     }
     progress("done", sets.len(), sets.len());
@@ -407,6 +416,26 @@ impl<'a> Bench<'a> {
             },
         };
         Ok((model, penalty))
+    }
+
+    /// As many clusters of the training pairs as there are classes, found without labels; which stands for which class
+    /// is chosen with the labels of the scored pairs (`specs/itr.md` section 3.4), so this bounds what clusters can say.
+    fn oracle(&self) -> Result<Scores, RelationError> {
+        let classes = self.job.classes.len();
+        let config = KMeansConfig {
+            clusters: classes,
+            ..KMeansConfig::default()
+        };
+        let (train, scored) = (self.train.rows()?, self.scored.rows()?);
+        let found = kmeans(train, &config)?;
+        let labels = &self.scored.labels;
+        let mapping = oracle_mapping(
+            &found.nearest(scored)?,
+            labels,
+            classes,
+            Objective::WeightedF1,
+        );
+        CentroidProbe::fit(train, &mapped(&found.labels, &mapping), classes)?.scores(scored)
     }
 
     /// A probe for each fact, and the joint class as both say (k = 2 of the reference): probabilities multiply. Where all

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::config::Activation;
 
 use super::dropout::Dropout;
-use super::gemm::{Packed, View, ViewMut, multiply_packed};
+use super::gemm::{Right, View, ViewMut, multiply_right};
 use super::linear::product_of_columns;
 use super::math::{Activated, add, gelu, gelu_tanh, quick_gelu, relu, simd};
 use super::norm::{Affine, Moments, Norm};
@@ -142,10 +142,11 @@ impl Operation<7> for FeedForward {
     ) -> (Vec<f32>, Option<Kept>) {
         let (width, intermediate) = (self.width, self.intermediate);
         let rows = x.len() / width;
+        let blocks = rows::blocks(rows);
         let affine = Affine::new(gain, bias, self.eps);
         let (up, down) = rayon::join(
-            || Packed::new(View::new(up_w, width, intermediate)),
-            || Packed::new(View::new(down_w, intermediate, width)),
+            || Right::new(View::new(up_w, width, intermediate), blocks),
+            || Right::new(View::new(down_w, intermediate, width), blocks),
         );
 
         let mut result = zeros(x.len());
@@ -177,7 +178,7 @@ impl Operation<7> for FeedForward {
                         Norm::After => x,
                     };
                     let input = View::new(input, rows, width);
-                    multiply_packed(ViewMut::new(inner, rows, intermediate), input, &up, false);
+                    multiply_right(ViewMut::new(inner, rows, intermediate), input, &up, false);
                     self.activate(inner, up_b, active);
 
                     let (sum, normal) = match self.norm {
@@ -185,7 +186,7 @@ impl Operation<7> for FeedForward {
                         Norm::After => (sum.unwrap_or(narrow), Some(y)),
                     };
                     let active = View::new(active, rows, intermediate);
-                    multiply_packed(ViewMut::new(sum, rows, width), active, &down, false);
+                    multiply_right(ViewMut::new(sum, rows, width), active, &down, false);
                     self.finish(block, sum, down_b, x);
                     if let Some(normal) = normal {
                         affine.forward(sum, moments, normal);
@@ -209,10 +210,11 @@ impl Operation<7> for FeedForward {
     ) -> [Option<Vec<f32>>; 7] {
         let (width, intermediate) = (self.width, self.intermediate);
         let rows = x.len() / width;
+        let blocks = rows::blocks(rows);
         let affine = Affine::new(gain, bias, self.eps);
         let (up, down) = rayon::join(
-            || Packed::new(View::new(up_w, width, intermediate).t()),
-            || Packed::new(View::new(down_w, intermediate, width).t()),
+            || Right::new(View::new(up_w, width, intermediate).t(), blocks),
+            || Right::new(View::new(down_w, intermediate, width).t(), blocks),
         );
         let before = self.norm == Norm::Before;
         let [d_x_wanted, d_gain_wanted, d_bias_wanted, d_up_wanted, ..] = wanted;
@@ -271,7 +273,7 @@ impl Operation<7> for FeedForward {
                     rows::add_rows(d_down_b, d_outer);
                     let d_outer = View::new(d_outer, rows, width);
                     let d_inner_view = ViewMut::new(d_inner, rows, intermediate);
-                    multiply_packed(d_inner_view, d_outer, &down, false);
+                    multiply_right(d_inner_view, d_outer, &down, false);
                     self.activate_back(inner, up_b, d_inner, d_up_b);
 
                     if let Some(normal) = normal {
@@ -279,7 +281,7 @@ impl Operation<7> for FeedForward {
                     }
                     if inward {
                         let d_inner = View::new(d_inner, rows, intermediate);
-                        multiply_packed(ViewMut::new(d_x, rows, width), d_inner, &up, !before);
+                        multiply_right(ViewMut::new(d_x, rows, width), d_inner, &up, !before);
                         if before {
                             affine.backward(x, moments, d_x, d_norm);
                             rows::add_to(d_x, gradient);

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chiasm_data::curate::{self, Config, Features, Pair, Report, Rule, Scorer, Scores, Step};
-use chiasm_data::{
-    Annotations, DataError, Dataset, ImageSource, OpenOptions, Origin, Sample, Split, Views,
-};
+use chiasm_data::{DataError, Dataset, ImageSource, OpenOptions, Sample, Views};
 use chiasm_eval::score::grouped;
 use chiasm_eval::tasks::embedder::{Embedder, TaskError};
 use chiasm_format::Matrix;
+use chiasm_train::recipe::DataConfig;
 use clap::Args;
 use serde::Serialize;
 
 use crate::cli::{CheckpointArg, Global};
+use crate::commands::eval::Bar;
+use crate::commands::relate::{Related, Relater};
 use crate::device;
 use crate::error::CliError;
 use crate::model::Model;
@@ -59,6 +60,16 @@ pub(crate) struct CurateArgs {
     /// Scores from this model: a run, a model folder, or published weights of texts and pictures
     #[arg(long, value_name = "PATH", group = "scores")]
     pub(crate) model: Option<PathBuf>,
+    /// Scores from this relation model, as `chiasm probe --out` wrote it: the probability that the text is
+    /// represented in the picture, or of the class that `--class` names
+    #[arg(long, value_name = "FILE", group = "scores")]
+    pub(crate) relation: Option<PathBuf>,
+    /// Class of the relation model whose probability is the score
+    #[arg(long, value_name = "NAME", requires = "relation")]
+    pub(crate) class: Option<String>,
+    /// Where the relation model's encoder is now, when it has moved; of two, texts first
+    #[arg(long, value_name = "PATH", requires = "relation")]
+    pub(crate) encoder: Vec<PathBuf>,
     /// Which weights of a run
     #[arg(long, value_enum, default_value_t = CheckpointArg::Best)]
     pub(crate) checkpoint: CheckpointArg,
@@ -100,13 +111,13 @@ pub(crate) fn run(args: &CurateArgs, global: &Global) -> Result<(), CliError> {
             ..OpenOptions::default()
         },
         rules: args.keep.clone(),
-        chunk: match args.model {
-            Some(_) => MODEL_CHUNK,
-            None => CHUNK,
+        chunk: match args.model.is_some() || args.relation.is_some() {
+            true => MODEL_CHUNK,
+            false => CHUNK,
         },
     };
-    let report = match &args.model {
-        Some(path) => {
+    let report = match (&args.model, &args.relation) {
+        (Some(path), _) => {
             let device = device::open(global)?;
             let model = Model::open(path, args.checkpoint, &device)?;
             let identity = serde_json::to_string(&model.identity(path))
@@ -117,7 +128,11 @@ pub(crate) fn run(args: &CurateArgs, global: &Global) -> Result<(), CliError> {
             };
             work(&config, &mut Scores::Model(&mut aligned))?
         }
-        None => work(&config, &mut given(args)?)?,
+        (None, Some(file)) => {
+            let mut relating = Relating::open(file, args, global)?;
+            work(&config, &mut Scores::Model(&mut relating))?
+        }
+        (None, None) => work(&config, &mut given(args)?)?,
     };
     let shown = Shown {
         rows: report.rows,
@@ -190,6 +205,21 @@ fn table(report: &Report) -> String {
     lines.join("\n")
 }
 
+/// Pairs of a table as models take them.
+fn dataset(pairs: &[Pair]) -> Dataset {
+    let sample = |pair: &Pair| {
+        Sample::of_picture(
+            pair.picture.display().to_string(),
+            ImageSource::Path(pair.picture.clone()),
+            vec![pair.text.clone()],
+        )
+    };
+    Dataset {
+        name: "pairs".to_owned(),
+        samples: pairs.iter().map(sample).collect(),
+    }
+}
+
 /// A model whose embeddings say how well picture and text go together.
 struct Aligned<'a> {
     embedder: Embedder<'a>,
@@ -206,19 +236,7 @@ impl Scorer for Aligned<'_> {
             message: error.to_string(),
             hint: error.hint(),
         };
-        let sample = |pair: &Pair| Sample {
-            id: pair.picture.display().to_string(),
-            visual: ImageSource::Path(pair.picture.clone()).into(),
-            texts: vec![pair.text.clone()],
-            split: Split::Train,
-            group: None,
-            annotations: Annotations::default(),
-            origin: Origin::default(),
-        };
-        let dataset = Dataset {
-            name: "pairs".to_owned(),
-            samples: pairs.iter().map(sample).collect(),
-        };
+        let dataset = dataset(pairs);
         let indices: Vec<usize> = (0..pairs.len()).collect();
         let images = self.embedder.images(&dataset, &indices, false, &mut |_| {});
         let images = images.map_err(failed)?.embeds;
@@ -240,5 +258,74 @@ impl Scorer for Aligned<'_> {
         }
         let cosines = (images * texts).sum_dim(1).try_into_vec_as::<f32>();
         cosines.map_err(|error| failed(TaskError::Device(error.to_string())))
+    }
+}
+
+/// A relation model, and which of its probabilities is the score.
+struct Relating {
+    relater: Relater,
+    class: Option<String>,
+    identity: String,
+}
+
+impl Relating {
+    fn open(file: &Path, args: &CurateArgs, global: &Global) -> Result<Self, CliError> {
+        let bytes = std::fs::read(file)
+            .map_err(|error| CliError::new(format!("{}: {error}", file.display()), None))?;
+        let relater = Relater::open(file, &args.encoder, device::open(global)?)?;
+        let model = relater.model();
+        let unknown = match &args.class {
+            Some(class) if !model.classes.contains(class) => {
+                Some(format!("{} has no class `{class}`", file.display()))
+            }
+            None if !model.relations => Some(format!(
+                "the classes of {} are no relations of text and picture",
+                file.display()
+            )),
+            _ => None,
+        };
+        if let Some(message) = unknown {
+            let known = model.classes.join("`, `");
+            return Err(CliError::new(
+                message,
+                format!("name one with `--class`: `{known}`"),
+            ));
+        }
+        let class = args.class.clone();
+        let which = class.as_deref().unwrap_or("text represented");
+        Ok(Self {
+            identity: format!("{which} of {}", blake3::hash(&bytes).to_hex()),
+            relater,
+            class,
+        })
+    }
+}
+
+impl Scorer for Relating {
+    fn name(&self) -> String {
+        self.identity.clone()
+    }
+
+    fn scores(&mut self, pairs: &[Pair]) -> Result<Vec<f32>, DataError> {
+        let said = self
+            .relater
+            .relate(&DataConfig::default(), &dataset(pairs), &mut Bar::silent())
+            .map_err(|error| DataError::Curate {
+                message: error.one_line(),
+                hint: None,
+            })?;
+        let score = |said: Related| match &self.class {
+            None => said.text_represented,
+            Some(class) => {
+                let mut named = said.probabilities.into_iter();
+                named
+                    .find(|own| own.class == *class)
+                    .map(|own| own.probability)
+            }
+        };
+        let scores = said.into_iter().map(score);
+        Ok(scores
+            .map(|score| score.map_or(f32::NAN, |own| own as f32))
+            .collect())
     }
 }

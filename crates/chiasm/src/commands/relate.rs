@@ -1,5 +1,7 @@
 //! `chiasm relate`: how a text and a picture relate.
 
+mod evidence;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use chiasm_train::recipe::DataConfig;
 use clap::Args;
 use serde::Serialize;
 
+use self::evidence::Evidence;
 use crate::cli::{CheckpointArg, Global, SourceArgs, SplitArg};
 use crate::commands::eval::Bar;
 use crate::error::CliError;
@@ -45,6 +48,10 @@ pub(crate) struct RelateArgs {
     /// The relation model, as `chiasm probe --out` wrote it
     #[arg(long, value_name = "FILE")]
     pub(crate) model: PathBuf,
+    /// Draw on the picture what the answer rests on, as a PNG, and say it of the words: what the most probable
+    /// class loses when a part is hidden
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub(crate) evidence: Option<PathBuf>,
     /// Where its encoder is now, when it has moved; of two, texts first
     #[arg(long, value_name = "PATH")]
     pub(crate) encoder: Vec<PathBuf>,
@@ -97,7 +104,7 @@ pub(crate) fn run(args: &RelateArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
     let relater = Relater::open(&args.model, &args.encoder, device)?;
     match (&args.image, &args.text, &args.data) {
-        (Some(image), Some(text), None) => one(&relater, image, text, global),
+        (Some(image), Some(text), None) => one(&relater, image, text, args, global),
         (_, _, Some(data)) => many(&relater, data, args, global),
         _ => Err(CliError::new(
             "there is no pair",
@@ -205,6 +212,11 @@ impl Relater {
         })
     }
 
+    /// The relation model.
+    pub(crate) fn model(&self) -> &RelationModel {
+        &self.model
+    }
+
     /// What is said of each text of a data set with its picture.
     pub(crate) fn relate(
         &self,
@@ -267,7 +279,21 @@ fn joined(model: &RelationModel, features: &PairFeatures, pairs: usize) -> Vec<f
     (0..pairs).flat_map(of).collect()
 }
 
-fn one(relater: &Relater, image: &Path, text: &str, global: &Global) -> Result<(), CliError> {
+/// What is said of a single pair.
+#[derive(Serialize)]
+struct Single<'a> {
+    #[serde(flatten)]
+    said: &'a Related,
+    evidence: Option<Evidence>,
+}
+
+fn one(
+    relater: &Relater,
+    image: &Path,
+    text: &str,
+    args: &RelateArgs,
+    global: &Global,
+) -> Result<(), CliError> {
     let dataset = Dataset {
         name: "pair".to_owned(),
         samples: vec![Sample::of_picture(
@@ -278,11 +304,29 @@ fn one(relater: &Relater, image: &Path, text: &str, global: &Global) -> Result<(
     };
     let mut bar = Bar::default();
     let said = relater.relate(&DataConfig::default(), &dataset, &mut bar)?;
-    drop(bar);
     let Some(said) = said.first() else {
         return Err(CliError::new("nothing was said of the pair", None));
     };
-    output::report(global, said, &render(relater, said))
+    let evidence = match &args.evidence {
+        None => None,
+        Some(out) => Some(evidence::find(relater, image, text, out, &mut bar)?),
+    };
+    drop(bar);
+    let mut shown = render(relater, said);
+    if let Some(evidence) = &evidence {
+        shown.push_str(&format!(
+            "\nwhat `{}` loses without a word, in log-odds",
+            evidence.class
+        ));
+        for word in &evidence.words {
+            shown.push_str(&format!("\n  {:<40}{:>8.2}", word.text, word.weight));
+        }
+    }
+    output::report(global, &Single { said, evidence }, &shown)?;
+    if let Some(out) = &args.evidence {
+        note(&format!("evidence: {}", out.display()));
+    }
+    Ok(())
 }
 
 /// What is said of a pair, for people.

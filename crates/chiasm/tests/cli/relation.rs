@@ -234,6 +234,28 @@ fn a_run_is_probed_and_its_relations_are_said() {
     assert!((-1.0..=1.0).contains(&said["alignment"].as_f64().unwrap()));
     assert_eq!(said["text_represented"], Value::Null);
 
+    let said = json(&succeed(
+        dir,
+        &[
+            "relate",
+            "photos/4.png",
+            "a drawing",
+            "--model",
+            "relation.json",
+            "--evidence",
+            "evidence.png",
+            "--json",
+        ],
+    ));
+    let (map, words) = (&said["evidence"]["map"], &said["evidence"]["words"]);
+    assert_eq!(map.as_array().unwrap().len(), 64);
+    assert_eq!(
+        (&words[0]["text"], &words[1]["text"]),
+        (&"a".into(), &"drawing".into())
+    );
+    let drawn = std::fs::read(dir.join("evidence.png")).unwrap();
+    assert!(drawn.starts_with(b"\x89PNG"));
+
     let summary = json(&succeed(
         dir,
         &[
@@ -253,6 +275,38 @@ fn a_run_is_probed_and_its_relations_are_said() {
             .lines()
             .all(|line| json(line)["confidence"].is_number())
     );
+
+    // The same probabilities choose pairs.
+    let curate = |class: &[&'static str]| {
+        let call = ["curate", "pairs.csv", "--relation", "relation.json"];
+        let rules = ["--keep", "score>=0", "--out", "chosen"];
+        [&call[..], &rules[..], class].concat()
+    };
+    let error = fail(dir, &curate(&[]));
+    assert!(
+        error.contains("no relations") && error.contains("`person`, `thing`"),
+        "{error}"
+    );
+    let error = fail(dir, &curate(&["--class", "place"]));
+    assert!(error.contains("no class `place`"), "{error}");
+    succeed(dir, &curate(&["--class", "thing"]));
+    let kept = std::fs::read_to_string(dir.join("chosen/kept.csv")).unwrap();
+    let scores = kept
+        .lines()
+        .skip(1)
+        .map(|line| line.rsplit(',').next().unwrap());
+    let scores: Vec<f64> = scores.map(|score| score.parse().unwrap()).collect();
+    let things = lines.lines().map(|line| {
+        let said = json(line);
+        let mut named = said["probabilities"].as_array().unwrap().iter();
+        let thing = named.find(|own| own["class"] == "thing").unwrap();
+        thing["probability"].as_f64().unwrap()
+    });
+    let things: Vec<f64> = things.collect();
+    assert_eq!(scores.len(), things.len());
+    for (score, thing) in scores.iter().zip(&things) {
+        assert!((score - thing).abs() < 1e-5, "{score} {thing}");
+    }
 
     // A threshold that nothing reaches: no answer.
     let mut model = json(&std::fs::read_to_string(dir.join("relation.json")).unwrap());

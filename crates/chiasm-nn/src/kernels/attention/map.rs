@@ -1,6 +1,6 @@
 //! The linear maps around attention, a block of rows at a time.
 
-use super::super::gemm::{Packed, View, ViewMut, multiply_packed};
+use super::super::gemm::{Right, View, ViewMut, multiply_right};
 use super::super::linear::product_of_columns;
 use super::super::rows;
 
@@ -28,25 +28,25 @@ impl<'a> Map<'a> {
         View::new(self.weight, self.input(), self.output())
     }
 
-    /// The weights as [`Self::forward`] needs them.
-    pub(super) fn packed(&self) -> Packed {
-        Packed::new(self.weights())
+    /// The weights as [`Self::forward`] needs them, for so many rows in all.
+    pub(super) fn right(&self, rows: usize) -> Right<'a> {
+        Right::new(self.weights(), rows::blocks(rows))
     }
 
-    /// The weights as [`Self::backward`] needs them.
-    pub(super) fn packed_back(&self) -> Packed {
-        Packed::new(self.weights().t())
+    /// The weights as [`Self::backward`] needs them, for so many rows in all.
+    pub(super) fn right_back(&self, rows: usize) -> Right<'a> {
+        Right::new(self.weights().t(), rows::blocks(rows))
     }
 
     /// Maps a block of rows, `[rows, input]` to `[rows, output]`.
-    pub(super) fn forward(&self, packed: &Packed, input: &[f32], output: &mut [f32]) {
+    pub(super) fn forward(&self, weights: &Right, input: &[f32], output: &mut [f32]) {
         rows::fill(output, self.bias);
         let rows = input.len() / self.input();
         let input = View::new(input, rows, self.input());
-        multiply_packed(
+        multiply_right(
             ViewMut::new(output, rows, self.output()),
             input,
-            packed,
+            weights,
             true,
         );
     }
@@ -54,17 +54,17 @@ impl<'a> Map<'a> {
     /// The gradient of a block of input rows, or that added to what is in `input` to `accumulate`.
     pub(super) fn backward(
         &self,
-        packed: &Packed,
+        weights: &Right,
         gradient: &[f32],
         input: &mut [f32],
         accumulate: bool,
     ) {
         let rows = gradient.len() / self.output();
         let gradient = View::new(gradient, rows, self.output());
-        multiply_packed(
+        multiply_right(
             ViewMut::new(input, rows, self.input()),
             gradient,
-            packed,
+            weights,
             accumulate,
         );
     }

@@ -111,7 +111,7 @@ impl Sublayer<'_> {
     pub(super) fn project(&self, x: &[f32]) -> (Vec<f32>, Vec<Moments>) {
         let (width, output) = (self.heads.width, self.project.output());
         let tokens = x.len() / width;
-        let packed = self.project.packed();
+        let weights = self.project.right(tokens);
         let mut projected = zeros(tokens * output);
         let mut moments = vec![Moments::default(); tokens];
         (
@@ -129,7 +129,7 @@ impl Sublayer<'_> {
                     }
                     Norm::After => x,
                 };
-                self.project.forward(&packed, input, projected);
+                self.project.forward(&weights, input, projected);
             });
         (projected, moments)
     }
@@ -143,8 +143,8 @@ impl Sublayer<'_> {
         keep: bool,
     ) -> (Vec<f32>, Kept) {
         let attended = self.heads.forward(projected);
-        let packed = self.out.packed();
         let width = self.heads.width;
+        let weights = self.out.right(x.len() / width);
         let mut result = zeros(x.len());
         let mut sum = (keep && self.norm == Norm::After).then(|| zeros(x.len()));
         (
@@ -160,7 +160,7 @@ impl Sublayer<'_> {
                 Vec::new,
                 |scratch, (block, (x, context, moments, sum, result))| {
                     let add_up = |sum: &mut [f32]| {
-                        self.out.forward(&packed, context, sum);
+                        self.out.forward(&weights, context, sum);
                         self.drop_block(block, sum);
                         add_block(sum, x);
                     };
@@ -193,7 +193,7 @@ impl Sublayer<'_> {
     ) -> (Above, [Option<Vec<f32>>; 2]) {
         let width = self.heads.width;
         let tokens = gradient.len() / width;
-        let packed = self.out.packed_back();
+        let weights = self.out.right_back(tokens);
         let mut d_sum = kept.sum.as_ref().map(|sum| zeros(sum.len()));
         let mut d_mapped = self.dropout.map(|_| zeros(gradient.len()));
         let mut d_context = zeros(gradient.len());
@@ -224,7 +224,7 @@ impl Sublayer<'_> {
                         gradient = d_mapped;
                     }
                     rows::add_rows(bias, gradient);
-                    self.out.backward(&packed, gradient, d_context, false);
+                    self.out.backward(&weights, gradient, d_context, false);
                 },
             );
 
@@ -260,7 +260,7 @@ impl Sublayer<'_> {
         ] = wanted;
         let below_wanted = x_wanted || gain_wanted || bias_wanted;
         let (width, output) = (self.heads.width, self.project.output());
-        let packed = self.project.packed_back();
+        let weights = self.project.right_back(x.len() / width);
         let before = self.norm == Norm::Before;
         let mut normalised = above.spare;
         let mut d_x = above.sum.unwrap_or_else(|| zeros(x.len()));
@@ -280,7 +280,7 @@ impl Sublayer<'_> {
                     let (bias, norm) = partials.split_at_mut(output);
                     rows::add_rows(bias, projected);
                     if below_wanted {
-                        self.project.backward(&packed, projected, d_x, !before);
+                        self.project.backward(&weights, projected, d_x, !before);
                     }
                     if below_wanted && before {
                         self.affine.backward(x, moments, d_x, norm);

@@ -24,9 +24,9 @@ mod tests;
 mod view;
 
 use kernel::Kernel;
-use pack::{Buffer, gather, pack_panels};
+use pack::{Buffer, Packed, gather, pack_panels};
 
-pub(crate) use pack::Packed;
+pub(crate) use pack::Right;
 pub(crate) use view::{View, ViewMut};
 
 /// Depth of a block: a panel of `B` of 32 columns takes 32 KiB. Measured on Zen 4, 256 to 512 are
@@ -59,10 +59,10 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// `c = a * b`, or `c += a * b` to `accumulate`, on this thread.
+/// `c = a * b`, or `c += a * b` to `accumulate`, for one of the blocks of rows that `b` was made for.
 ///
 /// Meant to be called from many tasks at once, each with some rows of `c` and `a`, and all with the
-/// same `b`.
+/// same `b`. Where there is but one, it is done in parallel over columns.
 ///
 /// # Shapes
 /// - `c`: `[rows, n]`
@@ -71,7 +71,14 @@ thread_local! {
 ///
 /// # Panics
 /// If the shapes do not fit together.
-pub(crate) fn multiply_packed(mut c: ViewMut, a: View, b: &Packed, accumulate: bool) {
+pub(crate) fn multiply_right(c: ViewMut, a: View, b: &Right, accumulate: bool) {
+    match b {
+        Right::Packed(b) => multiply_packed(c, a, b, accumulate),
+        Right::Lying(b) => multiply(c, a, *b, accumulate),
+    }
+}
+
+fn multiply_packed(mut c: ViewMut, a: View, b: &Packed, accumulate: bool) {
     check_shapes(&c, a, b.rows(), b.cols());
     if a.cols() == 0 && !accumulate {
         return c.fill_zero();

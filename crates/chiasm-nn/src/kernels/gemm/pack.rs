@@ -47,7 +47,7 @@ pub(crate) struct Packed {
 
 impl Packed {
     /// Packs `b`, on this thread.
-    pub(crate) fn new(b: View) -> Self {
+    pub(super) fn new(b: View) -> Self {
         Self::with_kernel(Kernel::best(), b)
     }
 
@@ -83,6 +83,24 @@ impl Packed {
     pub(super) fn block(&self, depth: Range<usize>) -> &[f32] {
         let width = self.cols.next_multiple_of(self.kernel.cols());
         &self.blocks.elements[self.blocks.start()..][depth.start * width..depth.end * width]
+    }
+}
+
+/// A right-hand side `B [k, n]` that every block of the rows of `A` is multiplied with.
+pub(crate) enum Right<'a> {
+    /// Packed once for all blocks.
+    Packed(Packed),
+    /// As it lies, for one block: a whole packed copy would be written only to be read once.
+    Lying(View<'a>),
+}
+
+impl<'a> Right<'a> {
+    /// `b`, for products with so many blocks of rows.
+    pub(crate) fn new(b: View<'a>, blocks: usize) -> Self {
+        match blocks {
+            0 | 1 => Self::Lying(b),
+            _ => Self::Packed(Packed::new(b)),
+        }
     }
 }
 

@@ -225,6 +225,10 @@ fn the_split_of_rows_does_not_change_a_bit() {
     let case = Case::random(&mut random, [m, k, n]);
     let packed = Packed::new(case.b.view());
     let whole = case.run(|c, a, _| multiply_packed(c, a, &packed, false));
+    for blocks in [1, 2] {
+        let right = case.run(|c, a, b| multiply_right(c, a, &Right::new(b, blocks), false));
+        assert_eq!(whole, right, "{blocks} blocks");
+    }
     for size in [1, 13, 14, 100] {
         let split = case.run(|c, a, _| {
             let mut below = c;
