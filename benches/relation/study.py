@@ -7,15 +7,11 @@ lie in --runs and are not made again where they are complete, so the command can
 again; --part does one part. Needs numpy, scipy and scikit-learn, whose logistic regression is the probe.
 """
 
-import argparse
 import json
-import os
 import re
 import statistics
 import struct
-import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -25,8 +21,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
-ROOT = Path(__file__).resolve().parents[2]
-CHIASM = Path(os.environ.get("CHIASM_BIN", ROOT / "target/release/chiasm"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import study
+from study import recipe, spread
+
 TASKS = ["1", "4", "1+4"]
 BEFORE = "before"
 # The inverse penalty of the published probe.
@@ -37,10 +35,9 @@ FLICKR_PAIRS = 1200
 FITTED, SCORED = 1000, 1200
 
 
-def recipe(name, steps, chunk):
+def sized(name, steps, chunk):
     """The text of a recipe with other sizes."""
-    text = (ROOT / "recipes" / f"{name}.toml").read_text()
-    text = re.sub(r"\nchunk = \d+", f"\nchunk = {chunk}", text)
+    text = re.sub(r"\nchunk = \d+", f"\nchunk = {chunk}", recipe(name))
     return re.sub(r"\nsteps = \d+", f"\nsteps = {steps}", text)
 
 
@@ -68,34 +65,15 @@ class Vectors:
                 self.tensors[name] = values.reshape(about["shape"])
 
 
-class Study:
+class Study(study.Study):
     def __init__(self, arguments):
-        self.data, self.runs = Path(arguments.data), Path(arguments.runs)
-        self.seeds = range(arguments.seeds)
+        super().__init__(arguments)
         self.towers = ["--weights-text", arguments.text, "--weights-vision", arguments.vision]
-        self.runs.mkdir(parents=True, exist_ok=True)
 
-    def chiasm(self, *words):
-        command = [str(CHIASM), *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-        return done.stdout
-
-    def train(self, name, text, seed, *words):
-        """One run; nothing where it was done before."""
-        out, kept = self.runs / f"{name}-{seed}", self.runs / f"{name}-{seed}.json"
-        if kept.exists():
-            return out
-        file = self.runs / f"{name}.toml"
-        file.write_text(text)
-        checkpoints = out / "checkpoints"
-        resume = ["--resume"] if checkpoints.is_dir() and any(checkpoints.iterdir()) else []
-        began = time.time()
-        self.chiasm("pretrain", file, *words, "--seed", seed, "--out", out, *resume)
-        kept.write_text(json.dumps({"seconds": time.time() - began}))
-        print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
-        return out
+    def run(self, name, text, seed, *words):
+        """The folder of a run; nothing is done where it was done before."""
+        self.train(name, text, seed, *words)
+        return self.folder(name, seed)
 
     def vectors(self, run, name, data, *words):
         file = self.runs / f"{run.name}-{name}.safetensors"
@@ -107,13 +85,13 @@ class Study:
 
     def variants(self, base, text, seed, *words):
         """Runs by what they were trained on, that of the weights as they begin first."""
-        yield BEFORE, self.train(f"{base}-{BEFORE}", untrained(text), seed, *words, "--tasks", "4")
+        yield BEFORE, self.run(f"{base}-{BEFORE}", untrained(text), seed, *words, "--tasks", "4")
         for tasks in TASKS:
-            yield tasks, self.train(f"{base}-{tasks}", text, seed, *words, "--tasks", tasks)
+            yield tasks, self.run(f"{base}-{tasks}", text, seed, *words, "--tasks", tasks)
 
     def synthitr(self):
         """Linear probes on the built-in posts."""
-        text = recipe("itr-tiny", 250, 4000)
+        text = sized("itr-tiny", 250, 4000)
         results = {}
         for seed in self.seeds:
             for tasks, run in self.variants("synth", text, seed, "--data", "builtin:synthitr,unlabelled=8000"):
@@ -157,7 +135,7 @@ class Study:
                 for image in images
             ]
             pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        text = recipe("itr-towers-tiny", 37, 600)
+        text = sized("itr-towers-tiny", 37, 600)
         yield from self.variants("flickr", text, seed, "--data", pairs, *self.towers)
 
     def snli(self):
@@ -284,37 +262,13 @@ class Study:
         return rows
 
 
-def spread(values):
-    """Mean, and smallest to largest."""
-    mean = statistics.mean(values)
-    if max(values) - min(values) < 0.05:
-        return f"{mean:.1f}"
-    return f"{mean:.1f} ({min(values):.1f} to {max(values):.1f})"
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--text", required=True)
-    parser.add_argument("--vision", required=True)
-    parser.add_argument("--runs", default="runs/itr-study")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--part", choices=["synthitr", "snli", "judgements", "all"], default="all")
-    parser.add_argument("--write", help="file whose parts between marks are replaced")
-    arguments = parser.parse_args()
-    study = Study(arguments)
-    for name in ["synthitr", "snli", "judgements"]:
-        if arguments.part not in (name, "all"):
-            continue
-        text = "\n".join(getattr(study, name)()).rstrip() + "\n"
-        if not arguments.write:
-            print(text, flush=True)
-            continue
-        file = Path(arguments.write)
-        marks = [f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"]
-        before, rest = file.read_text().split(marks[0])
-        _, after = rest.split(marks[1])
-        file.write_text(before + marks[0] + "\n" + text + "\n" + marks[1] + after)
+    names = ["synthitr", "snli", "judgements"]
+    arguments = study.arguments(__doc__, "runs/itr-study", names).parse_args()
+    runs = Study(arguments)
+    for name in names:
+        if arguments.part in (name, "all"):
+            study.publish({name: getattr(runs, name)()}, arguments.write)
 
 
 if __name__ == "__main__":

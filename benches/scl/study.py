@@ -21,6 +21,9 @@ STEPS = 120
 # Steps before statements about photos are learned.
 PRETRAINING = 1500
 
+# Test photos whose phrases are explained.
+EXPLAINED = 150
+
 
 class Study(study.Study):
     def __init__(self, arguments):
@@ -121,8 +124,10 @@ class Study(study.Study):
         majority = 100 * reports[0]["majority"]["accuracy"]
         return f"{cells[0]} | {cells[1]} | {majority:.1f}"
 
-    def pretrained(self, left_out):
-        """Weights for statements about photos: MLM + ITM + ITC on pairs whose photos are not `left_out`."""
+    def pretrained(self):
+        """Weights for statements about photos: MLM + ITM + ITC on pairs of other photos than SNLI-VE tests on."""
+        tests = (self.data / "snli-ve-flickr8k/test.jsonl").read_text().splitlines()
+        left_out = {json.loads(line)["image"] for line in tests}
         flickr = json.loads((self.data / "flickr8k/dataset_flickr8k.json").read_text())
         strangers = [own for own in flickr["images"] if own["split"] == "test" or own["filename"] not in left_out]
         pairs = self.runs / "snli-pre-pairs.json"
@@ -132,7 +137,7 @@ class Study(study.Study):
         # Whole photos: their tower's output is computed once, not once an epoch.
         text = recipe("scl-tiny", drop=["augment", "objectives.global_completion"])
         self.train("snli-pre", text, 0, "--data", pairs, *photos, *self.towers, "--steps", PRETRAINING)
-        return ["--weights", self.folder("snli-pre", 0)]
+        return self.folder("snli-pre", 0)
 
     def tasks(self):
         daquar = self.data / "daquar/{train,test}.jsonl"
@@ -140,8 +145,7 @@ class Study(study.Study):
         snli = self.data / "snli-ve-flickr8k/{dev,test}.jsonl"
         own = ["--train-splits", "val"]
         about_photos = [*own, "--image-root", self.data / "flickr8k/images"]
-        lines = (self.data / "snli-ve-flickr8k/test.jsonl").read_text().splitlines()
-        pretrained = self.pretrained({json.loads(line)["image"] for line in lines})
+        pretrained = ["--weights", self.pretrained()]
         rows = [
             ("DAQUAR, test answers", self.classes("daquar", "vqa-tiny", daquar, self.towers)),
             (
@@ -166,6 +170,30 @@ class Study(study.Study):
         lines += [f"| {name} | {cells} |" for name, cells in rows]
         return [*lines, "", *clips]
 
+    # What explanations point at.
+
+    def explanations(self):
+        words = ["--data", self.data / "flickr8k/phrases.jsonl", "--auto-layer", "--score", "--limit", EXPLAINED]
+        report = self.once("explain", "explain", self.pretrained(), *words)
+        columns = {
+            "pointing": lambda own: f"{100 * own['pointing']['mean']:.1f}" if own["pointing"] else "",
+            "IoU": lambda own: percent(own["iou"]),
+            "inside": lambda own: percent(own["inside"]),
+            "deletion": lambda own: number(own["deletion"]),
+            "insertion": lambda own: number(own["insertion"]),
+            "random weights": lambda own: number(own["sanity"]),
+        }
+        choice = report["choice"]
+        phrases = max(own["phrases"] for own in report["methods"])
+        rows = [[own["method"], *(of(own) for of in columns.values())] for own in report["methods"]]
+        return [
+            f"{phrases:,} phrases on {report['pictures']:,} test photos; attention of layer {choice['layer']},"
+            f" heads `{choice['heads']}`, chosen on validation photos. Explained: `{report['target']}`.",
+            "",
+            *study.table(["method", *columns], rows),
+            "",
+        ]
+
     def video(self):
         clips = self.data / "msrvtt-frames/{train-00000,train-00001,test-00000}.tar"
         flickr = self.data / "flickr8k/dataset_flickr8k.json"
@@ -189,14 +217,24 @@ class Study(study.Study):
         return [*lines, ""]
 
 
+def percent(value):
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def number(value):
+    return "" if value is None else f"{value:.3f}"
+
+
 def main():
-    arguments = study.arguments(__doc__, "runs/scl-study", ["completion", "tasks"]).parse_args()
+    arguments = study.arguments(__doc__, "runs/scl-study", ["completion", "tasks", "explanations"]).parse_args()
     runs = Study(arguments)
     parts = {}
     if arguments.part in ("tasks", "all"):
         parts["tasks"] = runs.tasks()
     if arguments.part in ("completion", "all"):
         parts["completion"] = runs.completion()
+    if arguments.part in ("explanations", "all"):
+        parts["explanations"] = runs.explanations()
     study.publish(parts, arguments.write)
 
 

@@ -108,6 +108,15 @@ impl Rgb {
         })
     }
 
+    /// A picture of nothing: even grey.
+    pub fn grey(width: usize, height: usize) -> Self {
+        Self {
+            width,
+            height,
+            data: vec![127; width * height * 3],
+        }
+    }
+
     /// A picture for tests, in which neighbours differ.
     #[cfg(test)]
     pub(crate) fn pattern(width: usize, height: usize) -> Self {

@@ -38,7 +38,7 @@ pub use boxes::{Boxes, GivenBoxes};
 use names::ByName;
 pub use pictures::{Picture, fingerprint, pictures};
 pub use set::{FILES, RegionIdentity, RegionSet, manifest, verify};
-pub use write::{Form, RegionWriter, SHARD_PICTURES, WriteConfig};
+pub use write::{Form, RegionWriter, SHARD_PICTURES, WriteConfig, in_memory};
 
 /// Bytes at the start of a row in which its id has to end.
 const ID_BYTES: u64 = 4096;

@@ -4,11 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use chiasm_data::{Dataset, ImageSource, Rgb, Sample, Views, thumbnail};
+use chiasm_data::{Dataset, ImageSource, RegionRows, Rgb, Sample, Views, thumbnail};
 use chiasm_eval::tasks::embedder::{Embedder, host};
+use chiasm_eval::tasks::grounding;
 use chiasm_explain::peaks::peaks;
 use chiasm_explain::{Explained, Method, Places, Request, Target, choice};
 use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::model::Seen;
+use chiasm_nn::regions::Regions;
 use chiasm_serve::{
     Ability, Alike, Card, Engine, EngineError, Explanation, Found, Grounded, Named, Question,
     Relation, Selected, Word,
@@ -21,9 +24,13 @@ use crate::commands::explain::{self, Asked};
 use crate::commands::relate::Relater;
 use crate::error::CliError;
 use crate::model::Model;
+use crate::regional::{Regional, RegionalArgs};
 
 /// Tokens of a picture that is seen as regions or by a published network, for the queue's budget.
 const USUAL_PICTURE: usize = 200;
+
+/// Side of the picture of nothing that models are tried on, in pixels.
+const BLANK: usize = 64;
 
 /// A model of the server.
 pub(crate) struct Served {
@@ -33,6 +40,15 @@ pub(crate) struct Served {
     /// How attention is shown: what `explain --auto-layer` chose, where it did.
     attention: Request,
     relater: Option<Relater>,
+    /// Makes regions of pictures, for a model that sees regions.
+    regional: Option<Regional>,
+}
+
+/// A picture as the model sees it.
+struct Sight {
+    seen: Seen,
+    /// Its regions, where these are what it sees.
+    rows: Option<RegionRows>,
 }
 
 impl Served {
@@ -42,6 +58,7 @@ impl Served {
         path: &Path,
         which: CheckpointArg,
         relater: Option<Relater>,
+        regions: (Option<&Path>, &RegionalArgs),
         device: &Device,
     ) -> Result<Self, CliError> {
         let (model, fingerprint) = Model::open_identified(path, which, device)?;
@@ -49,6 +66,8 @@ impl Served {
             Some(chosen) => choice::request(&chosen)?,
             None => Request::new(Method::Attention),
         };
+        let (set, args) = regions;
+        let regional = Regional::of(&model, set, args, device)?;
         let mut served = Self {
             card: Card {
                 id: name.to_owned(),
@@ -62,6 +81,7 @@ impl Served {
             device: device.clone(),
             attention,
             relater,
+            regional,
         };
         served.describe();
         Ok(served)
@@ -71,8 +91,15 @@ impl Served {
     fn describe(&mut self) {
         let embedder = self.embedder();
         let reads = embedder.tokenizer.is_some();
-        let (text, image) = (embedder.text_width().ok(), embedder.image_width().ok());
-        let seen = embedder.blank().ok();
+        let seen = self
+            .see(&[&Rgb::grey(BLANK, BLANK)])
+            .ok()
+            .map(|sight| sight.seen);
+        let text = embedder.text_width().ok();
+        let image = seen
+            .as_ref()
+            .and_then(|seen| embedder.embed_seen(seen, false).ok())
+            .map(|(embeds, _)| embeds.dims()[1]);
         let sees = seen.is_some();
         let compares = reads
             && seen.as_ref().is_some_and(|seen| {
@@ -128,11 +155,28 @@ impl Served {
         self.model.embedder(&self.device, Views::default())
     }
 
+    /// Pictures as the model sees them.
+    fn see(&self, pictures: &[&Rgb]) -> Result<Sight, EngineError> {
+        match &self.regional {
+            Some(regional) => {
+                let rows = regional.rows(pictures).map_err(failed)?;
+                Ok(Sight {
+                    seen: Seen::Regions(Regions::new(&rows, &self.device)),
+                    rows: Some(rows),
+                })
+            }
+            None => Ok(Sight {
+                seen: self.embedder().stills(pictures).map_err(failed)?,
+                rows: None,
+            }),
+        }
+    }
+
     /// The explanation of a pair, and how it was made.
     fn explained(
         &self,
         instead: Option<&VisionLanguageModel>,
-        picture: &Rgb,
+        seen: &Seen,
         text: &str,
         question: &Question,
     ) -> Result<(Explained, Method, Target), EngineError> {
@@ -140,7 +184,6 @@ impl Served {
             .model
             .explainer(instead)
             .map_err(|error| asked_wrongly(&error))?;
-        let seen = self.embedder().stills(&[picture]).map_err(failed)?;
         let asked = explain::asked(
             question.target.as_deref(),
             false,
@@ -150,7 +193,7 @@ impl Served {
         let target = match asked.map_err(|error| asked_wrongly(&error))? {
             Asked::Target(target) => target,
             Asked::BestClass => {
-                let class = explainer.best_class(&seen, text);
+                let class = explainer.best_class(seen, text);
                 Target::Class(class.map_err(|error| EngineError::Request(error.to_string()))?)
             }
         };
@@ -163,13 +206,18 @@ impl Served {
             Method::Attention => self.attention,
             method => Request::new(method),
         };
-        let explained = explainer.explain(&seen, Some(text), &target, &request, true);
+        let explained = explainer.explain(seen, Some(text), &target, &request, true);
         let explained = explained.map_err(|error| EngineError::Request(error.to_string()))?;
         Ok((explained, method, target))
     }
 
     /// What maps of a picture are over.
-    fn places(&self, places: Places, picture: &Rgb) -> chiasm_serve::Places {
+    fn places(
+        &self,
+        places: Places,
+        picture: &Rgb,
+        rows: Option<&RegionRows>,
+    ) -> chiasm_serve::Places {
         match places {
             Places::Patches { side, .. } => chiasm_serve::Places::Grid {
                 rows: side,
@@ -181,10 +229,19 @@ impl Served {
                         preprocess.window(picture.width, picture.height)
                     }),
             },
-            // Regions come with the data set that they were extracted for.
-            Places::Regions(_) => chiasm_serve::Places::Boxes { boxes: Vec::new() },
+            Places::Regions(_) => {
+                let boxes = rows.map_or(&[][..], |rows| &rows.boxes);
+                chiasm_serve::Places::Boxes {
+                    boxes: boxes.iter().copied().map(place).collect(),
+                }
+            }
         }
     }
+}
+
+/// Corners as left, top, width and height.
+fn place([x1, y1, x2, y2]: [f32; 4]) -> [f32; 4] {
+    [x1, y1, x2 - x1, y2 - y1]
 }
 
 fn failed(error: impl std::fmt::Display) -> EngineError {
@@ -201,6 +258,19 @@ fn rows(tensor: burn::tensor::Tensor<2>) -> Result<Vec<Vec<f32>>, EngineError> {
     let width = tensor.dims()[1].max(1);
     let values = host(tensor).map_err(failed)?;
     Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
+}
+
+/// The boxes that weigh most, each with its part of the whole.
+fn heaviest(boxes: &[[f32; 4]], weights: &[f32], top: usize) -> Vec<Found> {
+    let sum: f32 = weights.iter().map(|weight| weight.max(0.0)).sum();
+    let found = boxes.iter().zip(weights).map(|(place, weight)| Found {
+        place: *place,
+        score: weight.max(0.0) / sum.max(f32::MIN_POSITIVE),
+    });
+    let mut found: Vec<Found> = found.collect();
+    found.sort_by(|a, b| b.score.total_cmp(&a.score));
+    found.truncate(top);
+    found
 }
 
 fn words(explained: &Explained) -> Vec<Word> {
@@ -248,13 +318,13 @@ impl Engine for Served {
     fn embed_pictures(&self, pictures: &[Arc<Rgb>]) -> Result<Vec<Vec<f32>>, EngineError> {
         let embedder = self.embedder();
         let pictures: Vec<&Rgb> = pictures.iter().map(AsRef::as_ref).collect();
-        let seen = embedder.stills(&pictures).map_err(failed)?;
+        let Sight { seen, .. } = self.see(&pictures)?;
         rows(embedder.embed_seen(&seen, false).map_err(failed)?.0)
     }
 
     fn compare(&self, picture: &Arc<Rgb>, texts: &[String]) -> Result<Vec<Alike>, EngineError> {
         let embedder = self.embedder();
-        let seen = embedder.stills(&[picture]).map_err(failed)?;
+        let Sight { seen, .. } = self.see(&[picture])?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let alike = embedder.compare(&seen, &texts).map_err(failed)?;
         Ok(alike
@@ -276,7 +346,7 @@ impl Engine for Served {
             return Err(EngineError::Request("the model has no classes".to_owned()));
         };
         let embedder = self.embedder();
-        let seen = embedder.stills(&[picture]).map_err(failed)?;
+        let Sight { seen, .. } = self.see(&[picture])?;
         let independent = trained.recipe.has_independent_classes();
         let scores = embedder
             .classify(&seen, question, independent)
@@ -336,17 +406,31 @@ impl Engine for Served {
         phrase: &str,
         top: usize,
     ) -> Result<Grounded, EngineError> {
-        let (explained, ..) = self.explained(None, picture, phrase, &Question::default())?;
-        let places = self.places(explained.places, picture);
-        let chiasm_serve::Places::Grid {
-            rows,
-            columns,
-            window,
-        } = places
-        else {
-            return Err(EngineError::Request(
-                "the model sees regions, which pictures of requests do not have".to_owned(),
-            ));
+        let Sight { seen, rows } = self.see(&[picture])?;
+        if let Some(rows) = rows.as_ref().filter(|_| self.model.grounds()) {
+            let found = grounding::ground(&self.embedder(), rows, phrase).map_err(failed)?;
+            let boxes = found.into_iter().take(top).map(|found| Found {
+                place: place(found.corners),
+                score: found.share,
+            });
+            return Ok(Grounded {
+                by: "head",
+                boxes: boxes.collect(),
+            });
+        }
+        let (explained, ..) = self.explained(None, &seen, phrase, &Question::default())?;
+        let (rows, columns, window) = match self.places(explained.places, picture, rows.as_ref()) {
+            chiasm_serve::Places::Grid {
+                rows,
+                columns,
+                window,
+            } => (rows, columns, window),
+            chiasm_serve::Places::Boxes { boxes } => {
+                return Ok(Grounded {
+                    by: "map",
+                    boxes: heaviest(&boxes, &explained.whole, top),
+                });
+            }
         };
         let [left, above, width, height] = window;
         let (cell_width, cell_height) = (width / columns as f32, height / rows as f32);
@@ -376,13 +460,14 @@ impl Engine for Served {
         text: &str,
         question: &Question,
     ) -> Result<Explanation, EngineError> {
-        let (explained, method, target) = self.explained(None, picture, text, question)?;
+        let Sight { seen, rows } = self.see(&[picture])?;
+        let (explained, method, target) = self.explained(None, &seen, text, question)?;
         let selected = match &question.select {
             None => None,
             Some(rule) => {
                 let other =
                     explain::selecting(&self.model, rule).map_err(|error| asked_wrongly(&error))?;
-                let (selected, ..) = self.explained(Some(&other), picture, text, question)?;
+                let (selected, ..) = self.explained(Some(&other), &seen, text, question)?;
                 Some(Selected {
                     rule: rule.clone(),
                     words: words(&selected),
@@ -395,7 +480,7 @@ impl Engine for Served {
             method: method.name().to_owned(),
             target: target.name().to_owned(),
             score: explained.score,
-            places: self.places(explained.places, picture),
+            places: self.places(explained.places, picture, rows.as_ref()),
             words: words(&explained),
             whole: explained.whole,
             selected,

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::set::NAME;
 use super::{RegionSet, Regions, archives, unusable};
-use crate::dataset::Rect;
+use crate::dataset::{ImageSource, Rect, RegionSource};
 use crate::error::DataError;
 use crate::frames::key_of;
 
@@ -146,6 +146,16 @@ impl RegionWriter {
             }
         })
     }
+}
+
+/// Regions that are at hand as those of a sample.
+///
+/// # Errors
+/// Regions that could not be read back.
+pub fn in_memory(id: &str, regions: &Regions) -> Result<RegionSource, DataError> {
+    let bytes = archive(id, regions, regions.dim, false)
+        .map_err(|reason| unusable(id.to_owned(), reason))?;
+    Ok(RegionSource::Npz(ImageSource::Bytes(bytes.into())))
 }
 
 /// Name of a picture's archive: the picture's own with `.npz` where that is a plain file name.

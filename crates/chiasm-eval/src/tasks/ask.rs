@@ -52,12 +52,8 @@ impl Embedder<'_> {
     ///
     /// # Errors
     /// A model that sees no pixels.
-    pub fn blank(&self) -> Result<Seen, TaskError> {
-        self.stills(&[&Rgb {
-            width: BLANK,
-            height: BLANK,
-            data: vec![127; BLANK * BLANK * 3],
-        }])
+    fn blank(&self) -> Result<Seen, TaskError> {
+        self.stills(&[&Rgb::grey(BLANK, BLANK)])
     }
 
     /// How alike one picture is to each of some texts.

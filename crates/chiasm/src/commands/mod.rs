@@ -21,7 +21,7 @@ pub(crate) mod pretrain;
 pub(crate) mod probe;
 mod quickstart;
 mod recipe;
-mod regions;
+pub(crate) mod regions;
 pub(crate) mod relate;
 mod report;
 pub(crate) mod score;

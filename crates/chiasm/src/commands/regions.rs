@@ -145,15 +145,15 @@ impl<'a> Job<'a> {
         let model = Model::open_sized(weights, self.args.checkpoint, sizes, self.device)?;
         let tower = model.tower(self.device)?;
         let naming = match tower.is_aligned() {
-            true => self.naming(&model)?,
+            true => naming(&model, self.device)?,
             false => None,
         };
         let grid = Grid::new(tower, naming, self.args.top);
-        let (detector, given);
+        let (found, given);
         let provider: &dyn Provider = match (&self.args.detector, &self.args.boxes) {
             (Some(file), _) => {
-                detector = self.detector(grid, file)?;
-                &detector
+                found = detector(grid, file, self.device)?;
+                &found
             }
             (None, Some(file)) => {
                 given = self.given(grid, file)?;
@@ -176,21 +176,6 @@ impl<'a> Job<'a> {
             },
         )?;
         self.conclude(writer, provider.set(), report, quarantine)
-    }
-
-    /// A detector before a tower.
-    fn detector<'g>(&self, grid: Grid<'g>, file: &Path) -> Result<Detector<'g>, CliError>
-    where
-        'a: 'g,
-    {
-        let (weights, digest) = Darknet::read(file)?;
-        let network = YoloTiny::from_darknet(&weights, self.device).map_err(|error| {
-            CliError::new(
-                format!("{}: {error}", file.display()),
-                "give the `yolov4-tiny.weights` that darknet publishes".to_owned(),
-            )
-        })?;
-        Ok(Detector::new(grid, network, digest, self.device))
     }
 
     /// Given boxes before a tower.
@@ -252,28 +237,6 @@ impl<'a> Job<'a> {
         let opened = open_source(self.config)?;
         let (dataset, _) = select(&opened.dataset, self.args.split)?;
         Ok((dataset, opened.quarantine))
-    }
-
-    /// The names of objects and attributes in the model's own space, where it can read them.
-    fn naming(&self, model: &Model) -> Result<Option<Naming>, CliError> {
-        let embedder = model.embedder(self.device, Views::default());
-        if embedder.tokenizer.is_none() {
-            note("no tokenizer lies beside the weights: regions get no names");
-            return Ok(None);
-        }
-        let embed = |names: &[vocabulary::Name], text: fn(&str) -> String| {
-            let names: Vec<String> = names.iter().map(|name| name.name().to_owned()).collect();
-            let texts: Vec<String> = names.iter().map(|name| text(name)).collect();
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let embeds = embedder.texts(&texts, false, &mut |_| {})?.embeds;
-            Ok::<_, CliError>(Names { names, embeds })
-        };
-        Ok(Some(Naming {
-            objects: embed(vocabulary::objects(), |name| format!("a photo of a {name}"))?,
-            attributes: embed(vocabulary::attributes(), |name| {
-                format!("a photo of something {name}")
-            })?,
-        }))
     }
 
     fn writer(&self, set: &RegionSet, data: String) -> Result<RegionWriter, CliError> {
@@ -344,6 +307,44 @@ impl<'a> Job<'a> {
         enforce_rate(refused.len(), total, most, Some(&list))?;
         Ok(())
     }
+}
+
+/// A detector before a tower.
+pub(crate) fn detector<'a>(
+    grid: Grid<'a>,
+    file: &Path,
+    device: &'a Device,
+) -> Result<Detector<'a>, CliError> {
+    let (weights, digest) = Darknet::read(file)?;
+    let network = YoloTiny::from_darknet(&weights, device).map_err(|error| {
+        CliError::new(
+            format!("{}: {error}", file.display()),
+            "give the `yolov4-tiny.weights` that darknet publishes".to_owned(),
+        )
+    })?;
+    Ok(Detector::new(grid, network, digest, device))
+}
+
+/// The names of objects and attributes in the model's own space, where it can read them.
+pub(crate) fn naming(model: &Model, device: &Device) -> Result<Option<Naming>, CliError> {
+    let embedder = model.embedder(device, Views::default());
+    if embedder.tokenizer.is_none() {
+        note("no tokenizer lies beside the weights: regions get no names");
+        return Ok(None);
+    }
+    let embed = |names: &[vocabulary::Name], text: fn(&str) -> String| {
+        let names: Vec<String> = names.iter().map(|name| name.name().to_owned()).collect();
+        let texts: Vec<String> = names.iter().map(|name| text(name)).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let embeds = embedder.texts(&texts, false, &mut |_| {})?.embeds;
+        Ok::<_, CliError>(Names { names, embeds })
+    };
+    Ok(Some(Naming {
+        objects: embed(vocabulary::objects(), |name| format!("a photo of a {name}"))?,
+        attributes: embed(vocabulary::attributes(), |name| {
+            format!("a photo of something {name}")
+        })?,
+    }))
 }
 
 /// Moves the bar, which counts what is left to do.

@@ -18,6 +18,7 @@ use crate::commands::relate::Relater;
 use crate::device;
 use crate::error::CliError;
 use crate::output::{self, note};
+use crate::regional::RegionalArgs;
 use crate::serving::Served;
 
 /// `chiasm serve`.
@@ -36,6 +37,11 @@ pub(crate) struct ServeArgs {
     /// Relation model of the first model, as `chiasm probe --out` wrote it
     #[arg(long, value_name = "FILE")]
     pub(crate) relation: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) regional: RegionalArgs,
+    /// Regions that models of regions learned from, whose settings are used [default: those of the run]
+    #[arg(long, value_name = "REGIONS", requires = "weights_vision")]
+    pub(crate) regions: Option<PathBuf>,
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), env = "CHIASM_HOST")]
     pub(crate) host: IpAddr,
@@ -213,7 +219,8 @@ fn open(
     let relater = relation
         .map(|file| Relater::open(file, &[], device.clone()))
         .transpose()?;
-    Served::open(name, path, args.checkpoint, relater, device)
+    let regions = (args.regions.as_deref(), &args.regional);
+    Served::open(name, path, args.checkpoint, relater, regions, device)
 }
 
 /// A model in a line.

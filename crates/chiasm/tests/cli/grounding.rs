@@ -3,11 +3,14 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chiasm_data::regions::{Form, RegionSet, RegionWriter, WriteConfig};
 use chiasm_data::{Rect, Regions};
 use serde_json::{Value, json};
 
 use crate::common::{fail, run, succeed, workspace};
+use crate::serve::Server;
 
 /// The tables that both recipes share.
 const MODEL: &str = r#"
@@ -318,6 +321,9 @@ fn boxes_of_people_stand_in_for_found_ones() {
         dir,
         &[&GROUND[..], &["--regions", "found", "--out", "run"]].concat(),
     );
+    let report = json_of(dir, &["eval", "run"]);
+    assert_eq!(report["texts"], 4);
+    raw_pictures_are_seen_as_extracted_ones(dir);
     // Every text refers to one of two given boxes.
     let report = json_of(dir, &["eval", "run", "--regions", "given"]);
     assert_eq!(
@@ -347,4 +353,44 @@ fn boxes_of_people_stand_in_for_found_ones() {
         let error = fail(dir, &extract(more));
         assert!(error.contains(reason), "{more:?}: {error}");
     }
+}
+
+/// Regions of a picture that is at hand are made as the set's were: the same box is found, by the server and in an
+/// explanation.
+fn raw_pictures_are_seen_as_extracted_ones(dir: &Path) {
+    let lines = std::fs::read_to_string(dir.join("run/predictions-test.jsonl")).unwrap();
+    let rows: Vec<Value> = lines
+        .lines()
+        .skip(1)
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let server = Server::start(dir, &["run", "--weights-vision", "tower"]);
+    for row in &rows {
+        let picture = row["picture"].as_str().unwrap();
+        let name = format!("{}.png", picture.trim_end_matches(".png"));
+        let bytes = std::fs::read(dir.join("photos").join(name)).unwrap();
+        let image = format!("data:image/png;base64,{}", STANDARD.encode(bytes));
+        let asked = json!({"image": image, "phrase": row["text"], "top": 1});
+        let found = server.post("/v1/ground", &asked);
+        assert_eq!(found["by"], "head");
+        let number = |value: &Value| value.as_f64().unwrap();
+        let [x, y, w, h] = [0, 1, 2, 3].map(|i| 72.0 * number(&found["boxes"][0]["box"][i]));
+        let wanted = [0, 1, 2, 3].map(|i| number(&row["predicted"][i]));
+        for (own, wanted) in [x, y, x + w, y + h].iter().zip(wanted) {
+            assert!((own - wanted).abs() < 0.01, "{found} {row}");
+        }
+        let asked = json!({"image": image, "text": row["text"]});
+        let why = server.post("/v1/explain", &asked);
+        let boxes = why["places"]["boxes"].as_array().unwrap().len();
+        assert_eq!(why["whole"].as_array().unwrap().len(), boxes);
+    }
+    let explain = ["explain", "run", "photos/4.png", "the left half"];
+    let alone = [&explain[..], &["--weights-vision", "tower"]].concat();
+    let report = json_of(dir, &alone);
+    assert!(
+        !report[0]["regions"].as_array().unwrap().is_empty(),
+        "{report}"
+    );
+    let error = fail(dir, &[&explain[..], &["--weights-vision", "run"]].concat());
+    assert!(error.contains("pictures"), "{error}");
 }

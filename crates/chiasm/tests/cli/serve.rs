@@ -137,13 +137,13 @@ fn an_index_of_another_model_or_half_written_is_refused() {
 }
 
 /// A server that runs until it is dropped.
-struct Server {
+pub(crate) struct Server {
     process: Child,
     address: String,
 }
 
 impl Server {
-    fn start(dir: &Path, args: &[&str]) -> Self {
+    pub(crate) fn start(dir: &Path, args: &[&str]) -> Self {
         let args = [&["serve", "--port", "0", "--json"], args].concat();
         let mut command = chiasm(dir, &args);
         let mut process = command
@@ -188,7 +188,7 @@ impl Server {
         (status, answer[end + 4..].to_vec())
     }
 
-    fn post(&self, path: &str, body: &Value) -> Value {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Value {
         let (status, answer) = self.ask("POST", path, "", &body.to_string());
         let value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(status, 200, "{path}: {value}");

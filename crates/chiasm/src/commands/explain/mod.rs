@@ -5,7 +5,10 @@ mod pictures;
 
 use std::path::{Path, PathBuf};
 
-use chiasm_data::{Dataset, ImageSource, Opened, Quarantine, Sample, regions};
+use burn::tensor::Device;
+use chiasm_data::{
+    AlphaRule, Dataset, ImageSource, Limits, Opened, Quarantine, Sample, decode, regions,
+};
 use chiasm_explain::{Explainer, Heads, Method, Request, Subject, Target, choice};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::select::SelectConfig;
@@ -18,6 +21,7 @@ use crate::device;
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::note;
+use crate::regional::{Regional, RegionalArgs};
 
 /// `chiasm explain`.
 #[derive(Args, Debug)]
@@ -69,6 +73,8 @@ pub(crate) struct ExplainArgs {
     pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+    #[command(flatten)]
+    pub(crate) regional: RegionalArgs,
     /// Which samples of `--data`
     #[arg(long, value_enum, default_value = "test")]
     pub(crate) split: SplitArg,
@@ -118,18 +124,35 @@ pub(crate) fn run(args: &ExplainArgs, global: &Global) -> Result<(), CliError> {
 }
 
 /// A picture and its text as a data set of one.
-fn single(args: &ExplainArgs, image: &Path) -> Result<Dataset, CliError> {
+fn single(
+    args: &ExplainArgs,
+    image: &Path,
+    model: &Model,
+    device: &Device,
+) -> Result<Dataset, CliError> {
     let id = image.file_name().map_or_else(
         || image.display().to_string(),
         |name| name.to_string_lossy().into_owned(),
     );
     let picture = ImageSource::Path(image.to_owned());
-    let sample = Sample::of_picture(id, picture, args.text.iter().cloned().collect());
+    let set = args.source.regions.as_deref();
+    let regional = Regional::of(model, set, &args.regional, device)?;
+    let regions = match &regional {
+        Some(regional) => {
+            let bytes = picture.read()?;
+            let rgb = decode(&bytes, &Limits::default(), true, AlphaRule::default())
+                .map_err(|error| CliError::new(format!("{}: {error}", image.display()), None))?;
+            Some(regions::in_memory(&id, &regional.regions(&rgb)?)?)
+        }
+        None => None,
+    };
+    let mut sample = Sample::of_picture(id, picture, args.text.iter().cloned().collect());
+    sample.annotations.regions = regions;
     let dataset = Dataset {
         name: "the picture".to_owned(),
         samples: vec![sample],
     };
-    match &args.source.regions {
+    match set.filter(|_| regional.is_none()) {
         None => Ok(dataset),
         Some(path) => {
             let opened = Opened {

@@ -90,7 +90,7 @@ pub(super) fn run(
     device: &Device,
 ) -> Result<(), CliError> {
     let (dataset, views) = match (&args.image, &args.data) {
-        (Some(image), _) => (single(args, image)?, Views::default()),
+        (Some(image), _) => (single(args, image, model, device)?, Views::default()),
         (None, data) => {
             let config = model.data(data.as_deref(), &args.source)?;
             let opened = source::open_source(&config)?;
