@@ -149,12 +149,8 @@ class Study(study.Study):
         rows = [
             ("DAQUAR, test answers", self.classes("daquar", "vqa-tiny", daquar, self.towers)),
             (
-                "SNLI-VE on Flickr8k, test (trained on dev)",
-                self.classes("snli", "snli-ve-tiny", snli, self.towers, *about_photos),
-            ),
-            (
-                f"the same, after {PRETRAINING} steps on pairs",
-                self.classes("snli-pre-tuned", "snli-ve-tiny", snli, pretrained, *about_photos),
+                f"SNLI-VE on Flickr8k, test (trained on dev, after {PRETRAINING} steps on pairs)",
+                self.classes("snli", "snli-ve-tiny", snli, pretrained, *about_photos),
             ),
         ]
         clips = self.video()

@@ -23,7 +23,7 @@ pub const RELATION_VERSION: u32 = 1;
 pub(crate) const KIND: &str = "relation";
 
 /// Name of the protocol whose clusters are mapped to classes with the labels of the scored pairs.
-pub const ORACLE: &str = "oracle mapping";
+pub const ORACLE: &str = "oracle mapped";
 
 /// One way to read features.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

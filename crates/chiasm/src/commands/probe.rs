@@ -53,6 +53,9 @@ pub(crate) struct ProbeArgs {
     /// Which samples are scored
     #[arg(long, value_enum, default_value = "test")]
     pub(crate) split: SplitArg,
+    /// Splits that probes are fitted on, separated by commas [default: train]
+    #[arg(long, value_name = "SPLITS", value_delimiter = ',')]
+    pub(crate) train_splits: Vec<Split>,
     /// C of the linear probe, or `auto` for the best of six on validation pairs
     #[arg(long, value_name = "C", default_value = "0.25")]
     pub(crate) c: String,
@@ -105,7 +108,12 @@ struct Output<'a> {
 
 pub(crate) fn run(args: &ProbeArgs, global: &Global) -> Result<(), CliError> {
     let settings = settings(args)?;
-    let inputs = inputs(args, global)?;
+    let mut inputs = inputs(args, global)?;
+    for sample in &mut inputs.dataset.samples {
+        if args.train_splits.contains(&sample.split) {
+            sample.split = Split::Train;
+        }
+    }
     let Inputs {
         dataset, features, ..
     } = &inputs;
@@ -187,6 +195,13 @@ fn settings(args: &ProbeArgs) -> Result<ProbeSettings, CliError> {
         return Err(CliError::new(
             "probes are fitted on the training samples, so these cannot be scored",
             "give `--split val` or `--split test`".to_owned(),
+        ));
+    }
+    let scored = args.split.one();
+    if scored.is_some_and(|scored| args.train_splits.contains(&scored)) {
+        return Err(CliError::new(
+            "probes are fitted on the split that is scored",
+            "name another with `--split`, or leave it out of `--train-splits`".to_owned(),
         ));
     }
     Ok(ProbeSettings {

@@ -140,6 +140,8 @@ fn what_cannot_be_probed_is_said() {
     assert!(error.contains("not a share"), "{error}");
     let error = probe("labelled.csv", &["--split", "train"]);
     assert!(error.contains("cannot be scored"), "{error}");
+    let error = probe("labelled.csv", &["--train-splits", "train,test"]);
+    assert!(error.contains("fitted on the split"), "{error}");
     let error = probe("labelled.csv", &["--neighbours", "0"]);
     assert!(error.contains("neighbours = 0"), "{error}");
     labelled(dir, |_| "adds");
