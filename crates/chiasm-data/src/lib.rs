@@ -68,7 +68,9 @@ pub use dataset::{
 pub use decode::{AlphaRule, DecodeError, Limits, Rgb, decode, decode_rgb};
 pub use error::DataError;
 pub use frames::{ClipError, ClipLimits, Frames, SampledFrames, Sampling, SamplingKind};
-pub use loader::{Chunk, HostBatch, Loader, LoaderConfig, Views, encode_texts, eval_images};
+pub use loader::{
+    Chunk, HostBatch, Loader, LoaderConfig, Shaped, Views, encode_texts, eval_images, kept_shape,
+};
 pub use mix::{Mix, Prefetch};
 pub use readers::{OpenOptions, Opened, open};
 pub use regions::{RegionLimits, RegionRows, Regions};

@@ -524,6 +524,24 @@ pub fn short_side_size(width: usize, height: usize, size: usize) -> (usize, usiz
     }
 }
 
+/// Size after scaling the short side to `short` and the long one to 1333/800 of that at most, both rounded down to
+/// whole `divisor`s, one at least: how ViLT keeps the shape of a picture.
+pub fn kept_shape_size(
+    width: usize,
+    height: usize,
+    short: usize,
+    divisor: usize,
+) -> (usize, usize) {
+    let long = (1333 * short / 800) as f64;
+    let scale = short as f64 / width.min(height).max(1) as f64;
+    let scale = scale.min(long / width.max(height).max(1) as f64);
+    let side = |own: usize| {
+        let exact = (own as f64 * scale + 0.5) as usize;
+        (exact / divisor.max(1)).max(1) * divisor.max(1)
+    };
+    (side(width), side(height))
+}
+
 /// First pixel of a centre crop: half the surplus, halves to even.
 pub fn center_offset(length: usize, size: usize) -> usize {
     let surplus = length.saturating_sub(size);

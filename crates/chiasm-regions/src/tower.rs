@@ -5,7 +5,7 @@ use chiasm_data::{Preprocess, Resize};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::published::encoder::{EncodeError, Encoder};
 use chiasm_nn::vision::VisionEncoder;
-use chiasm_nn::weights::{digest, state_dict};
+use chiasm_nn::weights::{StateDict, digest, state_dict};
 
 use crate::places::Places;
 use crate::provider::{Prepared, RegionError};
@@ -96,6 +96,8 @@ impl<'a> Tower<'a> {
             Network::Published(Encoder::Residual(model)) => state_dict(model.as_ref()),
             Network::Published(Encoder::Mobile(model)) => state_dict(model.as_ref()),
             Network::Published(Encoder::Both(model)) => state_dict(&model.vision),
+            // Has no places, so that no tower is made of it.
+            Network::Published(Encoder::Pair(_)) => StateDict::new(),
         })
     }
 

@@ -21,10 +21,12 @@ pub enum FeatureSet {
     Image,
     /// Those of both side by side, text first.
     Both,
+    /// Those of the pair, which a model read together; they are given in place of the text's.
+    Pair,
 }
 
 impl FeatureSet {
-    /// The three sets.
+    /// The sets of features that text and picture have each.
     pub const ALL: [Self; 3] = [Self::Both, Self::Text, Self::Image];
 
     /// As people read it.
@@ -34,6 +36,7 @@ impl FeatureSet {
             Self::Text => "text",
             Self::Image => "image",
             Self::Both => "text + image",
+            Self::Pair => "pair",
         }
     }
 
@@ -42,7 +45,7 @@ impl FeatureSet {
     #[must_use]
     pub fn widths(self, text: usize, image: usize) -> Option<Vec<usize>> {
         let widths = match self {
-            Self::Text => vec![text],
+            Self::Text | Self::Pair => vec![text],
             Self::Image => vec![image],
             Self::Both => vec![text, image],
         };
@@ -52,7 +55,8 @@ impl FeatureSet {
     /// Its part of the features of one pair.
     pub fn of<'a>(self, text: &'a [f32], image: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
         let text = if self == Self::Image { &[][..] } else { text };
-        let image = if self == Self::Text { &[][..] } else { image };
+        let alone = matches!(self, Self::Text | Self::Pair);
+        let image = if alone { &[][..] } else { image };
         text.iter().chain(image).copied()
     }
 }

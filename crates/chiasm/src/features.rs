@@ -89,7 +89,7 @@ impl Encoders {
         let pairs = dataset.pairs();
         let has_space = |model: &Model| match model {
             Model::Own(trained) => trained.config.heads.contrastive,
-            Model::Published(_) => true,
+            Model::Published(_) => !model.reads_pairs(),
         };
         if let Some((model, _)) = self.models.first().filter(|(model, _)| has_space(model)) {
             let embedder = model.embedder(device, embedder(model));
@@ -125,7 +125,8 @@ impl Encoders {
 }
 
 /// Of towers that stand alone the vectors of pairs that they were trained on (`specs/itr.md` section 1.2), with the
-/// cosines of `projected`; of every other model `projected` itself.
+/// cosines of `projected`; of models that read a text with its picture the vector of both; of every other model
+/// `projected` itself.
 fn vectors(
     model: &Model,
     device: &Device,
@@ -134,12 +135,12 @@ fn vectors(
     bar: &mut Bar,
     projected: PairFeatures,
 ) -> Result<PairFeatures, CliError> {
-    let Model::Own(trained) = model else {
-        return Ok(projected);
+    let widths = match model {
+        Model::Own(trained) if trained.config.is_towers_alone() => trained.config.stream_widths(),
+        // One vector for both.
+        Model::Published(_) if model.reads_pairs() => [usize::MAX, 0],
+        Model::Own(_) | Model::Published(_) => return Ok(projected),
     };
-    if !trained.config.is_towers_alone() {
-        return Ok(projected);
-    }
     let embedder = model.embedder(device, model.views(config, dataset));
     let texts: Vec<(usize, &str)> = dataset
         .samples
@@ -152,11 +153,12 @@ fn vectors(
         done += more;
         bar.show("pairs", done, texts.len());
     })?;
-    let [text_width, image_width] = trained.config.stream_widths();
     let (values, width) = host(pairs)?;
+    let [text_width, image_width] = widths.map(|own| own.min(width));
     let mut features = PairFeatures {
         text_width,
         image_width,
+        joint: model.reads_pairs(),
         cosines: projected.cosines,
         ..PairFeatures::default()
     };

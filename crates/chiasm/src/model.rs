@@ -8,7 +8,7 @@ use chiasm_eval::predictions::ModelIdentity;
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
 use chiasm_explain::{Explainer, Subject};
 use chiasm_nn::VisionLanguageModel;
-use chiasm_nn::published::encoder::{self, Opened, Pooling, Sizes};
+use chiasm_nn::published::encoder::{self, Encoder, Opened, Pooling, Sizes};
 use chiasm_nn::published::scl;
 use chiasm_nn::select::RuleName;
 use chiasm_regions::Tower;
@@ -97,6 +97,11 @@ impl Model {
             published.opened.report.reshaped.len()
         ));
         Ok(Self::Published(Box::new(published)))
+    }
+
+    /// Whether it is a published model that reads a text with its picture, and neither alone.
+    pub(crate) fn reads_pairs(&self) -> bool {
+        matches!(self, Self::Published(published) if matches!(published.opened.encoder, Encoder::Pair(_)))
     }
 
     /// Whether it finds what texts refer to.
@@ -288,7 +293,7 @@ impl Published {
     /// Reads tokenizer, preprocessing and pooling beside the weights.
     fn beside(path: &Path, opened: Opened) -> Result<Self, CliError> {
         let folder = start::folder_of(path);
-        let tokenizer = match opened.encoder.takes_texts() {
+        let tokenizer = match opened.encoder.reads_texts() {
             true => TextTokenizer::from_folder(folder)?,
             false => None,
         };

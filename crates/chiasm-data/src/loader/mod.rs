@@ -26,7 +26,7 @@ use chunks::Layout;
 
 pub use chunks::Chunk;
 pub use texts::encode_texts;
-pub use views::{Views, eval_images};
+pub use views::{Shaped, Views, eval_images, kept_shape};
 
 /// Settings of a [`Loader`].
 #[derive(Clone, Debug, PartialEq)]

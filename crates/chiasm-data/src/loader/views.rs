@@ -3,11 +3,12 @@
 use rayon::prelude::*;
 
 use crate::dataset::{Dataset, Sample};
-use crate::decode::{Limits, Rgb};
+use crate::decode::{AlphaRule, Limits, Rgb};
 use crate::error::DataError;
 use crate::frames::{self, ClipLimits, MAX_SAMPLED, Sampling, SamplingKind};
+use crate::resample::{Filter, resize};
 use crate::rng::{Rng, stream};
-use crate::transform::{Preprocess, normalise_into};
+use crate::transform::{Normalisation, Preprocess, kept_shape_size, normalise_into};
 
 /// What of a sample is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,4 +132,40 @@ pub fn eval_images(
             Ok::<(), DataError>(())
         })?;
     Ok(pixel_values)
+}
+
+/// A picture in the shape that it has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shaped {
+    /// Normalised, `[3, height, width]`.
+    pub values: Vec<f32>,
+    /// Height and width in pixels.
+    pub size: [usize; 2],
+}
+
+/// The pictures at `indices` in the shapes that they have, as ViLT takes them: the short side `short` pixels, the long
+/// one 1333/800 of that at most, both whole `divisor`s.
+///
+/// # Errors
+/// If an index is not in the data set, or a picture cannot be read.
+pub fn kept_shape(
+    dataset: &Dataset,
+    indices: &[usize],
+    short: usize,
+    divisor: usize,
+) -> Result<Vec<Shaped>, DataError> {
+    let (mean, std) = Normalisation::Half.mean_std();
+    let one = |index: &usize| {
+        let sample = dataset.sample(*index)?;
+        let picture = frames::still(sample, &Limits::default(), AlphaRule::default())?;
+        let (width, height) = kept_shape_size(picture.width, picture.height, short, divisor);
+        let picture = resize(&picture, width, height, Filter::Bicubic);
+        let mut values = vec![0.0; 3 * width * height];
+        normalise_into(&picture, mean, std, &mut values);
+        Ok(Shaped {
+            values,
+            size: [height, width],
+        })
+    };
+    indices.par_iter().map(one).collect()
 }

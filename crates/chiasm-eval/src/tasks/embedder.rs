@@ -2,18 +2,22 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::{
-    DataError, Dataset, Preprocess, RegionRows, Rgb, TextTokenizer, Views, encode_texts,
-    eval_images,
+    DataError, Dataset, Preprocess, RegionLimits, RegionRows, Rgb, TextTokenizer, Views,
+    encode_texts, eval_images, kept_shape,
 };
 use chiasm_nn::layers::normalize;
 use chiasm_nn::model::Seen;
 use chiasm_nn::published::encoder::{EncodeError, Encoder, Pooling};
+use chiasm_nn::published::pairs::{PairEncoder, Pictures, Sight};
 use chiasm_nn::regions::Regions;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::{Tokens, VisionLanguageModel};
 use rayon::prelude::*;
 
 use crate::metrics::RetrievalError;
+
+/// Regions of a picture that VisualBERT and LXMERT take, as published.
+const PAIR_REGIONS: usize = 36;
 
 /// What stopped a task.
 #[derive(Debug, thiserror::Error)]
@@ -310,6 +314,10 @@ impl Embedder<'_> {
                     let vector = model.pair_vector(&input, &seen);
                     vector.ok_or(TaskError::Lacks("pictures"))?
                 }
+                Towers::Published(Encoder::Pair(model), _) => {
+                    let sight = self.sight(model, dataset, &indices)?;
+                    model.embed(&input, &sight).map_err(EncodeError::from)?
+                }
                 Towers::Published(encoder, pooling) => {
                     let pixels = self.pixels(dataset, &indices, views)?;
                     let [count, frames, channels, height, width] = pixels.dims();
@@ -321,6 +329,49 @@ impl Embedder<'_> {
             done(chunk.len());
         }
         Ok(Tensor::cat(vectors, 0))
+    }
+}
+
+impl Embedder<'_> {
+    /// Pictures as a model of pairs sees them.
+    fn sight(
+        &self,
+        model: &PairEncoder,
+        dataset: &Dataset,
+        indices: &[usize],
+    ) -> Result<Sight, TaskError> {
+        if let Some(dim) = model.region_features() {
+            let limits = RegionLimits {
+                dim,
+                most: PAIR_REGIONS,
+            };
+            let rows = RegionRows::read(dataset, indices, limits, self.blind)?;
+            return Ok(Sight::Regions(Box::new(Regions::new(&rows, self.device))));
+        }
+        let (side, divisor) = model.picture().ok_or(TaskError::Lacks("pictures"))?;
+        let pictures = kept_shape(dataset, indices, side, divisor)?;
+        let largest = |axis: usize| {
+            let sides = pictures.iter().map(|picture| picture.size[axis]);
+            sides.max().unwrap_or(divisor)
+        };
+        let [height, width] = [largest(0), largest(1)];
+        let mut pixels = vec![0.0; pictures.len() * 3 * height * width];
+        let planes = pixels.chunks_exact_mut(3 * height * width);
+        for (padded, picture) in planes.zip(&pictures).filter(|_| !self.blind) {
+            let [rows, columns] = picture.size;
+            let channels = padded.chunks_exact_mut(height * width);
+            for (padded, own) in channels.zip(picture.values.chunks_exact(rows * columns)) {
+                let lines = padded.chunks_exact_mut(width);
+                for (padded, own) in lines.zip(own.chunks_exact(columns)) {
+                    padded[..columns].copy_from_slice(own);
+                }
+            }
+        }
+        let shape = [pictures.len(), 3, height, width];
+        Ok(Sight::Pictures(Box::new(Pictures {
+            pixel_values: Tensor::from_data(TensorData::new(pixels, shape), self.device),
+            sizes: pictures.iter().map(|picture| picture.size).collect(),
+        })))
     }
 }
 

@@ -56,6 +56,8 @@ pub struct PairFeatures {
     pub image: Vec<f32>,
     /// Width of the image features; 0: none.
     pub image_width: usize,
+    /// Whether `text` has features of pairs, which a model read together; there are none of `image` then.
+    pub joint: bool,
     /// Cosine of each pair's text and image in a space that both have in common; empty without one.
     pub cosines: Vec<Option<f32>>,
 }
@@ -193,8 +195,13 @@ pub fn run(
     let mut protocols = Vec::new();
     let mut model = None;
     let (text, image) = (job.features.text_width, job.features.image_width);
-    let sets = FeatureSet::ALL
-        .into_iter()
+    let sets = match job.features.joint {
+        true => &[FeatureSet::Pair][..],
+        false => &FeatureSet::ALL,
+    };
+    let sets = sets
+        .iter()
+        .copied()
         .filter_map(|set| Some((set, set.widths(text, image)?)));
     let sets: Vec<_> = sets.collect();
     for (index, (set, widths)) in sets.iter().enumerate() {

@@ -9,8 +9,12 @@ use serde_json::Value;
 use super::bert::Bert;
 use super::clip::{Clip, ClipConfig, ClipVision};
 use super::family::{Family, recognise};
+use super::lxmert::Lxmert;
 use super::mobilenet::{MobileNet, MobileNetConfig};
+use super::pairs::{PairEncoder, PairError};
 use super::resnet::{ResNet, ResNetConfig};
+use super::vilt::Vilt;
+use super::visual_bert::VisualBert;
 use super::vit::{Vit, VitConfig};
 use super::{Published, load};
 use crate::config::{Activation, TextConfig, VisionConfig};
@@ -78,6 +82,9 @@ pub enum EncodeError {
         /// Side wanted.
         size: usize,
     },
+    /// A text with its picture.
+    #[error(transparent)]
+    Pair(#[from] PairError),
     /// Texts given to a model of pictures, or the other way round.
     #[error("{family} takes no {what}")]
     Modality {
@@ -110,6 +117,8 @@ pub enum Encoder {
     Mobile(Box<MobileNet>),
     /// Texts and pictures in one space: CLIP.
     Both(Box<Clip>),
+    /// Texts with their pictures: VisualBERT, LXMERT, ViLT.
+    Pair(PairEncoder),
 }
 
 /// An encoder, and how it came out of its file.
@@ -168,6 +177,18 @@ pub fn open(
             let (model, report) = load(&config, found, device)?;
             (Encoder::Mobile(Box::new(model)), report)
         }
+        Family::Vilt => {
+            let (model, report) = pair::<Vilt>(config, family, found, device)?;
+            (Encoder::Pair(PairEncoder::Vilt(model)), report)
+        }
+        Family::VisualBert => {
+            let (model, report) = pair::<VisualBert>(config, family, found, device)?;
+            (Encoder::Pair(PairEncoder::VisualBert(model)), report)
+        }
+        Family::Lxmert => {
+            let (model, report) = pair::<Lxmert>(config, family, found, device)?;
+            (Encoder::Pair(PairEncoder::Lxmert(model)), report)
+        }
         other => {
             let problem = format!("{} embeds no text or picture by itself", other.name());
             return Err(WeightError::Config(problem));
@@ -178,6 +199,17 @@ pub fn open(
         encoder,
         report: report.require_complete()?,
     })
+}
+
+fn pair<M: Published>(
+    config: Option<&Value>,
+    family: Family,
+    found: StateDict,
+    device: &Device,
+) -> Result<(Box<M>, LoadReport), WeightError> {
+    let config = M::config(required(config, family)?)?;
+    let (model, report) = load::<M>(&config, found, device)?;
+    Ok((Box::new(model), report))
 }
 
 /// A text tower that starts from published weights: BERT's or RoBERTa's. `adjust` may change what
@@ -337,7 +369,7 @@ impl Encoder {
     pub fn embed_images(&self, pixel_values: Tensor<4>) -> Result<Tensor<2>, EncodeError> {
         self.check_pixels(&pixel_values)?;
         match self {
-            Self::Text(_) => Err(self.takes_no("pictures")),
+            Self::Text(_) | Self::Pair(_) => Err(self.takes_no("pictures")),
             Self::Image(model) => Ok(model.class(pixel_values)),
             Self::Residual(model) => Ok(model.features(pixel_values)),
             Self::Mobile(model) => Ok(model.features(pixel_values)),
@@ -362,7 +394,7 @@ impl Encoder {
                 .swap_dims(1, 2)
         };
         match self {
-            Self::Text(_) => Err(self.takes_no("pictures")),
+            Self::Text(_) | Self::Pair(_) => Err(self.takes_no("pictures")),
             Self::Image(model) => Ok(model.encoder.encode_places(pixel_values)),
             Self::Both(model) => Ok(model.vision.encode_places(pixel_values)),
             Self::Residual(model) => Ok(of_map(model.feature_map(pixel_values))),
@@ -389,8 +421,19 @@ impl Encoder {
             Self::Residual(_) => "a residual network",
             Self::Mobile(_) => "MobileNetV2",
             Self::Both(_) => "CLIP",
+            Self::Pair(model) => {
+                let family = model.family();
+                let what = "text or picture by itself, only pairs of both";
+                return EncodeError::Modality { family, what };
+            }
         };
         EncodeError::Modality { family, what }
+    }
+
+    /// Whether it reads texts, by themselves or with pictures.
+    #[must_use]
+    pub fn reads_texts(&self) -> bool {
+        self.takes_texts() || matches!(self, Self::Pair(_))
     }
 
     /// Whether it embeds texts.
@@ -403,7 +446,7 @@ impl Encoder {
     #[must_use]
     pub fn image_size(&self) -> Option<usize> {
         match self {
-            Self::Text(_) => None,
+            Self::Text(_) | Self::Pair(_) => None,
             Self::Image(model) => Some(model.encoder.image_size()),
             Self::Residual(_) | Self::Mobile(_) => Some(CONVOLUTIONAL_SIZE),
             Self::Both(model) => Some(model.vision.image_size()),
@@ -416,6 +459,7 @@ impl Encoder {
         match self {
             Self::Text(model) => Some(model.encoder.max_text_len()),
             Self::Both(model) => Some(model.text.positions.weight.dims()[0]),
+            Self::Pair(model) => Some(model.max_text_len()),
             Self::Image(_) | Self::Residual(_) | Self::Mobile(_) => None,
         }
     }
@@ -424,7 +468,7 @@ impl Encoder {
     #[must_use]
     pub fn place_width(&self) -> Option<usize> {
         match self {
-            Self::Text(_) => None,
+            Self::Text(_) | Self::Pair(_) => None,
             Self::Both(model) => Some(model.vision.class_token.dims()[0]),
             Self::Image(_) | Self::Residual(_) | Self::Mobile(_) => Some(self.width()),
         }
@@ -439,6 +483,7 @@ impl Encoder {
             Self::Residual(model) => model.width(),
             Self::Mobile(model) => model.width(),
             Self::Both(model) => model.text_projection.weight.dims()[1],
+            Self::Pair(model) => model.width(),
         }
     }
 }

@@ -3,8 +3,97 @@
 
 use burn::tensor::Tensor;
 
+use super::lxmert::Lxmert;
+use super::vilt::Vilt;
+use super::visual_bert::VisualBert;
+use crate::regions::Regions;
 use crate::spans::Spans;
-use crate::text::TextError;
+use crate::text::{TextEncoder, TextError, TextInput};
+
+/// A model that reads texts with their pictures.
+#[derive(Debug)]
+pub enum PairEncoder {
+    /// Pictures as they are.
+    Vilt(Box<Vilt>),
+    /// Pictures as regions.
+    VisualBert(Box<VisualBert>),
+    /// Pictures as regions.
+    Lxmert(Box<Lxmert>),
+}
+
+/// What a [`PairEncoder`] sees of the pictures of a batch.
+#[derive(Clone, Debug)]
+pub enum Sight {
+    /// Of ViLT.
+    Pictures(Box<Pictures>),
+    /// Of VisualBERT and LXMERT.
+    Regions(Box<Regions>),
+}
+
+impl PairEncoder {
+    /// One vector a pair, of the first token after the last layer, `[batch, width]`.
+    ///
+    /// # Errors
+    /// A text or a picture that the model cannot take.
+    pub fn embed(&self, texts: &TextInput, sight: &Sight) -> Result<Tensor<2>, PairError> {
+        match (self, sight) {
+            (Self::Vilt(model), Sight::Pictures(pictures)) => model.embed_pairs(texts, pictures),
+            (Self::VisualBert(model), Sight::Regions(regions)) => {
+                model.embed_pairs(texts, Some(regions))
+            }
+            (Self::Lxmert(model), Sight::Regions(regions)) => model.embed_pairs(texts, regions),
+            (_, Sight::Pictures(_)) => Err(PairError::Sight("regions")),
+            (_, Sight::Regions(_)) => Err(PairError::Sight("pictures")),
+        }
+    }
+
+    /// Numbers of a region's features; none of a model that sees pictures as they are.
+    #[must_use]
+    pub fn region_features(&self) -> Option<usize> {
+        match self {
+            Self::Vilt(_) => None,
+            Self::VisualBert(model) => Some(model.regions.weight.dims()[0]),
+            Self::Lxmert(model) => Some(model.regions.features.weight.dims()[0]),
+        }
+    }
+
+    /// Shorter side and divisor of the sides of pictures, for a model that sees them as they are.
+    #[must_use]
+    pub fn picture(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Vilt(model) => Some((model.vision.image_size(), model.patch_size())),
+            Self::VisualBert(_) | Self::Lxmert(_) => None,
+        }
+    }
+
+    /// Longest text in tokens.
+    #[must_use]
+    pub fn max_text_len(&self) -> usize {
+        self.text().max_text_len()
+    }
+
+    /// Numbers of a vector.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.text().words.weight.dims()[1]
+    }
+
+    fn text(&self) -> &TextEncoder {
+        match self {
+            Self::Vilt(model) => &model.text,
+            Self::VisualBert(model) => &model.text,
+            Self::Lxmert(model) => &model.text,
+        }
+    }
+
+    pub(super) fn family(&self) -> &'static str {
+        match self {
+            Self::Vilt(_) => "ViLT",
+            Self::VisualBert(_) => "VisualBERT",
+            Self::Lxmert(_) => "LXMERT",
+        }
+    }
+}
 
 /// Pictures of different sizes, filled up to one size at the right and at the bottom.
 #[derive(Clone, Debug)]
@@ -22,6 +111,9 @@ pub enum PairError {
     /// A text.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// Pictures in another form.
+    #[error("the model sees {0}")]
+    Sight(&'static str),
     /// A text without a picture, or the other way round.
     #[error("{texts} texts and {pictures} pictures make no pairs")]
     Count {

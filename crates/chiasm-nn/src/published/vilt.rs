@@ -52,6 +52,12 @@ pub struct Vilt {
 }
 
 impl Vilt {
+    /// Side of a patch in pixels.
+    #[must_use]
+    pub fn patch_size(&self) -> usize {
+        self.patch_size
+    }
+
     /// Features of the words of every text and, after them, of its picture: the class token and
     /// the patches, row after row of the picture.
     ///

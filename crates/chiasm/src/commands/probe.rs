@@ -321,7 +321,7 @@ fn rows_of(args: &ProbeArgs, pairs: usize) -> Result<PairFeatures, CliError> {
         text_width,
         image,
         image_width,
-        cosines: Vec::new(),
+        ..PairFeatures::default()
     };
     // Whether they are of one space only their owner knows; of one width they usually are.
     features.compare();
@@ -343,6 +343,7 @@ fn chosen(all: &PairFeatures, places: impl Iterator<Item = usize>) -> PairFeatur
     let mut features = PairFeatures {
         text_width: all.text_width,
         image_width: all.image_width,
+        joint: all.joint,
         ..PairFeatures::default()
     };
     for place in places {

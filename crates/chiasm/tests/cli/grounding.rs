@@ -82,11 +82,11 @@ fn refcoco(dir: &Path, pictures: usize) {
 }
 
 /// A set with so many regions of each picture: halves, and what lies outside of the picture or has no area.
-fn set(dir: &Path, name: &str, provider: &str, counts: &[usize]) {
+pub(crate) fn set(dir: &Path, name: &str, provider: &str, dim: usize, counts: &[usize]) {
     let config = WriteConfig {
         set: RegionSet {
             provider: provider.to_owned(),
-            dim: 16,
+            dim,
             objects: vec!["left".to_owned(), "right".to_owned()],
             ..RegionSet::default()
         },
@@ -109,8 +109,8 @@ fn set(dir: &Path, name: &str, provider: &str, counts: &[usize]) {
         });
         let feature = |value: usize| ((value * 37 + picture) % 11) as f32 * 0.1;
         let regions = Regions {
-            features: (0..count * 16).map(feature).collect(),
-            dim: 16,
+            features: (0..count * dim).map(feature).collect(),
+            dim,
             boxes: rects.collect(),
             size: Some((72, 72)),
             classes: (0..*count).map(|region| (region % 2) as i64).collect(),
@@ -146,7 +146,7 @@ fn any_number_of_regions_and_any_caption() {
     let counts: Vec<usize> = (0..20)
         .map(|picture| [9, 0, 1, 100, 130][(picture / 4) % 5])
         .collect();
-    set(dir, "set", "drawn", &counts);
+    set(dir, "set", "drawn", 16, &counts);
     let long = "a dog chases two men on the grass and ".repeat(60);
     let captions = [
         "quickly and quietly",
@@ -226,8 +226,8 @@ fn a_run_goes_on_with_the_regions_that_it_began_with() {
     let dir = folder.path();
     recipes(dir);
     refcoco(dir, 10);
-    set(dir, "set", "drawn", &[5; 10]);
-    set(dir, "other", "painted", &[5; 10]);
+    set(dir, "set", "drawn", 16, &[5; 10]);
+    set(dir, "other", "painted", 16, &[5; 10]);
     let pretrain = [
         "pretrain",
         "know.toml",

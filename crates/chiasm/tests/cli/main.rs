@@ -14,6 +14,7 @@ mod explain;
 mod grounding;
 mod new;
 mod own_data;
+mod pair_models;
 mod plan;
 mod posts;
 mod recipes;
