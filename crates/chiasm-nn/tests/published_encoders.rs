@@ -269,7 +269,10 @@ fn what_is_no_encoder() {
     };
     assert!(refused(None, &[]).contains("no family"));
     assert!(refused(Some(json!({"model_type": "swin"})), &[]).contains("swin"));
-    assert!(refused(Some(json!({"model_type": "vilt"})), &[]).contains("ViLT"));
+    let scl = ["cl_temp", "cross_modal_text_transform.weight"];
+    assert!(refused(None, &scl).contains("SCL embeds no text or picture by itself"));
+    let vilt = refused(Some(json!({"model_type": "vilt"})), &[]);
+    assert!(vilt.contains("modality_type_vocab_size"), "{vilt}");
     let bert = [
         "embeddings.word_embeddings.weight",
         "encoder.layer.0.attention.self.query.weight",
