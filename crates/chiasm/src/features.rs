@@ -136,9 +136,11 @@ fn vectors(
     projected: PairFeatures,
 ) -> Result<PairFeatures, CliError> {
     let widths = match model {
-        Model::Own(trained) if trained.config.is_towers_alone() => trained.config.stream_widths(),
+        Model::Own(trained) if trained.config.is_towers_alone() => {
+            Some(trained.config.stream_widths())
+        }
         // One vector for both.
-        Model::Published(_) if model.reads_pairs() => [usize::MAX, 0],
+        Model::Published(_) if model.reads_pairs() => None,
         Model::Own(_) | Model::Published(_) => return Ok(projected),
     };
     let embedder = model.embedder(device, model.views(config, dataset));
@@ -154,11 +156,11 @@ fn vectors(
         bar.show("pairs", done, texts.len());
     })?;
     let (values, width) = host(pairs)?;
-    let [text_width, image_width] = widths.map(|own| own.min(width));
+    let [text_width, image_width] = widths.unwrap_or([width, 0]);
     let mut features = PairFeatures {
         text_width,
         image_width,
-        joint: model.reads_pairs(),
+        joint: widths.is_none(),
         cosines: projected.cosines,
         ..PairFeatures::default()
     };

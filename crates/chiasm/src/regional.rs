@@ -7,12 +7,12 @@ use burn::tensor::Device;
 use chiasm_data::regions::{RegionIdentity, RegionSet};
 use chiasm_data::{RegionRows, Regions, Rgb};
 use chiasm_nn::published::encoder::Sizes;
-use chiasm_regions::{Grid, Provider, RegionError, prepare};
+use chiasm_regions::{Provider, RegionError, prepare};
 use clap::Args;
 use serde_json::Value;
 
 use crate::cli::CheckpointArg;
-use crate::commands::regions::{detector, naming};
+use crate::commands::regions::{detector, grid};
 use crate::error::CliError;
 use crate::model::Model;
 
@@ -130,12 +130,7 @@ fn provider(
     let device: &'static Device = Box::leak(Box::new(device.clone()));
     let model = Model::open_sized(weights, CheckpointArg::Last, sizes, device)?;
     let model: &'static Model = Box::leak(Box::new(model));
-    let tower = model.tower(device)?;
-    let naming = match tower.is_aligned() {
-        true => naming(model, device)?,
-        false => None,
-    };
-    let grid = Grid::new(tower, naming, most);
+    let grid = grid(model, most, device)?;
     Ok(match file {
         Some(file) => Box::new(detector(grid, file, device)?),
         None => Box::new(grid),

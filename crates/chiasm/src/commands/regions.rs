@@ -143,12 +143,7 @@ impl<'a> Job<'a> {
             ..Sizes::default()
         };
         let model = Model::open_sized(weights, self.args.checkpoint, sizes, self.device)?;
-        let tower = model.tower(self.device)?;
-        let naming = match tower.is_aligned() {
-            true => naming(&model, self.device)?,
-            false => None,
-        };
-        let grid = Grid::new(tower, naming, self.args.top);
+        let grid = grid(&model, self.args.top, self.device)?;
         let (found, given);
         let provider: &dyn Provider = match (&self.args.detector, &self.args.boxes) {
             (Some(file), _) => {
@@ -309,6 +304,20 @@ impl<'a> Job<'a> {
     }
 }
 
+/// A model's image tower alone, which names regions where it can read names.
+pub(crate) fn grid<'a>(
+    model: &'a Model,
+    most: usize,
+    device: &'a Device,
+) -> Result<Grid<'a>, CliError> {
+    let tower = model.tower(device)?;
+    let naming = match tower.is_aligned() {
+        true => naming(model, device)?,
+        false => None,
+    };
+    Ok(Grid::new(tower, naming, most))
+}
+
 /// A detector before a tower.
 pub(crate) fn detector<'a>(
     grid: Grid<'a>,
@@ -326,7 +335,7 @@ pub(crate) fn detector<'a>(
 }
 
 /// The names of objects and attributes in the model's own space, where it can read them.
-pub(crate) fn naming(model: &Model, device: &Device) -> Result<Option<Naming>, CliError> {
+fn naming(model: &Model, device: &Device) -> Result<Option<Naming>, CliError> {
     let embedder = model.embedder(device, Views::default());
     if embedder.tokenizer.is_none() {
         note("no tokenizer lies beside the weights: regions get no names");

@@ -216,17 +216,15 @@ fn a_run_is_probed_and_its_relations_are_said() {
     };
     assert!((value(&report) - value(&given)).abs() < 1e-9);
 
-    let said = json(&succeed(
-        dir,
-        &[
-            "relate",
-            "photos/4.png",
-            "a drawing",
-            "--model",
-            "relation.json",
-            "--json",
-        ],
-    ));
+    let relate = [
+        "relate",
+        "photos/4.png",
+        "a drawing",
+        "--model",
+        "relation.json",
+        "--json",
+    ];
+    let said = json(&succeed(dir, &relate));
     let probabilities = said["probabilities"].as_array().unwrap().iter();
     let sum: f64 = probabilities
         .map(|own| own["probability"].as_f64().unwrap())
@@ -236,19 +234,8 @@ fn a_run_is_probed_and_its_relations_are_said() {
     assert!((-1.0..=1.0).contains(&said["alignment"].as_f64().unwrap()));
     assert_eq!(said["text_represented"], Value::Null);
 
-    let said = json(&succeed(
-        dir,
-        &[
-            "relate",
-            "photos/4.png",
-            "a drawing",
-            "--model",
-            "relation.json",
-            "--evidence",
-            "evidence.png",
-            "--json",
-        ],
-    ));
+    let evidence = ["--evidence", "evidence.png"];
+    let said = json(&succeed(dir, &[&relate[..], &evidence].concat()));
     let (map, words) = (&said["evidence"]["map"], &said["evidence"]["words"]);
     assert_eq!(map.as_array().unwrap().len(), 64);
     assert_eq!(

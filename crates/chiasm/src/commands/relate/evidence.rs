@@ -65,11 +65,12 @@ pub(super) fn find(
         .flat_map(|row| starts.clone().map(move |column| (row, column)));
     let windows: Vec<(usize, usize)> = windows.collect();
     let words = words(text);
+    let colour = mean_colour(&picture);
     let mut pairs = vec![(picture.clone(), text.to_owned())];
     pairs.extend(
         windows
             .iter()
-            .map(|window| (without(&picture, *window), text.to_owned())),
+            .map(|window| (without(&picture, *window, colour), text.to_owned())),
     );
     pairs.extend(
         words
@@ -163,8 +164,8 @@ fn words(text: &str) -> Vec<(String, String)> {
     all.iter().enumerate().map(without).collect()
 }
 
-/// A copy of the picture in which the window whose first cell is given has the picture's mean colour.
-fn without(picture: &Rgb, (row, column): (usize, usize)) -> Rgb {
+/// The mean colour of a picture.
+fn mean_colour(picture: &Rgb) -> [u8; 3] {
     let pixels = (picture.data.len() / 3).max(1) as u64;
     let mut sums = [0_u64; 3];
     for pixel in picture.data.chunks_exact(3) {
@@ -172,7 +173,11 @@ fn without(picture: &Rgb, (row, column): (usize, usize)) -> Rgb {
             *sum += u64::from(*value);
         }
     }
-    let mean = sums.map(|sum| (sum / pixels) as u8);
+    sums.map(|sum| (sum / pixels) as u8)
+}
+
+/// A copy of the picture in which the window whose first cell is given has one colour.
+fn without(picture: &Rgb, (row, column): (usize, usize), colour: [u8; 3]) -> Rgb {
     let mut copy = picture.clone();
     let edge = |cell: usize, whole: usize| cell * whole / CELLS;
     let (top, bottom) = (
@@ -186,7 +191,7 @@ fn without(picture: &Rgb, (row, column): (usize, usize)) -> Rgb {
     let lines = copy.data.chunks_exact_mut(3 * picture.width.max(1));
     for line in lines.take(bottom).skip(top) {
         for pixel in line.chunks_exact_mut(3).take(right).skip(left) {
-            pixel.copy_from_slice(&mean);
+            pixel.copy_from_slice(&colour);
         }
     }
     copy
@@ -211,7 +216,7 @@ mod tests {
     fn a_window_has_the_mean_colour_and_nothing_else_changes() {
         let picture =
             Rgb::new(16, 8, (0..16 * 8 * 3).map(|at| (at % 251) as u8).collect()).unwrap();
-        let copy = without(&picture, (6, 0));
+        let copy = without(&picture, (6, 0), mean_colour(&picture));
         let changed = picture.data.chunks(3).zip(copy.data.chunks(3)).enumerate();
         let changed: Vec<usize> = changed
             .filter(|(_, (a, b))| a != b)
