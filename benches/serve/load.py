@@ -1,4 +1,4 @@
-"""Regenerates docs/results/serve.md: how the server behaves under load, beside the plain embedding loop.
+"""Regenerates a part of docs/results/serve.md: how the server behaves under load.
 
     python3 benches/serve/load.py --run RUN --write docs/results/serve.md
 
@@ -7,7 +7,6 @@ library. `--overload SECONDS` is how long ten times the capacity is asked for; 6
 """
 
 import argparse
-import base64
 import json
 import os
 import re
@@ -22,8 +21,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CHIASM = Path(os.environ.get("CHIASM_BIN", ROOT / "target/release/chiasm"))
-# A picture of one point.
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNwaDgAAAKEAYEml6crAAAAAElFTkSuQmCC"
 TEXT = {"input": "two dogs run across a beach while a child watches"}
 
 
@@ -71,21 +68,16 @@ def hey(server, path, body, *words):
     return {"latency": latency, "status": status, "rate": rate}
 
 
-def loop_rate(run, texts=2000):
-    """Texts a second of the plain loop of the same binary: two sizes, so that opening the model cancels out."""
-    def seconds(count):
-        with tempfile.TemporaryDirectory() as folder:
-            table = Path(folder) / "texts.csv"
-            pixel = Path(folder) / "a.png"
-            pixel.write_bytes(base64.b64decode(PIXEL))
-            rows = "".join(f'a.png,"{TEXT["input"]}"\n' for _ in range(count))
-            table.write_text("image,caption\n" + rows)
-            began = time.monotonic()
-            command = [CHIASM, "embed", run, "--data", table, "--out", Path(folder) / "out.safetensors"]
-            subprocess.run(list(map(str, command)), check=True, capture_output=True)
-            return time.monotonic() - began
-    small, large = seconds(100), seconds(100 + texts)
-    return texts / (large - small)
+def publish(name, lines, page):
+    """Puts lines between the marks of a page, or prints them where there is no page."""
+    text = "\n".join(lines) + "\n"
+    if not page:
+        print(text)
+        return
+    file = Path(page)
+    before, rest = file.read_text().split(f"<!-- {name} -->\n")
+    _, after = rest.split(f"<!-- end of {name} -->\n")
+    file.write_text(f"{before}<!-- {name} -->\n\n{text}\n<!-- end of {name} -->\n{after}")
 
 
 def main():
@@ -151,22 +143,8 @@ def main():
         f" {statuses}; {panics} panics, `/health` {health}; memory {later[-1][1]:.0f} MB, slope"
         f" {60 * slope:+.2f} MB a minute after the first fifth. {100 * kept:.0f} % of the capacity was answered while"
         " the others, who ask again at once, were refused.",
-        "",
     ]
-    plain = loop_rate(arguments.run)
-    served = 128 * batched["rate"]
-    lines += [
-        f"`chiasm embed` on the same texts: {plain:.0f} texts/s; the server {served:.0f} texts/s,"
-        f" {100 * served / plain:.0f} %.",
-    ]
-    text = "\n".join(lines) + "\n"
-    if not arguments.write:
-        print(text)
-        return
-    page = Path(arguments.write)
-    before, rest = page.read_text().split("<!-- load -->\n")
-    _, after = rest.split("<!-- end of load -->\n")
-    page.write_text(f"{before}<!-- load -->\n\n{text}\n<!-- end of load -->\n{after}")
+    publish("load", lines, arguments.write)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 //! (path or bytes) until the loader decodes them.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -597,6 +597,15 @@ impl Sample {
     }
 }
 
+/// What a list of samples shows, each thing once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The first sample that shows it.
+    pub first: Vec<usize>,
+    /// Of every sample of the list, where in `first` what it shows is.
+    pub place: Vec<usize>,
+}
+
 /// How many pictures and texts a split has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitCount {
@@ -683,6 +692,32 @@ impl Dataset {
             .enumerate()
             .flat_map(|(sample, entry)| (0..entry.texts.len()).map(move |text| (sample, text)))
             .collect()
+    }
+
+    /// Which of `samples`, by their indices, show the same file, so that a model looks at it once. A sample
+    /// whose picture is no file of its own, or that brings features of regions, shows something of its own.
+    pub fn shown(&self, samples: impl IntoIterator<Item = usize>) -> Shown {
+        let mut shown = Shown::default();
+        let mut places: HashMap<&Path, usize> = HashMap::new();
+        for index in samples {
+            let sample = self.samples.get(index);
+            let file = sample.and_then(|sample| match &sample.visual {
+                Visual::Image(ImageSource::Path(path)) | Visual::Clip(Clip::Video(path)) => {
+                    sample.annotations.regions.is_none().then_some(path)
+                }
+                _ => None,
+            });
+            let next = shown.first.len();
+            let place = match file {
+                Some(path) => *places.entry(path).or_insert(next),
+                None => next,
+            };
+            if place == next {
+                shown.first.push(index);
+            }
+            shown.place.push(place);
+        }
+        shown
     }
 
     /// Pictures and texts per split; splits without samples are left out.

@@ -9,7 +9,7 @@ use chiasm_nn::published::clip::Clip;
 use chiasm_nn::published::encoder::Encoder;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::vision::VisionEncoder;
-use chiasm_nn::{Fused, Tokens, VisionLanguageModel};
+use chiasm_nn::{Fused, Tokens, VisionLanguageModel, indices};
 
 use crate::error::ExplainError;
 use crate::layout::Layout;
@@ -488,10 +488,9 @@ pub(crate) fn ranks(model: &VisionLanguageModel, fused: &Fused) -> Result<Tensor
     Ok(head.forward(fused.image.rows.clone()).0)
 }
 
+/// Row numbers as the tensor that `select` takes.
 pub(crate) fn numbers(values: Vec<usize>, device: &Device) -> Tensor<1, Int> {
-    let shape = [values.len()];
-    let values: Vec<i64> = values.into_iter().map(|value| value as i64).collect();
-    Tensor::from_data(TensorData::new(values, shape), device)
+    indices(values.into_iter().map(|value| value as i64).collect(), device)
 }
 
 /// Values on the host.

@@ -36,4 +36,4 @@ pub use config::{
 pub use fusion::Fused;
 pub use model::VisionLanguageModel;
 pub use spans::Spans;
-pub use tokens::Tokens;
+pub use tokens::{Tokens, indices};

@@ -298,6 +298,15 @@ impl VisionLanguageModel {
         Some(self.pooled(&self.fuse_globals(self.typed(&text, &image, frames, 0))))
     }
 
+    /// The vectors of images behind their tower alone, `[batch, image width]`: the image's part of
+    /// [`Self::pair_vector`] where there is no fusion encoder. `None` of what this model has no eyes for.
+    #[must_use]
+    pub fn image_vector(&self, seen: &Seen) -> Option<Tensor<2>> {
+        let frames = seen.class_tokens();
+        let image = self.encode_where(&self.embed(seen)?, frames, |_| false);
+        Some(pooled(self.image_pooler.as_ref(), summary(&image, frames)))
+    }
+
     /// The vectors of texts beside no image, `[batch, text width]`.
     #[must_use]
     pub fn text_vector(&self, text: &TextInput) -> Tensor<2> {

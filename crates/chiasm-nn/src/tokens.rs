@@ -286,7 +286,8 @@ fn gather(rows: Tensor<2>, chosen: impl Iterator<Item = Option<usize>>) -> Tenso
 }
 
 /// Row numbers as the tensor that `select` takes.
-pub(crate) fn indices(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+#[must_use]
+pub fn indices(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
     let shape = [values.len()];
     Tensor::from_data(TensorData::new(values, shape), device)
 }

@@ -3,7 +3,7 @@
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
-use chiasm_nn::Spans;
+use chiasm_nn::{Spans, indices};
 use chiasm_nn::boxes::{DEVIATIONS, PixelBox, encode, overlap};
 
 use crate::knowledge::smooth;
@@ -108,9 +108,7 @@ pub fn shift_loss(shifts: Tensor<2>, targets: &GroundTargets) -> Tensor<1> {
     let wanted: Vec<f32> = rows.iter().flat_map(|row| targets.shifts[*row]).collect();
     let wanted = Tensor::<2>::from_data(TensorData::new(wanted, [rows.len(), 4]), &device);
     let places: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
-    let places =
-        Tensor::<1, burn::tensor::Int>::from_data(TensorData::new(places, [rows.len()]), &device);
-    smooth(shifts.select(0, places) - wanted).mean()
+    smooth(shifts.select(0, indices(places, &device)) - wanted).mean()
 }
 
 #[cfg(test)]

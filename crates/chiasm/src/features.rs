@@ -180,14 +180,17 @@ fn images(
     bar: &mut Bar,
     features: &mut PairFeatures,
 ) -> Result<(), CliError> {
-    let indices: Vec<usize> = (0..dataset.len()).collect();
+    let shown = dataset.shown(0..dataset.len());
     let mut done = 0;
-    let embedded = embedder.images(dataset, &indices, false, &mut |more| {
+    let embedded = embedder.images(dataset, &shown.first, false, &mut |more| {
         done += more;
-        bar.show("pictures", done, indices.len());
+        bar.show("pictures", done, shown.first.len());
     })?;
     let (values, width) = host(embedded.embeds)?;
-    let of = |(sample, _): &(usize, usize)| values.get(sample * width..(sample + 1) * width);
+    let of = |(sample, _): &(usize, usize)| {
+        let row = shown.place.get(*sample)?;
+        values.get(row * width..(row + 1) * width)
+    };
     features.image = pairs.iter().filter_map(of).flatten().copied().collect();
     features.image_width = width;
     Ok(())

@@ -11,7 +11,7 @@ use chiasm_nn::published::encoder::{EncodeError, Encoder, Pooling};
 use chiasm_nn::published::pairs::{PairEncoder, Pictures, Sight};
 use chiasm_nn::regions::Regions;
 use chiasm_nn::text::TextInput;
-use chiasm_nn::{Tokens, VisionLanguageModel};
+use chiasm_nn::{Tokens, VisionLanguageModel, indices};
 use rayon::prelude::*;
 
 use crate::metrics::RetrievalError;
@@ -290,7 +290,8 @@ impl Embedder<'_> {
 impl Embedder<'_> {
     /// Vectors of pairs: a sample by its index and a text. Of a model of our own what its heads over
     /// pairs read ([`VisionLanguageModel::pair_vector`]); of a published one both embeddings side by
-    /// side, text first. `[pairs, width]`.
+    /// side, text first. Where text and picture do not meet in the model, a picture is looked at once
+    /// for all of its texts. `[pairs, width]`.
     ///
     /// # Errors
     /// A picture that cannot be read, or a model without a tower for one of both.
@@ -304,31 +305,88 @@ impl Embedder<'_> {
             pictures: 1,
             ..self.views
         };
+        match self.towers {
+            Towers::Own(model) if !model.is_towers_alone() => {
+                self.together(pairs, done, |input, indices| {
+                    let seen = self.seen(dataset, indices, views)?;
+                    let vector = model.pair_vector(input, &seen);
+                    vector.ok_or(TaskError::Lacks("pictures"))
+                })
+            }
+            Towers::Published(Encoder::Pair(model), _) => {
+                self.together(pairs, done, |input, indices| {
+                    let sight = self.sight(model, dataset, indices)?;
+                    Ok(model.embed(input, &sight).map_err(EncodeError::from)?)
+                })
+            }
+            Towers::Own(model) => self.apart(
+                dataset,
+                pairs,
+                done,
+                |input| Ok(model.text_vector(input)),
+                |indices| {
+                    let seen = self.seen(dataset, indices, views)?;
+                    let vector = model.image_vector(&seen);
+                    vector.ok_or(TaskError::Lacks("pictures"))
+                },
+            ),
+            Towers::Published(encoder, pooling) => self.apart(
+                dataset,
+                pairs,
+                done,
+                |input| Ok(encoder.embed_texts(input, pooling)?),
+                |indices| {
+                    let pixels = self.pixels(dataset, indices, views)?;
+                    let [count, frames, channels, height, width] = pixels.dims();
+                    let shape = [count * frames, channels, height, width];
+                    Ok(encoder.embed_images(pixels.reshape(shape))?)
+                },
+            ),
+        }
+    }
+
+    /// Vectors of pairs from texts and the samples they stand beside.
+    fn together(
+        &self,
+        pairs: &[(usize, &str)],
+        done: &mut dyn FnMut(usize),
+        vector: impl Fn(&TextInput, &[usize]) -> Result<Tensor<2>, TaskError>,
+    ) -> Result<Tensor<2>, TaskError> {
         let mut vectors = Vec::new();
         for chunk in pairs.chunks(self.batch_size.max(1)) {
             let (indices, texts): (Vec<usize>, Vec<&str>) = chunk.iter().copied().unzip();
-            let input = self.input(&texts)?;
-            vectors.push(match self.towers {
-                Towers::Own(model) => {
-                    let seen = self.seen(dataset, &indices, views)?;
-                    let vector = model.pair_vector(&input, &seen);
-                    vector.ok_or(TaskError::Lacks("pictures"))?
-                }
-                Towers::Published(Encoder::Pair(model), _) => {
-                    let sight = self.sight(model, dataset, &indices)?;
-                    model.embed(&input, &sight).map_err(EncodeError::from)?
-                }
-                Towers::Published(encoder, pooling) => {
-                    let pixels = self.pixels(dataset, &indices, views)?;
-                    let [count, frames, channels, height, width] = pixels.dims();
-                    let shape = [count * frames, channels, height, width];
-                    let image = encoder.embed_images(pixels.reshape(shape))?;
-                    Tensor::cat(vec![encoder.embed_texts(&input, pooling)?, image], 1)
-                }
-            });
+            vectors.push(vector(&self.input(&texts)?, &indices)?);
             done(chunk.len());
         }
         Ok(Tensor::cat(vectors, 0))
+    }
+
+    /// Vectors of texts and of what is shown, side by side.
+    fn apart(
+        &self,
+        dataset: &Dataset,
+        pairs: &[(usize, &str)],
+        done: &mut dyn FnMut(usize),
+        text: impl Fn(&TextInput) -> Result<Tensor<2>, TaskError>,
+        image: impl Fn(&[usize]) -> Result<Tensor<2>, TaskError>,
+    ) -> Result<Tensor<2>, TaskError> {
+        let batch = self.batch_size.max(1);
+        let texts = pairs.chunks(batch).map(|chunk| {
+            let texts: Vec<&str> = chunk.iter().map(|(_, text)| *text).collect();
+            text(&self.input(&texts)?)
+        });
+        let texts = texts.collect::<Result<Vec<_>, _>>()?;
+        let shown = dataset.shown(pairs.iter().map(|(sample, _)| *sample));
+        let mut of_picture = vec![0; shown.first.len()];
+        shown.place.iter().for_each(|place| of_picture[*place] += 1);
+        let mut images = Vec::new();
+        for (chunk, pairs) in shown.first.chunks(batch).zip(of_picture.chunks(batch)) {
+            images.push(image(chunk)?);
+            done(pairs.iter().sum());
+        }
+        let places = shown.place.iter().map(|place| *place as i64).collect();
+        let images = Tensor::cat(images, 0).select(0, indices(places, self.device));
+        Ok(Tensor::cat(vec![Tensor::cat(texts, 0), images], 1))
     }
 }
 

@@ -156,7 +156,7 @@ pub struct Probed {
     pub model: RelationModel,
 }
 
-/// Fits and applies every protocol: linear, two questions (relations only), nearest centroid, nearest neighbours and
+/// Fits and applies every protocol: linear, calibrated and as fitted, two questions (relations only), nearest centroid, nearest neighbours and
 /// clusters under an oracle's mapping, each on both modalities, on text alone and on image alone where there are such features.
 ///
 /// # Errors
@@ -225,11 +225,15 @@ pub fn run(
         let promise = linear
             .promise
             .map(|promise| (promise.confidence, promise.wanted));
+        let scores = linear.probe.scores(bench.scored.rows()?)?;
+        let calibrated = linear.calibration.apply(&scores);
         let settings = format!("C = {penalty}, {}", describe(linear.calibration));
-        let scores = linear
-            .calibration
-            .apply(&linear.probe.scores(bench.scored.rows()?)?);
-        add("linear", settings, promise, scores);
+        add("linear", settings, promise, calibrated);
+        if linear.calibration != Calibration::None {
+            // What calibration is worth is read off the two.
+            let settings = format!("C = {penalty}, {}", describe(Calibration::None));
+            add("uncalibrated", settings, None, scores);
+        }
         if job.relations {
             let (settings, scores) = bench.two_questions(penalty)?;
             add("two questions", settings, None, scores);
