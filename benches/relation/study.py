@@ -30,9 +30,12 @@ BEFORE = "before"
 # The inverse penalty of the published probe.
 C = 0.25
 DRAWS = 1000
-FLICKR_PAIRS = 1200
-# Pairs of SNLI-VE that probes are fitted on, and scored on.
-FITTED, SCORED = 1000, 1200
+FLICKR_PAIRS = 4000
+BATCH, CHUNK = 32, 1000
+# Weight of the cluster loss beside the published one.
+HEAVY = 1.0
+# Precision that an answer is to have.
+WANTED = 0.8
 
 
 def sized(name, steps, chunk):
@@ -135,16 +138,15 @@ class Study(study.Study):
                 for image in images
             ]
             pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        text = sized("itr-towers-tiny", 37, 600)
-        yield from self.variants("flickr", text, seed, "--data", pairs, *self.towers)
+        text = sized("itr-towers-tiny", FLICKR_PAIRS // BATCH, CHUNK)
+        words = ["--data", pairs, *self.towers]
+        yield from self.variants("flickr", text, seed, *words)
+        heavy = text.replace("[objectives.cluster]\n", f"[objectives.cluster]\nweight = {HEAVY}\n")
+        yield "1+4, cluster loss at 1.0", self.run("flickr-heavy", heavy, seed, *words, "--tasks", "1+4")
 
     def snli(self):
         """Linear probes on SNLI-VE: the first file is for training, photos of the second are not seen."""
-        photos = (self.data / "flickr8k/images").resolve()
-        for name, count in [("dev", FITTED), ("test", SCORED)]:
-            rows = (self.data / f"snli-ve-flickr8k/{name}.jsonl").read_text().splitlines()[:count]
-            (self.runs / f"snli-{name}.jsonl").write_text("".join(row + "\n" for row in rows))
-        data = self.runs / "snli-{dev,test}.jsonl"
+        data, *photos = self.statements()
         results = {}
         for seed in self.seeds:
             for tasks, run in self.flickr(seed):
@@ -152,11 +154,45 @@ class Study(study.Study):
                     # These weights are read, not drawn.
                     results[BEFORE].append(results[BEFORE][0])
                     continue
-                found = self.vectors(run, "snli", data, "--pairs", "--image-root", photos)
+                found = self.vectors(run, "snli", data, "--pairs", *photos)
                 names = sorted(set(found.labels))
                 classes = np.array([names.index(label) for label in found.labels])
                 results.setdefault(tasks, []).append(self.probe(found, classes, "val", "test"))
         return self.table(results, {"relation (3 classes)": lambda labels: labels})
+
+    def statements(self):
+        """The words that name SNLI-VE's statements."""
+        return [self.data / "snli-ve-flickr8k/{dev,test}.jsonl", "--image-root", self.data / "flickr8k/images"]
+
+    def calibration(self):
+        """What calibration is worth, and whether thresholds keep their promise."""
+        rows = []
+        for seed in self.seeds:
+            posts = sized("itr-tiny", 250, 4000), "--data", "builtin:synthitr,unlabelled=8000"
+            run = self.run("synth-4", posts[0], seed, *posts[1:], "--tasks", "4")
+            rows.append(("built-in posts", seed, run, ["--data", "builtin:synthitr,unlabelled=0"]))
+        for seed in self.seeds:
+            run = dict(self.flickr(seed))["4"]
+            rows.append(("SNLI-VE", seed, run, ["--train-splits", "val", "--data", *self.statements()]))
+        lines = []
+        for name, seed, run, words in rows:
+            report = self.once(f"calibration-{run.name}", "probe", run, "--precision", WANTED, *words)
+            after, before = (
+                next(own for own in report["protocols"] if own["protocol"]["name"] == kind)
+                for kind in ["linear", "uncalibrated"]
+            )
+            error = [f"{100 * own['calibration_error']:.1f}" for own in (before, after)]
+            kept = after["answered"]
+            precision = kept["precision"]
+            held = [f"{100 * precision[key]:.1f}" for key in ("mean", "low", "high")] if precision else None
+            fitted, chosen = report["fitted_on"]
+            lines.append([
+                f"{name}, seed {seed}", f"{fitted:,} / {chosen:,} / {report['pairs']:,}", *error,
+                f"{100 * after['classes']['accuracy']:.1f}", f"{100 * kept['coverage']:.1f}",
+                f"{held[0]} ({held[1]} to {held[2]})" if held else "",
+            ])
+        heads = ["", "fitted, chosen, scored", "error before, points", "after", "accuracy, %", "answered, %", "right of these, %"]
+        return [*study.table(heads, lines), ""]
 
     def probe(self, found, classes, fitted, scored):
         """Labels of the scored pairs, and what is predicted from vectors of pairs and of texts alone."""
@@ -263,7 +299,7 @@ class Study(study.Study):
 
 
 def main():
-    names = ["synthitr", "snli", "judgements"]
+    names = ["synthitr", "snli", "judgements", "calibration"]
     arguments = study.arguments(__doc__, "runs/itr-study", names).parse_args()
     runs = Study(arguments)
     for name in names:

@@ -21,8 +21,9 @@ STEPS = 120
 # Steps before statements about photos are learned.
 PRETRAINING = 1500
 
-# Test photos whose phrases are explained.
-EXPLAINED = 150
+# Steps before phrases are explained, test photos whose phrases are, and those of them that hide and show what
+# is strong, which takes forty passes a text and method.
+EXPLAINING, EXPLAINED, CURVES = 600, 200, 20
 
 
 class Study(study.Study):
@@ -169,22 +170,28 @@ class Study(study.Study):
     # What explanations point at.
 
     def explanations(self):
-        words = ["--data", self.data / "flickr8k/phrases.jsonl", "--auto-layer", "--score", "--limit", EXPLAINED]
-        report = self.once("explain", "explain", self.pretrained(), *words)
+        # Whole photos: their tower's output is computed once, not once an epoch.
+        text = recipe("scl-tiny", drop=["augment", "objectives.global_completion"])
+        self.train("explained", text, 0, *self.pairs(), "--steps", EXPLAINING)
+        words = ["explain", self.folder("explained", 0), "--data", self.data / "flickr8k/phrases.jsonl"]
+        report = self.once("explain", *words, "--auto-layer", "--score", "--no-curves", "--limit", EXPLAINED)
+        curves = self.once("explain-curves", *words, "--score", "--limit", CURVES)
+        curves = {own["method"]: own for own in curves["methods"]}
         columns = {
-            "pointing": lambda own: f"{100 * own['pointing']['mean']:.1f}" if own["pointing"] else "",
+            "pointing": lambda own: interval(own["pointing"]),
             "IoU": lambda own: percent(own["iou"]),
             "inside": lambda own: percent(own["inside"]),
-            "deletion": lambda own: number(own["deletion"]),
-            "insertion": lambda own: number(own["insertion"]),
+            "deletion": lambda own: number(curves[own["method"]]["deletion"]),
+            "insertion": lambda own: number(curves[own["method"]]["insertion"]),
             "random weights": lambda own: number(own["sanity"]),
         }
         choice = report["choice"]
         phrases = max(own["phrases"] for own in report["methods"])
         rows = [[own["method"], *(of(own) for of in columns.values())] for own in report["methods"]]
         return [
-            f"{phrases:,} phrases on {report['pictures']:,} test photos; attention of layer {choice['layer']},"
-            f" heads `{choice['heads']}`, chosen on validation photos. Explained: `{report['target']}`.",
+            f"{phrases:,} phrases on {report['pictures']:,} test photos, deletion and insertion on {CURVES} of them;"
+            f" attention of layer {choice['layer']}, heads `{choice['heads']}`, chosen on validation photos."
+            f" Explained: `{report['target']}`.",
             "",
             *study.table(["method", *columns], rows),
             "",
@@ -211,6 +218,13 @@ class Study(study.Study):
                     cells.append(spread([100 * of(report)[name] for report in reports]))
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
         return [*lines, ""]
+
+
+def interval(estimate):
+    """A share with its 95 % interval."""
+    if estimate is None:
+        return ""
+    return f"{percent(estimate['mean'])} ({percent(estimate['low'])} to {percent(estimate['high'])})"
 
 
 def percent(value):

@@ -893,6 +893,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_shown_once_and_everything_else_for_itself() {
+        let of = |path: &str| Sample {
+            visual: ImageSource::Path(path.into()).into(),
+            ..sample(path, Split::Test, &["one"])
+        };
+        let mut samples = vec![of("a"), of("b"), of("a"), of("a")];
+        samples.extend([
+            sample("c", Split::Test, &["one"]),
+            sample("d", Split::Test, &["two"]),
+        ]);
+        samples[3].annotations.regions = Some(RegionSource::Npz(ImageSource::Static(b"x")));
+        let set = Dataset {
+            name: "t".into(),
+            samples,
+        };
+        let shown = set.shown([2, 1, 0, 3, 4, 5, 1]);
+        assert_eq!(shown.first, [2, 1, 3, 4, 5]);
+        assert_eq!(shown.place, [0, 1, 0, 2, 3, 4, 1]);
+        assert_eq!(set.shown([]), Shown::default());
+    }
+
+    #[test]
     fn a_box_covers_the_pixels_it_touches() {
         let pixels = |x1, x2, whole| {
             let rect = Rect {

@@ -490,7 +490,10 @@ pub(crate) fn ranks(model: &VisionLanguageModel, fused: &Fused) -> Result<Tensor
 
 /// Row numbers as the tensor that `select` takes.
 pub(crate) fn numbers(values: Vec<usize>, device: &Device) -> Tensor<1, Int> {
-    indices(values.into_iter().map(|value| value as i64).collect(), device)
+    indices(
+        values.into_iter().map(|value| value as i64).collect(),
+        device,
+    )
 }
 
 /// Values on the host.

@@ -3,8 +3,8 @@
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
-use chiasm_nn::{Spans, indices};
 use chiasm_nn::boxes::{DEVIATIONS, PixelBox, encode, overlap};
+use chiasm_nn::{Spans, indices};
 
 use crate::knowledge::smooth;
 

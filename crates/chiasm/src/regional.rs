@@ -27,6 +27,19 @@ pub(crate) struct RegionalArgs {
     pub(crate) detector: Option<PathBuf>,
 }
 
+impl RegionalArgs {
+    /// What is wrong where a tower of regions is named, and nothing makes regions with it.
+    pub(crate) fn refuse(&self, why: &str) -> Result<(), CliError> {
+        match &self.weights_vision {
+            None => Ok(()),
+            Some(path) => Err(CliError::new(
+                format!("`--weights-vision {}` has no use: {why}", path.display()),
+                "leave it out".to_owned(),
+            )),
+        }
+    }
+}
+
 /// Makes regions as a model learned them.
 pub(crate) struct Regional {
     provider: Box<dyn Provider + Send + Sync>,

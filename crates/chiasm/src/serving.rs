@@ -87,6 +87,11 @@ impl Served {
         Ok(served)
     }
 
+    /// Whether it finds regions in the pictures that it is shown.
+    pub(crate) fn makes_regions(&self) -> bool {
+        self.regional.is_some()
+    }
+
     /// Finds out what the model can be asked for.
     fn describe(&mut self) {
         let embedder = self.embedder();

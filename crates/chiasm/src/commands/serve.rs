@@ -119,14 +119,19 @@ pub(crate) fn run(args: &ServeArgs, global: &Global) -> Result<(), CliError> {
         deadline: Duration::from_secs(args.deadline.max(1)),
     };
     let mut models = Vec::new();
+    let mut makes_regions = false;
     for (place, (name, path)) in named(args)?.iter().enumerate() {
         let relation = args.relation.as_deref().filter(|_| place == 0);
         let served = open(name, path, args, relation, &device)?;
         note(&said(&served.card()));
+        makes_regions |= served.makes_regions();
         models.push(Arc::new(
             ModelQueue::start(Arc::new(served), queue)
                 .map_err(|error| CliError::new(format!("cannot start a thread: {error}"), None))?,
         ));
+    }
+    if !makes_regions {
+        args.regional.refuse("no model sees regions")?;
     }
     let parts = Parts {
         config: Config {

@@ -393,4 +393,16 @@ fn raw_pictures_are_seen_as_extracted_ones(dir: &Path) {
     );
     let error = fail(dir, &[&explain[..], &["--weights-vision", "run"]].concat());
     assert!(error.contains("pictures"), "{error}");
+    let useless: [(&[&str], &str); 3] = [
+        (&["explain", "tower", "photos/4.png"], "sees pixels"),
+        (&["explain", "run", "--data", "refs"], "of `--regions`"),
+        (&["serve", "tower", "--port", "0"], "no model sees regions"),
+    ];
+    for (args, reason) in useless {
+        let error = fail(dir, &[args, &["--weights-vision", "tower"]].concat());
+        assert!(
+            error.contains(reason) && error.contains("leave it out"),
+            "{error}"
+        );
+    }
 }

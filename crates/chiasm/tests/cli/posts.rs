@@ -4,7 +4,7 @@ use std::path::Path;
 
 use chiasm_format::Archive;
 
-use crate::common::{TINY, fail, run, succeed};
+use crate::common::{TINY, fail, run, succeed, workspace};
 
 const POSTS: &str = "builtin:synthitr,unlabelled=30,train=20,test=8";
 
@@ -83,6 +83,60 @@ fn each_setting_of_tasks_trains_and_its_pairs_embed() {
         let relation: serde_json::Value = serde_json::from_slice(&relation).unwrap();
         assert_eq!(relation["probe"]["width"], 32, "{run}: {relation}");
     }
+}
+
+#[test]
+fn a_picture_with_several_texts_is_embedded_as_its_copies_are() {
+    let (dir, _) = workspace(2);
+    recipe(dir.path());
+    let photos = dir.path().join("photos");
+    let args = [
+        "pretrain",
+        "posts.toml",
+        "--data",
+        POSTS,
+        "--tasks",
+        "4",
+        "--out",
+        "run",
+    ];
+    succeed(dir.path(), &args);
+    let names = ["0.png", "1.png", "0.png", "2.png"];
+    for (name, copy) in [("1.png", "2.png"), ("0.png", "3.png")] {
+        std::fs::copy(photos.join(name), photos.join(copy)).unwrap();
+    }
+    let vectors = |names: &[&str]| {
+        let texts = ["a dog", "two cats", "an old dog", "a cat"];
+        let rows = names.iter().zip(texts);
+        let rows: String = rows
+            .map(|(name, text)| format!("photos/{name},{text}\n"))
+            .collect();
+        std::fs::write(dir.path().join("posts.csv"), format!("image,text\n{rows}")).unwrap();
+        let args = [
+            "embed",
+            "run",
+            "--data",
+            "posts.csv",
+            "--pairs",
+            "--out",
+            "v.safetensors",
+        ];
+        succeed(dir.path(), &args);
+        let archive = Archive::open(&dir.path().join("v.safetensors")).unwrap();
+        archive.read_f32("pair_vectors").unwrap()
+    };
+    let (once, copied) = (
+        vectors(&names),
+        vectors(&["0.png", "2.png", "3.png", "1.png"]),
+    );
+    assert_eq!(once.len(), 4 * 32);
+    for (once, copied) in once.iter().zip(&copied) {
+        assert!((once - copied).abs() < 1e-5, "{once} {copied}");
+    }
+    // Texts differ, pictures of a name do not.
+    let (first, third) = (&once[..32], &once[64..96]);
+    assert_eq!(first[16..], third[16..]);
+    assert_ne!(first[..16], third[..16]);
 }
 
 #[test]

@@ -111,6 +111,10 @@ pub(crate) struct ExplainArgs {
 pub(crate) fn run(args: &ExplainArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
     let model = Model::open(&args.run, args.checkpoint, &device)?;
+    if args.data.is_some() {
+        args.regional
+            .refuse("the pictures of `--data` have the regions of `--regions`")?;
+    }
     if args.score || args.auto_layer {
         return figures::run(args, global, &model, &device);
     }
@@ -144,7 +148,10 @@ fn single(
                 .map_err(|error| CliError::new(format!("{}: {error}", image.display()), None))?;
             Some(regions::in_memory(&id, &regional.regions(&rgb)?)?)
         }
-        None => None,
+        None => {
+            args.regional.refuse("the model sees pixels")?;
+            None
+        }
     };
     let mut sample = Sample::of_picture(id, picture, args.text.iter().cloned().collect());
     sample.annotations.regions = regions;
