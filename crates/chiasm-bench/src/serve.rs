@@ -8,6 +8,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::HostBatch;
 use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::packed::PackedWeights;
 use chiasm_train::Trainer;
 use serde_json::{Value, json};
 
@@ -31,6 +32,11 @@ pub(crate) fn answer(mut prepared: Prepared) -> Result<()> {
         "batch_size": prepared.recipe.schedule.batch_size,
     }))?;
     let model = prepared.trainer.evaluation_model();
+    // As commands that only read a model have it.
+    let _packed = match prepared.workload.kind {
+        Kind::ImageForward => PackedWeights::of(&model),
+        Kind::Step => PackedWeights::default(),
+    };
     let mut next = 0;
     for line in std::io::stdin().lock().lines() {
         let line = line?;

@@ -17,6 +17,7 @@ mod kernels;
 pub mod layers;
 pub mod model;
 pub mod names;
+pub mod packed;
 pub mod parameters;
 pub mod published;
 pub mod regions;

@@ -5,6 +5,7 @@ use burn::tensor::Device;
 use chiasm_data::answers::Vocabulary;
 use chiasm_data::{Preprocess, Targets, TextTokenizer};
 use chiasm_nn::layers::Init;
+use chiasm_nn::packed::PackedWeights;
 use chiasm_nn::published::scl;
 use chiasm_nn::weights::{from_safetensors, load_state_dict};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
@@ -31,6 +32,8 @@ pub struct TrainedModel {
     pub state: RunState,
     /// The classes of its classifier, where it has one.
     pub targets: Option<Targets>,
+    /// Its matrices as products take them.
+    _packed: PackedWeights,
 }
 
 impl TrainedModel {
@@ -85,9 +88,12 @@ impl TrainedModel {
                 Targets::Answers(Vocabulary::from_answers(classes))
             }
         });
-        let fresh = VisionLanguageModel::new(&Init::new(0, config.init_std, device), &config);
+        let init = Init::new(0, config.init_std, device).lazy();
+        let fresh = VisionLanguageModel::new(&init, &config);
+        let model = load_weights(fresh, checkpoint)?.valid();
         Ok(Self {
-            model: load_weights(fresh, checkpoint)?.valid(),
+            _packed: PackedWeights::of(&model),
+            model,
             tokenizer,
             preprocess,
             recipe,

@@ -8,6 +8,7 @@ use chiasm_eval::predictions::ModelIdentity;
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
 use chiasm_explain::{Explainer, Subject};
 use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::packed::PackedWeights;
 use chiasm_nn::published::encoder::{self, Encoder, Opened, Pooling, Sizes};
 use chiasm_nn::published::scl;
 use chiasm_nn::select::RuleName;
@@ -38,6 +39,8 @@ pub(crate) struct Published {
     tokenizer: Option<TextTokenizer>,
     preprocess: Option<Preprocess>,
     pooling: Pooling,
+    /// Its matrices as products take them.
+    _packed: PackedWeights,
 }
 
 impl Model {
@@ -315,6 +318,7 @@ impl Published {
                 || path.display().to_string(),
                 |name| name.to_string_lossy().into_owned(),
             ),
+            _packed: opened.encoder.packed(),
             opened,
             tokenizer,
             preprocess,

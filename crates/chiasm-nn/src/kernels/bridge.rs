@@ -11,6 +11,7 @@ use burn::backend::{
 };
 use burn::tensor::{Tensor, TensorData};
 
+use super::gemm;
 use super::operation::Operation;
 
 /// A tensor in this process's memory.
@@ -36,6 +37,29 @@ pub(crate) fn apply<const N: usize, const D: usize, O: Operation<N>>(
 /// still holds, or that is a view, is copied first.
 pub(crate) fn edit<const D: usize>(value: Tensor<D>, edit: impl FnOnce(&mut [f32])) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::edit(value.into_dispatch(), edit))
+}
+
+/// A matrix of weights whose packed form is kept as long as this lives: it holds the tensor, so that its values neither
+/// move nor change.
+pub(crate) struct Held {
+    tensor: HostTensor,
+}
+
+impl Held {
+    /// Holds a tensor; `None` of one that is not on the CPU, or whose values do not lie in one piece.
+    pub(crate) fn new(tensor: DispatchTensor) -> Option<Self> {
+        let DispatchTensorKind::Flex(BackendTensor::Float(tensor)) = tensor.kind else {
+            return None;
+        };
+        gemm::put(tensor.as_slice::<f32>()?);
+        Some(Self { tensor })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        gemm::take_off(slice(&self.tensor));
+    }
 }
 
 #[backend_extension(Flex)]

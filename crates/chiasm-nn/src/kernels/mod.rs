@@ -23,7 +23,7 @@ pub use attention::Scope;
 pub(crate) use attention::{
     AttentionForm, Blocks, CrossAttention, Fallback, Keep, Place, Rule, SelfAttention, Side,
 };
-pub(crate) use bridge::{apply, edit};
+pub(crate) use bridge::{Held, apply, edit};
 pub(crate) use dropout::Dropout;
 pub(crate) use embed::Embed;
 pub(crate) use feed_forward::FeedForward;

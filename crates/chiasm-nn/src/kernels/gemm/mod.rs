@@ -19,6 +19,7 @@ use rayon::prelude::*;
 
 mod kernel;
 mod pack;
+mod shelf;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -27,6 +28,7 @@ use kernel::Kernel;
 use pack::{Buffer, Packed, gather, pack_panels};
 
 pub(crate) use pack::Right;
+pub(crate) use shelf::{put, take_off};
 pub(crate) use view::{View, ViewMut};
 
 /// Depth of a block: a panel of `B` of 32 columns takes 32 KiB. Measured on Zen 4, 256 to 512 are
@@ -73,13 +75,22 @@ thread_local! {
 /// If the shapes do not fit together.
 pub(crate) fn multiply_right(c: ViewMut, a: View, b: &Right, accumulate: bool) {
     match b {
-        Right::Packed(b) => multiply_packed(c, a, b, accumulate),
+        Right::Packed(b) => multiply_packed(c, a, b, 0..b.cols(), accumulate),
+        Right::Kept {
+            packed,
+            alone: false,
+        } => multiply_packed(c, a, packed, 0..packed.cols(), accumulate),
+        Right::Kept {
+            packed,
+            alone: true,
+        } => multiply_packed_alone(c, a, packed, accumulate),
         Right::Lying(b) => multiply(c, a, *b, accumulate),
     }
 }
 
-fn multiply_packed(mut c: ViewMut, a: View, b: &Packed, accumulate: bool) {
-    check_shapes(&c, a, b.rows(), b.cols());
+/// `c` of the columns `cols` of a product; these begin and end with panels.
+fn multiply_packed(mut c: ViewMut, a: View, b: &Packed, cols: Range<usize>, accumulate: bool) {
+    check_shapes(&c, a, b.rows(), cols.len());
     if a.cols() == 0 && !accumulate {
         return c.fill_zero();
     }
@@ -90,16 +101,32 @@ fn multiply_packed(mut c: ViewMut, a: View, b: &Packed, accumulate: bool) {
                 accumulate: accumulate || depth.start > 0,
             };
             let a = a.block(0..a.rows(), depth.clone());
-            multiply_block(
-                b.kernel(),
-                &mut c,
-                a,
-                b.block(depth),
-                factors,
-                &mut scratch.rows,
-            );
+            let panels = b.block(depth, cols.clone());
+            multiply_block(b.kernel(), &mut c, a, panels, factors, &mut scratch.rows);
         }
     });
+}
+
+/// As [`multiply_packed`] for all columns, in parallel over groups of panels.
+fn multiply_packed_alone(c: ViewMut, a: View, b: &Packed, accumulate: bool) {
+    let panel = b.kernel().cols();
+    let panels = b.cols().div_ceil(panel);
+    let tasks = match rayon::current_num_threads() {
+        1 => 1,
+        threads => threads * TILES_PER_THREAD,
+    };
+    let width = panels.div_ceil(tasks).max(1) * panel;
+    let mut parts = Vec::new();
+    let mut right = c;
+    for cols in blocks(b.cols(), width) {
+        let part;
+        (part, right) = right.split_at_col(cols.len());
+        parts.push((part, cols));
+    }
+    parts
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|(c, cols)| multiply_packed(c, a, b, cols, accumulate));
 }
 
 /// `c = a * b`, or `c += a * b` to `accumulate`, in parallel over tiles of `c`.

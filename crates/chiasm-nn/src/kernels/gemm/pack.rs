@@ -1,10 +1,11 @@
 //! Copies of the operands in an order that suits the caches.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::kernel::{Kernel, SQUARE, transpose_square};
 use super::view::View;
-use super::{DEPTH, blocks};
+use super::{DEPTH, blocks, shelf};
 
 /// Elements of a cache line.
 const LINE: usize = 16;
@@ -79,10 +80,15 @@ impl Packed {
         self.cols
     }
 
-    /// The panels of the rows `depth`, which are one of the blocks.
-    pub(super) fn block(&self, depth: Range<usize>) -> &[f32] {
-        let width = self.cols.next_multiple_of(self.kernel.cols());
-        &self.blocks.elements[self.blocks.start()..][depth.start * width..depth.end * width]
+    /// The panels of the rows `depth`, which are one of the blocks, and of the columns `cols`, which begin with a panel
+    /// and end with one.
+    pub(super) fn block(&self, depth: Range<usize>, cols: Range<usize>) -> &[f32] {
+        let panel = self.kernel.cols();
+        debug_assert!(cols.start.is_multiple_of(panel));
+        let width = self.cols.next_multiple_of(panel);
+        let block =
+            &self.blocks.elements[self.blocks.start()..][depth.start * width..depth.end * width];
+        &block[depth.len() * cols.start..depth.len() * cols.end.next_multiple_of(panel)]
     }
 }
 
@@ -90,6 +96,13 @@ impl Packed {
 pub(crate) enum Right<'a> {
     /// Packed once for all blocks.
     Packed(Packed),
+    /// Packed before, and kept for all calls.
+    Kept {
+        /// Its panels.
+        packed: Arc<Packed>,
+        /// Whether there is but one block of rows.
+        alone: bool,
+    },
     /// As it lies, for one block: a whole packed copy would be written only to be read once.
     Lying(View<'a>),
 }
@@ -97,6 +110,10 @@ pub(crate) enum Right<'a> {
 impl<'a> Right<'a> {
     /// `b`, for products with so many blocks of rows.
     pub(crate) fn new(b: View<'a>, blocks: usize) -> Self {
+        if let Some(packed) = shelf::find(b) {
+            let alone = blocks <= 1;
+            return Self::Kept { packed, alone };
+        }
         match blocks {
             0 | 1 => Self::Lying(b),
             _ => Self::Packed(Packed::new(b)),

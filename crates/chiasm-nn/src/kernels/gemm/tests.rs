@@ -1,7 +1,9 @@
 use std::iter::repeat_with;
+use std::sync::Arc;
 
 use rayon::ThreadPoolBuilder;
 
+use super::shelf::find;
 use super::*;
 
 /// Value of every element that lies between and after the rows of a result.
@@ -224,7 +226,7 @@ fn the_split_of_rows_does_not_change_a_bit() {
     let [m, k, n] = [2 * ROWS + 9, DEPTH + 20, 75];
     let case = Case::random(&mut random, [m, k, n]);
     let packed = Packed::new(case.b.view());
-    let whole = case.run(|c, a, _| multiply_packed(c, a, &packed, false));
+    let whole = case.run(|c, a, _| multiply_packed(c, a, &packed, 0..n, false));
     for blocks in [1, 2] {
         let right = case.run(|c, a, b| multiply_right(c, a, &Right::new(b, blocks), false));
         assert_eq!(whole, right, "{blocks} blocks");
@@ -235,10 +237,45 @@ fn the_split_of_rows_does_not_change_a_bit() {
             for rows in blocks(m, size) {
                 let band;
                 (band, below) = below.split_at_row(rows.len());
-                multiply_packed(band, a.block(rows, 0..k), &packed, false);
+                multiply_packed(band, a.block(rows, 0..k), &packed, 0..n, false);
             }
         });
         assert_eq!(whole, split, "rows by {size}");
+    }
+}
+
+#[test]
+fn weights_on_the_shelf_are_packed_once_and_change_no_bit() {
+    let mut random = Random(5);
+    for [m, k, n] in [[1, 7, 5], [12, DEPTH + 3, 300], [70, 2 * DEPTH, 33]] {
+        let dense: Vec<f32> = (0..k * n)
+            .map(|_| random.below(2001) as f32 / 1000.0 - 1.0)
+            .collect();
+        let case = Case::random(&mut random, [m, k, n]);
+        let by = |b: View, blocks| {
+            case.run(|c, a, _| multiply_right(c, a, &Right::new(b, blocks), true))
+        };
+        let b = View::new(&dense, k, n);
+        let without = [1, 3].map(|blocks| by(b, blocks));
+        assert!(find(b).is_none());
+        put(&dense);
+        put(&dense);
+        let first = find(b).unwrap();
+        for threads in [1, 3] {
+            let pool = ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let with = pool.install(|| [1, 3].map(|blocks| by(b, blocks)));
+            assert_eq!(without, with, "{m} {k} {n}, {threads} threads");
+        }
+        assert!(Arc::ptr_eq(&first, &find(b).unwrap()));
+        // Only the whole matrix as it is.
+        assert!(find(b.t()).is_none() && find(b.block(0..k, 1..n)).is_none());
+        take_off(&dense);
+        assert!(find(b).is_some());
+        take_off(&dense);
+        assert!(find(b).is_none());
     }
 }
 
