@@ -23,7 +23,7 @@ PRETRAINING = 1500
 
 # Steps before phrases are explained, test photos whose phrases are, and those of them that hide and show what
 # is strong, which takes forty passes a text and method.
-EXPLAINING, EXPLAINED, CURVES = 600, 200, 20
+EXPLAINING, EXPLAINED, CURVES = 600, 60, 8
 
 
 class Study(study.Study):
@@ -173,9 +173,10 @@ class Study(study.Study):
         # Whole photos: their tower's output is computed once, not once an epoch.
         text = recipe("scl-tiny", drop=["augment", "objectives.global_completion"])
         self.train("explained", text, 0, *self.pairs(), "--steps", EXPLAINING)
-        words = ["explain", self.folder("explained", 0), "--data", self.data / "flickr8k/phrases.jsonl"]
-        report = self.once("explain", *words, "--auto-layer", "--score", "--no-curves", "--limit", EXPLAINED)
-        curves = self.once("explain-curves", *words, "--score", "--limit", CURVES)
+        words = ["explain", self.folder("explained", 0), "--data", self.data / "flickr8k/phrases.jsonl", "--score"]
+        choose = ["--auto-layer", "--auto-limit", EXPLAINED]
+        report = self.once("explain", *words, *choose, "--no-curves", "--limit", EXPLAINED)
+        curves = self.once("explain-curves", *words, "--limit", CURVES)
         curves = {own["method"]: own for own in curves["methods"]}
         columns = {
             "pointing": lambda own: interval(own["pointing"]),

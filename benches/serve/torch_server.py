@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from transformers import AutoModel, AutoTokenizer
 
-# Texts of a batch.
-BATCH = 128
+# Texts that are gathered from requests, and of a batch, so that little of it is padding.
+GATHERED, BATCH = 128, 32
 
 
 class Request(BaseModel):
@@ -53,7 +53,7 @@ def application(folder):
     async def work():
         while True:
             jobs = [await waiting.get()]
-            while not waiting.empty() and sum(len(texts) for texts, _ in jobs) < BATCH:
+            while not waiting.empty() and sum(len(texts) for texts, _ in jobs) < GATHERED:
                 jobs.append(waiting.get_nowait())
             texts = [text for own, _ in jobs for text in own]
             vectors = iter(await asyncio.to_thread(encoder.embed, texts))

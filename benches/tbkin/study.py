@@ -11,19 +11,20 @@ stopped and started again. Only the standard library is used.
 import functools
 import json
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import study
-from study import recipe, spread, table
+from study import CHIASM, ROOT, recipe, spread, table
 
 # Photos of each split that are looked at, the first of the file.
 PHOTOS = {"train": 1500, "val": 100, "test": 150}
 # Photos of DAQUAR whose questions are asked.
 DAQUAR = {"train": 500, "test": 150}
 # Optimiser steps.
-PRETRAINING, GROUNDING, QUESTIONS = 60, 90, 250
+PRETRAINING, GROUNDING, QUESTIONS = 60, 200, 250
 # What leads the masks of pre-training.
 MASKINGS = ["random", "intra", "cross", "both"]
 # Share of attention's keys that every rule is to keep.
@@ -33,6 +34,12 @@ RULES = [
     "prob_abs", "prob_rel_mean", "prob_rel_max", "score_abs", "score_mean",
     "topk", "topk_ratio", "quantile", "topp",
 ]
+# What a rule costs is measured at values of the size that the models above have.
+COSTED = [
+    "prob_abs=0.04", "prob_rel_mean=1.2", "prob_rel_max=0.4", "score_abs=4", "score_mean=1.0",
+    "topk=4", "topk_ratio=0.1", "quantile=0.9", "topp=0.5", "learned=1",
+]
+BENCH = CHIASM.with_name("chiasm-bench")
 # Rules that are also on while a model is fine-tuned.
 TUNED = ["prob_abs"]
 # The start that selection is tried on: MiniLM's words and layers, without pre-training.
@@ -245,6 +252,25 @@ class Study(study.Study):
             "",
         ]
 
+    def cost(self):
+        """Processor time of a training step with each rule over that with all of attention, in turns."""
+        file = self.runs / "cost.jsonl"
+        if not file.exists():
+            if self.only_done:
+                return ["Not measured yet."]
+            workload = ROOT / "benches/workloads/selection.toml"
+            command = [BENCH, "selection", "--workload", workload, "--threads", 1, *COSTED]
+            done = subprocess.run(list(map(str, command)), cwd=ROOT, check=True, capture_output=True, text=True)
+            file.write_text(done.stdout)
+        percent = lambda ratio: f"{100 * (ratio - 1):+.1f}"
+        rows = []
+        for line in lines(file):
+            ratio, seconds = line["ratio"], line["seconds"]
+            low, high = ratio["quartiles"]
+            more = f"{percent(ratio['median'])} ({percent(low)} to {percent(high)})"
+            rows.append((f"`{line['rule']}`", f"{seconds['median']:.2f}", "" if line["rule"] == "off" else more))
+        return [*table(["rule", "a step, s", "more than plain, % (quartiles)"], rows), ""]
+
     def everything(self):
         """All runs, seed by seed, so that the tables of the first seeds are complete first."""
         every = self.seeds
@@ -257,7 +283,7 @@ class Study(study.Study):
 
 
 def main():
-    parser = study.arguments(__doc__, "runs/tbkin-study", ["masking", "selection"])
+    parser = study.arguments(__doc__, "runs/tbkin-study", ["masking", "selection", "cost"])
     parser.add_argument("--detector", required=True)
     arguments = parser.parse_args()
     runs = Study(arguments)
@@ -268,6 +294,8 @@ def main():
         parts["masking"] = runs.masking()
     if arguments.part in ("selection", "all"):
         parts["selection"] = runs.selection()
+    if arguments.part in ("cost", "all"):
+        parts["cost"] = runs.cost()
     study.publish(parts, arguments.write)
 
 

@@ -545,10 +545,21 @@ impl ObjectivesConfig {
     }
 
     /// The same for a setting of ITR's tasks (`specs/itr.md` section 0.2): `1`, `2`, `3`, `4`, `1+4`,
-    /// `2+4` or `3+4`. What the tables say of how it is done stays; the published values where there
+    /// `2+4` or `3+4`, or `0`, which learns labels. What the tables say of how it is done stays; the published values where there
     /// is none. `None` where it is no such setting.
     #[must_use]
     pub fn with_tasks(&self, tasks: &str) -> Option<Self> {
+        if tasks == "0" {
+            let classification = ClassificationConfig {
+                classes: ClassSource::Labels,
+                ..self.classification.clone().unwrap_or_default()
+            };
+            return Some(Self {
+                fused_share: self.fused_share,
+                classification: Some(classification),
+                ..Self::default()
+            });
+        }
         let (view, contrast) = match tasks {
             "4" => (None, true),
             tasks => {

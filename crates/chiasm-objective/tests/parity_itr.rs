@@ -18,7 +18,7 @@ use chiasm_nn::text::TextInput;
 use chiasm_nn::weights::{ParamPath, replace_value, take_gradients};
 use chiasm_nn::{FusionConfig, ModelConfig, Spans, TextConfig, VisionConfig, VisionLanguageModel};
 use chiasm_objective::cluster::cluster_loss;
-use chiasm_objective::config::{ClusterConfig, ClusterView, ContrastiveConfig};
+use chiasm_objective::config::{ClassSource, ClusterConfig, ClusterView, ContrastiveConfig};
 use chiasm_objective::contrast::contrastive_loss;
 use chiasm_objective::{ObjectivesConfig, StepInput, losses};
 use chiasm_testkit::{Case, Golden, assert_close};
@@ -536,7 +536,11 @@ fn settings_of_tasks() {
     let four = base.with_tasks("4").unwrap();
     assert!(four.cluster.is_none());
     assert_eq!(four.contrastive.unwrap().temperature, Some(1.0));
-    for wrong in ["", "0", "5", "4+1", "1+2", "1+4+4", "+4", "4+4"] {
+    let labels = base.with_tasks("0").unwrap();
+    let learned = labels.classification.clone().unwrap();
+    assert_eq!(learned.classes, ClassSource::Labels);
+    assert!(labels.cluster.is_none() && labels.contrastive.is_none() && labels.mlm.is_none());
+    for wrong in ["", "00", "0+4", "5", "4+1", "1+2", "1+4+4", "+4", "4+4"] {
         assert!(base.with_tasks(wrong).is_none(), "{wrong}");
     }
 }

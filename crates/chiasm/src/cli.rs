@@ -247,8 +247,8 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_enum)]
     pub(crate) masking: Option<MaskingArg>,
     /// What is learned of unlabelled pairs, in ITR's numbers: 1 groups of text and image, 2 of text and
-    /// OCR text, 3 of text and caption, 4 the contrast; one of 1, 2, 3, 4, 1+4, 2+4, 3+4 [default: the
-    /// recipe's objectives]
+    /// OCR text, 3 of text and caption, 4 the contrast; one of 1, 2, 3, 4, 1+4, 2+4, 3+4, or 0, which learns
+    /// the labels of labelled pairs [default: the recipe's objectives]
     #[arg(long, value_name = "TASKS")]
     pub(crate) tasks: Option<String>,
     /// Build the model, check it against its weights, print the plan and stop; needs no data

@@ -1,12 +1,15 @@
 //! Figures of a classifier, and their table for the terminal.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::iter::repeat_n;
 
+use chiasm_data::Relation;
 use serde::{Deserialize, Serialize};
 
 use super::{MARK, OverlapReport, grouped, heading, marked, percent, shorten};
 use crate::metrics::classes::{Confusion, confusion, consistency, is_right, statement_of};
+use crate::metrics::f1::f1_of;
 use crate::metrics::{Accuracy, Tally, answers};
 pub(super) use crate::predictions::classes::KIND;
 use crate::predictions::{ClassPredictions, ClassRow, DatasetIdentity, ModelIdentity, Targets};
@@ -38,6 +41,16 @@ pub struct MajorityBaseline {
     pub accuracy: f64,
 }
 
+/// Weighted F1 of labels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabelF1 {
+    /// Of the classes.
+    pub classes: f64,
+    /// Of t, text represented, and v, image adds, where the classes are the four relations (`specs/itr.md` section
+    /// 3.2).
+    pub facts: Option<[f64; 2]>,
+}
+
 /// Everything a file of class predictions says about a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassReport {
@@ -63,6 +76,9 @@ pub struct ClassReport {
     pub chance: f64,
     /// NLVR2's consistency, where all identifiers are official ones: the share of statements that are right of all pairs.
     pub consistency: Option<Accuracy>,
+    /// Weighted F1; labels only.
+    #[serde(default)]
+    pub weighted_f1: Option<LabelF1>,
     /// Accuracy by right class, most frequent first; labels only.
     pub by_class: Vec<KindAccuracy>,
     /// Accuracy by every way to split the samples (`answer_type`), most frequent kind first.
@@ -142,7 +158,9 @@ pub fn score_classes(predictions: &ClassPredictions) -> ClassReport {
         .filter_map(|row| Some((name_of(labelled(targets, row)?), row.predicted.as_str())));
     let exact_match =
         |row: &&ClassRow| targets == Targets::Answers && answers::is_exact_match(&row.answers);
+    let confusion = confusion(labels);
     ClassReport {
+        weighted_f1: label_f1(&confusion),
         split: info.split.clone(),
         dataset: info.dataset.clone(),
         model: info.model.clone(),
@@ -163,7 +181,7 @@ pub fn score_classes(predictions: &ClassPredictions) -> ClassReport {
             .into_iter()
             .map(|(kind, sums)| (kind.to_owned(), most_frequent_first(sums)))
             .collect(),
-        confusion: confusion(labels),
+        confusion,
         training_overlap: info.training_overlap.as_ref().map(OverlapReport::new),
     }
 }
@@ -182,6 +200,28 @@ pub(crate) fn worth(targets: Targets, class: &str, row: &ClassRow) -> Option<f64
 /// The label, where labels are what predictions are compared with.
 fn labelled(targets: Targets, row: &ClassRow) -> Option<&str> {
     row.label.as_deref().filter(|_| targets == Targets::Labels)
+}
+
+/// Weighted F1 from who was taken for whom; `None` of nothing.
+fn label_f1(confusion: &[Confusion]) -> Option<LabelF1> {
+    let weighted = |class: &dyn Fn(&str) -> Option<usize>| {
+        let pairs = confusion.iter().map(|entry| {
+            let pair = (class(&entry.label)?, class(&entry.predicted)?);
+            Some(repeat_n(pair, entry.count))
+        });
+        let pairs = pairs.collect::<Option<Vec<_>>>()?;
+        f1_of(pairs.into_iter().flatten()).map(|found| found.weighted)
+    };
+    let both = |entry: &'_ Confusion| [entry.label.clone(), entry.predicted.clone()];
+    let names: BTreeSet<String> = confusion.iter().flat_map(both).collect();
+    let fact = |of: fn(Relation) -> bool| {
+        weighted(&|name| Relation::from_name(name).map(|relation| usize::from(of(relation))))
+    };
+    let facts = fact(|relation| relation.represented).zip(fact(|relation| relation.adds));
+    Some(LabelF1 {
+        classes: weighted(&|name| names.iter().position(|own| own == name))?,
+        facts: facts.map(<[f64; 2]>::from),
+    })
 }
 
 /// Statement and judgement of every sample that has a label; `None` unless all identifiers are those of NLVR2.
@@ -337,6 +377,17 @@ pub(crate) fn notes(report: &ClassReport, accuracy: &Accuracy) -> Vec<String> {
             grouped(scored)
         ));
     }
+    if let Some(f1) = &report.weighted_f1 {
+        let facts = f1.facts.map(|[t, v]| {
+            format!(
+                "; text represented {}, image adds {}",
+                percent(t),
+                percent(v)
+            )
+        });
+        let facts = facts.unwrap_or_default();
+        notes.push(format!("Weighted F1 {}{facts}.", percent(f1.classes)));
+    }
     if scored < report.samples {
         notes.push(format!(
             "{} of {} samples have no known answer or label and are left out.",
@@ -482,6 +533,33 @@ mod tests {
         ] {
             assert!(table.contains(part), "{part}\n{table}");
         }
+    }
+
+    #[test]
+    fn weighted_f1_of_labels_and_of_both_facts() {
+        let rows = [
+            ("a", "neither", "neither"),
+            ("b", "adds", "adds"),
+            ("c", "represented", "represented"),
+            ("d", "both", "represented"),
+            ("e", "neither", "adds"),
+        ];
+        let rows = rows.map(|(id, label, predicted)| judged(id, label, predicted));
+        let report = score_classes(&predictions(Targets::Labels, rows.to_vec()));
+        let found = report.weighted_f1.clone().unwrap();
+        assert!((found.classes - 8.0 / 15.0).abs() < 1e-12);
+        let [t, v] = found.facts.unwrap();
+        // t is right of all; v is taken for 1 once and for 0 once of five.
+        assert!(
+            (t - 1.0).abs() < 1e-12 && (v - 0.6).abs() < 1e-12,
+            "{t} {v}"
+        );
+        let table = render_class_table(&report);
+        let line = "Weighted F1 53.3 %; text represented 100.0 %, image adds 60.0 %.\n";
+        assert!(table.contains(line), "{table}");
+        let other = [judged("a", "yes", "no"), judged("b", "no", "no")];
+        let report = score_classes(&predictions(Targets::Labels, other.to_vec()));
+        assert_eq!(report.weighted_f1.unwrap().facts, None);
     }
 
     #[test]

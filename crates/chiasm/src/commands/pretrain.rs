@@ -134,7 +134,7 @@ fn apply(args: &PretrainArgs, recipe: &mut Recipe) -> Result<(), CliError> {
         recipe.objectives = recipe.objectives.with_tasks(tasks).ok_or_else(|| {
             CliError::new(
                 format!("`--tasks {tasks}` is no setting of ITR's tasks"),
-                "write 1, 2, 3, 4, 1+4, 2+4 or 3+4".to_owned(),
+                "write 1, 2, 3, 4, 1+4, 2+4 or 3+4, or 0 to learn labels".to_owned(),
             )
         })?;
     }

@@ -106,12 +106,15 @@ fn a_picture_with_several_texts_is_embedded_as_its_copies_are() {
         std::fs::copy(photos.join(name), photos.join(copy)).unwrap();
     }
     let vectors = |names: &[&str]| {
-        let texts = ["a dog", "two cats", "an old dog", "a cat"];
-        let rows = names.iter().zip(texts);
-        let rows: String = rows
-            .map(|(name, text)| format!("photos/{name},{text}\n"))
+        // A label makes a row a sample of its own.
+        let rows = ["a dog,yes", "two cats,no", "an old dog,no", "a cat,yes"];
+        let rows: String = names
+            .iter()
+            .zip(rows)
+            .map(|(name, row)| format!("photos/{name},{row}\n"))
             .collect();
-        std::fs::write(dir.path().join("posts.csv"), format!("image,text\n{rows}")).unwrap();
+        let table = format!("image,text,label\n{rows}");
+        std::fs::write(dir.path().join("posts.csv"), table).unwrap();
         let args = [
             "embed",
             "run",
@@ -140,6 +143,47 @@ fn a_picture_with_several_texts_is_embedded_as_its_copies_are() {
 }
 
 #[test]
+fn labels_are_learned_after_pre_training_and_scored_by_f1() {
+    let dir = tempfile::tempdir().unwrap();
+    recipe(dir.path());
+    let args = [
+        "pretrain",
+        "posts.toml",
+        "--data",
+        POSTS,
+        "--tasks",
+        "1+4",
+        "--out",
+        "run",
+    ];
+    succeed(dir.path(), &args);
+    let labelled = "builtin:synthitr,unlabelled=0,train=40,test=20";
+    let args = [
+        "finetune",
+        "posts.toml",
+        "--data",
+        labelled,
+        "--tasks",
+        "0",
+        "--weights",
+        "run",
+        "--out",
+        "tuned",
+    ];
+    succeed(dir.path(), &args);
+    let report = succeed(dir.path(), &["eval", "tuned", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["classes"], 4);
+    let f1 = &report["weighted_f1"];
+    let inside = |value: &serde_json::Value| (0.0..=1.0).contains(&value.as_f64().unwrap());
+    assert!(inside(&f1["classes"]), "{report}");
+    assert!(
+        inside(&f1["facts"][0]) && inside(&f1["facts"][1]),
+        "{report}"
+    );
+}
+
+#[test]
 fn settings_that_are_none_and_texts_that_are_missing_say_why() {
     let dir = tempfile::tempdir().unwrap();
     recipe(dir.path());
@@ -158,7 +202,9 @@ fn settings_that_are_none_and_texts_that_are_missing_say_why() {
     };
     let error = with(POSTS, "5");
     assert!(
-        error.contains("--tasks 5") && error.contains("hint: write 1, 2, 3, 4"),
+        error.contains("--tasks 5")
+            && error.contains("hint: write 1, 2, 3, 4")
+            && error.contains("or 0"),
         "{error}"
     );
     let error = with("builtin:emoji", "2");

@@ -198,7 +198,8 @@ fn every_function_on_every_kernel_against_a_naive_product() {
             let parallel = case.run(|c, a, b| multiply_with(&kernel, c, a, b, accumulate));
             assert_eq!(parallel, serial, "{} {shape:?}", kernel.name);
             let packed = case.run(|c, a, b| {
-                multiply_packed(c, a, &Packed::with_kernel(kernel, b), accumulate);
+                let cols = 0..b.cols();
+                multiply_packed(c, a, &Packed::with_kernel(kernel, b), cols, accumulate);
             });
             assert_eq!(packed, serial, "{} {shape:?}", kernel.name);
         }
@@ -311,6 +312,7 @@ fn what_is_not_finite_stays_in_its_row_and_column() {
             ViewMut::new(&mut c, 20, 40),
             a,
             &Packed::with_kernel(kernel, b),
+            0..40,
             false,
         );
         for (i, row) in c.chunks(40).enumerate() {
