@@ -3,14 +3,16 @@
 Reads what `chiasm-bench export` wrote (settings, start weights, the exact inputs of every step) and
 answers requests on stdin like `chiasm-bench serve` does. Parameters carry chiasm's names, so the
 weights load as they are. Encoder passes are shared between the losses exactly as chiasm's forward
-plan shares them: both sides do the same work.
+plan shares them: both sides do the same work. With `--apart` every loss has its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -209,8 +211,17 @@ class MlmHead(nn.Module):
         return self.decoder(self.norm(F.gelu(self.dense(tokens))))
 
 
+# What of a text each loss reads.
+VIEWS = {
+    "contrastive": ["clean"], "matching": ["clean"], "mlm": ["mlm"], "global_completion": ["clean", "masked"],
+}
+
+
 class Model(nn.Module):
     """Towers, fusion encoder and heads; only the parts that the objectives run."""
+
+    # Whether every loss has encoder passes of its own, as published code has.
+    apart = False
 
     def __init__(self, c: Config, objectives: Config) -> None:
         super().__init__()
@@ -243,7 +254,10 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch, fused: int, objectives: Config) -> dict[str, Tensor]:
         """Unweighted losses by name."""
-        views = [view for view in ("clean", "mlm", "masked") if f"{view}.input_ids" in batch]
+        if self.apart and len(objectives) > 1:
+            apart = [self(batch, fused, {name: own}) for name, own in objectives.items()]
+            return {name: loss for losses in apart for name, loss in losses.items()}
+        views = list(dict.fromkeys(view for name in objectives for view in VIEWS[name]))
         ids, masks = ([batch[f"{view}.{what}"] for view in views] for what in ("input_ids", "attention_mask"))
         encoded = self.text_transform(self.text(torch.cat(ids), torch.cat(masks)))
         texts = dict(zip(views, encoded.split([len(rows) for rows in ids]), strict=True))
@@ -331,10 +345,60 @@ def rate_factor(schedule: Config, step: int) -> float:
     return min(max((total - step) / max(total - warmup, 1.0), 0.0), 1.0)
 
 
+class ImageTower(nn.Module):
+    """Pixels to tokens."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.vision = model.vision
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.vision(self.vision.embed_patches(pixels))
+
+
+class TextTower(nn.Module):
+    """Token ids and mask to tokens."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.text = model.text
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.text(ids, mask)
+
+
+class OnnxTower:
+    """A tower in ONNX Runtime, a graph for each shape that its batches have."""
+
+    def __init__(self, tower: nn.Module, threads: int) -> None:
+        self.tower, self.threads, self.sessions = tower, threads, {}
+
+    def session(self, inputs: tuple[Tensor, ...]) -> Any:
+        import onnxruntime
+
+        shape = tuple(inputs[0].shape)
+        if shape not in self.sessions:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = self.threads
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "tower.onnx"
+                with contextlib.redirect_stdout(sys.stderr):
+                    torch.onnx.export(self.tower, inputs, file, dynamo=True)
+                session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            self.sessions[shape] = session
+        return self.sessions[shape]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        session = self.session(inputs)
+        names = (known.name for known in session.get_inputs())
+        feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, feed)[0])
+
+
 class Trainer:
     """A run at its beginning, from the folder of an export."""
 
-    def __init__(self, folder: Path, fused_optimizer: bool, compiled: bool) -> None:
+    def __init__(self, folder: Path, fused_optimizer: bool, compiled: bool, onnx: bool) -> None:
         settings = json.loads((folder / "workload.json").read_text())
         self.schedule, optimizer = settings["schedule"], settings["optimizer"]
         self.objectives = {name: c for name, c in settings["objectives"].items() if isinstance(c, dict)}
@@ -345,6 +409,12 @@ class Trainer:
         self.model.load_state_dict({name: value for name, value in state.items() if name in own})
         self.batches = [(load_file(folder / b["file"]), b["fused_size"]) for b in settings["batches"]]
         self.kind = settings["kind"]
+        towers = {"image_forward": ImageTower, "text_forward": TextTower}
+        self.tower = towers[self.kind](self.model).eval() if self.kind in towers else None
+        if onnx:
+            self.tower = OnnxTower(self.tower, torch.get_num_threads())
+            for batch, _ in self.batches:
+                self.tower.session(self.seen(batch))
         self.losses = torch.compile(self.model) if compiled else self.model
         self.rate, self.step_number = optimizer["learning_rate"], 0
         if optimizer["form"] != "adamw" or optimizer["groups"]:
@@ -369,16 +439,25 @@ class Trainer:
         """One step on the next batch: seconds and values."""
         batch, fused = self.batches[self.step_number % len(self.batches)]
         start = time.perf_counter()
-        values = self.look(batch) if self.kind == "image_forward" else self.train(batch, fused)
+        values = self.look(batch) if self.tower else self.train(batch, fused)
         seconds = time.perf_counter() - start
         self.step_number += 1
         return {"seconds": seconds, "values": values}
 
+    def seen(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the tower takes of a batch."""
+        if self.kind == "image_forward":
+            return (batch["pixel_values"],)
+        return batch["clean.input_ids"], batch["clean.attention_mask"]
+
     @torch.inference_mode()
     def look(self, batch: Batch) -> dict[str, float]:
-        """The image tower on one batch: the mean of some columns of what it gives."""
-        encoded = self.model.vision(self.model.vision.embed_patches(batch["pixel_values"]))
-        means = encoded.flatten(0, 1).mean(0)[:COLUMNS].tolist()
+        """The tower on one batch: the mean of some columns of what it gives, over all real tokens."""
+        encoded = self.tower(*self.seen(batch))
+        rows = encoded.flatten(0, 1)
+        if self.kind == "text_forward":
+            rows = rows[batch["clean.attention_mask"].flatten().bool()]
+        means = rows.mean(0)[:COLUMNS].tolist()
         return {f"column {column}": mean for column, mean in enumerate(means)}
 
     def train(self, batch: Batch, fused: int) -> dict[str, float]:
@@ -404,10 +483,12 @@ def main() -> None:
     parser.add_argument("--fused-optimizer", action="store_true", help="AdamW in one kernel")
     parser.add_argument("--plain-attention", action="store_true", help="instead of scaled_dot_product_attention")
     parser.add_argument("--compile", action="store_true", help="torch.compile the forward and backward pass")
+    parser.add_argument("--apart", action="store_true", help="encoder passes of its own for every loss")
+    parser.add_argument("--onnx", action="store_true", help="a tower in ONNX Runtime; needs onnxruntime and onnxscript")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    Attend.fused = not args.plain_attention
-    trainer = Trainer(args.folder, args.fused_optimizer, args.compile)
+    Attend.fused, Model.apart = not args.plain_attention, args.apart
+    trainer = Trainer(args.folder, args.fused_optimizer, args.compile, args.onnx)
     print(
         json.dumps(
             {

@@ -9,6 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::HostBatch;
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::packed::PackedWeights;
+use chiasm_nn::text::TextInput;
 use chiasm_train::Trainer;
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ pub(crate) fn answer(mut prepared: Prepared) -> Result<()> {
     let model = prepared.trainer.evaluation_model();
     // As commands that only read a model have it.
     let _packed = match prepared.workload.kind {
-        Kind::ImageForward => PackedWeights::of(&model),
+        Kind::ImageForward | Kind::TextForward => PackedWeights::of(&model),
         Kind::Step => PackedWeights::default(),
     };
     let mut next = 0;
@@ -54,7 +55,8 @@ pub(crate) fn answer(mut prepared: Prepared) -> Result<()> {
             let start = Instant::now();
             let values = match prepared.workload.kind {
                 Kind::Step => train(&mut prepared.trainer, batch)?,
-                Kind::ImageForward => look(&model, batch)?,
+                Kind::ImageForward => means(look(&model, batch)?)?,
+                Kind::TextForward => means(read(&model, batch))?,
             };
             let seconds = start.elapsed().as_secs_f64();
             steps.push(json!({ "seconds": seconds, "values": values }));
@@ -72,14 +74,24 @@ fn train(trainer: &mut Trainer, batch: &HostBatch) -> Result<BTreeMap<String, f6
     Ok(values)
 }
 
-/// The image tower on one batch: the mean of some columns of what it gives.
-fn look(model: &VisionLanguageModel, batch: &HostBatch) -> Result<BTreeMap<String, f64>> {
+/// The text tower on one batch, `[tokens, width]`.
+fn read(model: &VisionLanguageModel, batch: &HostBatch) -> Tensor<2> {
+    let input = TextInput::from_padded(&batch.input_ids, &batch.attention_mask, batch.text_len);
+    model.encode_text_where(&input, |_| true).rows
+}
+
+/// The image tower on one batch, `[tokens, width]`.
+fn look(model: &VisionLanguageModel, batch: &HostBatch) -> Result<Tensor<2>> {
     let side = batch.image_size;
     let shape = [batch.samples.len(), 3, side, side];
     let pixels = TensorData::new(batch.pixel_values.clone(), shape);
     let vision = model.vision.as_ref().ok_or("the model sees no pixels")?;
     let patches = vision.embed_patches(Tensor::from_data(pixels, &Device::flex()));
-    let encoded = vision.encode(&patches).rows;
+    Ok(vision.encode(&patches).rows)
+}
+
+/// The mean of some columns of what a tower gives.
+fn means(encoded: Tensor<2>) -> Result<BTreeMap<String, f64>> {
     let columns = encoded.mean_dim(0).narrow(1, 0, COLUMNS);
     let means = columns.into_data().try_into_vec::<f32>();
     let means = means.map_err(|error| format!("no values: {error:?}"))?;

@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Step,
     /// The image tower, without gradients.
     ImageForward,
+    /// The text tower, without gradients.
+    TextForward,
 }
 
 /// A file of `benches/workloads`.

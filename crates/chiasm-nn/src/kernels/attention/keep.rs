@@ -5,6 +5,7 @@
 //! three passes: exponentials, the cut among them, and their division by what is left. The backward
 //! pass repeats them on scores computed again, in the same order, and finds the same keys.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -303,6 +304,18 @@ impl Keep {
     }
 }
 
+// The numbers below are exponentials, none negative: these are in the order of their bits.
+
+/// The smaller one first.
+fn rising(a: &f32, b: &f32) -> Ordering {
+    a.to_bits().cmp(&b.to_bits())
+}
+
+/// The larger one first.
+fn falling(a: &f32, b: &f32) -> Ordering {
+    rising(b, a)
+}
+
 /// The n-th largest number of a row, the first for n = 0, the smallest for n beyond its length.
 fn nth_largest(row: &[f32], n: usize, scratch: &mut Vec<f32>) -> f32 {
     if n >= row.len() {
@@ -310,7 +323,7 @@ fn nth_largest(row: &[f32], n: usize, scratch: &mut Vec<f32>) -> f32 {
     }
     let copy = room(scratch, row.len());
     copy.copy_from_slice(row);
-    let (_, nth, _) = copy.select_nth_unstable_by(n.max(1) - 1, |a, b| b.total_cmp(a));
+    let (_, nth, _) = copy.select_nth_unstable_by(n.max(1) - 1, falling);
     *nth
 }
 
@@ -318,13 +331,13 @@ fn nth_largest(row: &[f32], n: usize, scratch: &mut Vec<f32>) -> f32 {
 fn quantile_of(row: &[f32], quantile: f32, scratch: &mut Vec<f32>) -> f32 {
     let copy = room(scratch, row.len());
     copy.copy_from_slice(row);
-    copy.sort_unstable_by(f32::total_cmp);
     let place = f64::from(quantile.clamp(0.0, 1.0)) * (row.len() - 1) as f64;
     // A place that is a whole number but for rounding is that number's.
     let place = (place * 1e4).round() / 1e4;
     let below = place.floor() as usize;
-    let above = (below + 1).min(row.len() - 1);
-    let (low, high) = (f64::from(copy[below]), f64::from(copy[above]));
+    let (_, low, above) = copy.select_nth_unstable_by(below, rising);
+    let high = above.iter().copied().min_by(rising).unwrap_or(*low);
+    let (low, high) = (f64::from(*low), f64::from(high));
     (low + (high - low) * (place - below as f64)) as f32
 }
 
@@ -332,14 +345,24 @@ fn quantile_of(row: &[f32], quantile: f32, scratch: &mut Vec<f32>) -> f32 {
 fn least_of_mass(row: &[f32], mass: f32, scratch: &mut Vec<f32>) -> f32 {
     let copy = room(scratch, row.len());
     copy.copy_from_slice(row);
-    copy.sort_unstable_by(|a, b| b.total_cmp(a));
     let wanted = f64::from(mass) * copy.iter().map(|x| f64::from(*x)).sum::<f64>();
-    let mut reached = 0.0;
-    for x in copy.iter() {
-        reached += f64::from(*x);
-        if reached >= wanted {
-            return *x;
+    let (mut rest, mut reached) = (copy, 0.0);
+    // A few make most of a row: the largest ones are sorted, and more of them only where these do not do.
+    let mut next = 8;
+    while !rest.is_empty() {
+        if next < rest.len() {
+            rest.select_nth_unstable_by(next - 1, falling);
         }
+        let (first, others) = rest.split_at_mut(next.min(rest.len()));
+        first.sort_unstable_by(falling);
+        for x in first.iter() {
+            reached += f64::from(*x);
+            if reached >= wanted {
+                return *x;
+            }
+        }
+        rest = others;
+        next *= 2;
     }
     0.0
 }
