@@ -23,7 +23,8 @@ PRETRAINING = 1500
 
 # Steps before phrases are explained, test photos whose phrases are, and those of them that hide and show what
 # is strong, which takes forty passes a text and method.
-EXPLAINING, EXPLAINED, CURVES = 600, 60, 8
+EXPLAINING, EXPLAINED, CURVES = 600, 40, 8
+METHODS = "attention,rollout,relevance,grad-cam"
 
 
 class Study(study.Study):
@@ -174,6 +175,7 @@ class Study(study.Study):
         text = recipe("scl-tiny", drop=["augment", "objectives.global_completion"])
         self.train("explained", text, 0, *self.pairs(), "--steps", EXPLAINING)
         words = ["explain", self.folder("explained", 0), "--data", self.data / "flickr8k/phrases.jsonl", "--score"]
+        words += ["--method", METHODS]
         choose = ["--auto-layer", "--auto-limit", EXPLAINED]
         report = self.once("explain", *words, *choose, "--no-curves", "--limit", EXPLAINED)
         curves = self.once("explain-curves", *words, "--limit", CURVES)

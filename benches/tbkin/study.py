@@ -24,7 +24,7 @@ PHOTOS = {"train": 1500, "val": 100, "test": 150}
 # Photos of DAQUAR whose questions are asked.
 DAQUAR = {"train": 500, "test": 150}
 # Optimiser steps.
-PRETRAINING, GROUNDING, QUESTIONS = 60, 200, 250
+PRETRAINING, GROUNDING, QUESTIONS = 60, 200, 600
 # What leads the masks of pre-training.
 MASKINGS = ["random", "intra", "cross", "both"]
 # Share of attention's keys that every rule is to keep.

@@ -57,16 +57,16 @@ fn step(run: &mut Prepared) -> Result<f64> {
     Ok(processor_seconds()? - start)
 }
 
-/// Processor time of this process so far, in seconds.
+/// Processor time of this process's threads so far, in seconds.
 fn processor_seconds() -> Result<f64> {
-    /// Ticks of `/proc` in a second, on every architecture that Linux runs on today.
-    const TICKS: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name, in parentheses, may hold blanks; user and system time are fields 14 and 15 of all.
-    let (_, rest) = stat.rsplit_once(')').ok_or("no name in /proc/self/stat")?;
-    let ticks = rest.split_whitespace().skip(11).take(2);
-    let ticks: f64 = ticks.filter_map(|field| field.parse::<f64>().ok()).sum();
-    Ok(ticks / TICKS)
+    let mut nanoseconds = 0.0;
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        let own = stat.split_whitespace().next();
+        let own = own.and_then(|own| own.parse::<f64>().ok());
+        nanoseconds += own.ok_or("the system does not count the time of threads")?;
+    }
+    Ok(nanoseconds / 1e9)
 }
 
 /// Median, quartiles, least and most.
