@@ -34,6 +34,8 @@ FLICKR_PAIRS = 4000
 BATCH, CHUNK = 32, 1000
 # Weight of the cluster loss beside the published one.
 HEAVY = 1.0
+# Test photos whose phrases are explained.
+EXPLAINED = 40
 # Precision that an answer is to have.
 WANTED = 0.8
 
@@ -191,8 +193,34 @@ class Study(study.Study):
                 f"{100 * after['classes']['accuracy']:.1f}", f"{100 * kept['coverage']:.1f}",
                 f"{held[0]} ({held[1]} to {held[2]})" if held else "",
             ])
-        heads = ["", "fitted, chosen, scored", "error before, points", "after", "accuracy, %", "answered, %", "right of these, %"]
+        heads = ["", "fitted, chosen, scored", "error before, points", "after", "accuracy, %", "answered, %"]
+        heads.append("right of these, %")
         return [*study.table(heads, lines), ""]
+
+    def pointing(self):
+        """Where Grad-CAM of the cosine points for phrases with boxes."""
+        phrases = self.data / "flickr8k/phrases.jsonl"
+        reports = []
+        for seed in self.seeds:
+            run = dict(self.flickr(seed))["4"]
+            words = ["--score", "--no-curves", "--method", "grad-cam", "--limit", EXPLAINED]
+            kept = ["--predictions", self.runs / f"pointing-{seed}.jsonl"]
+            reports.append(self.once(f"pointing-{seed}", "explain", run, "--data", phrases, *words, *kept))
+        share = lambda own, key: 100 * own[key]["mean"]
+        rows = []
+        for methods in zip(*(report["methods"] for report in reports)):
+            keys = ["pointing", "pointing_small"]
+            cells = [spread([share(own, key) for own in methods]) for key in keys]
+            cells.append(spread([100 * own["inside"] for own in methods]))
+            rows.append((methods[0]["method"], *cells))
+        own, photos = reports[0]["methods"][0], reports[0]["pictures"]
+        small = own["pointing_small"]["samples"]
+        return [
+            f"{own['phrases']:,} phrases on {photos} test photos, {small:,} of them small.",
+            "",
+            *study.table(["", "pointing, %", "of small, %", "inside, %"], rows),
+            "",
+        ]
 
     def probe(self, found, classes, fitted, scored):
         """Labels of the scored pairs, and what is predicted from vectors of pairs and of texts alone."""
@@ -299,7 +327,7 @@ class Study(study.Study):
 
 
 def main():
-    names = ["synthitr", "snli", "judgements", "calibration"]
+    names = ["synthitr", "snli", "judgements", "calibration", "pointing"]
     arguments = study.arguments(__doc__, "runs/itr-study", names).parse_args()
     runs = Study(arguments)
     for name in names:

@@ -177,11 +177,13 @@ class Study(study.Study):
         words = ["explain", self.folder("explained", 0), "--data", self.data / "flickr8k/phrases.jsonl", "--score"]
         words += ["--method", METHODS]
         choose = ["--auto-layer", "--auto-limit", EXPLAINED]
-        report = self.once("explain", *words, *choose, "--no-curves", "--limit", EXPLAINED)
-        curves = self.once("explain-curves", *words, "--limit", CURVES)
+        kept = lambda name: ["--predictions", self.runs / f"{name}.jsonl"]
+        report = self.once("explain", *words, *choose, "--no-curves", "--limit", EXPLAINED, *kept("explain"))
+        curves = self.once("explain-curves", *words, "--limit", CURVES, *kept("explain-curves"))
         curves = {own["method"]: own for own in curves["methods"]}
         columns = {
             "pointing": lambda own: interval(own["pointing"]),
+            "of small": lambda own: interval(own["pointing_small"]),
             "IoU": lambda own: percent(own["iou"]),
             "inside": lambda own: percent(own["inside"]),
             "deletion": lambda own: number(curves[own["method"]]["deletion"]),

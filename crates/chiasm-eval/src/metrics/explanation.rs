@@ -99,6 +99,17 @@ pub fn score(cells: Cells<'_>, map: &[f32], boxes: &[Rect]) -> Option<MapScore> 
     }
 }
 
+/// Whether boxes cover less than a quarter of their picture: the harder part of the pointing game, in which the centre
+/// is no answer (Zhang et al., IJCV 2018).
+#[must_use]
+pub fn is_small(boxes: &[Rect]) -> bool {
+    /// Squares along a side by which what boxes cover together is told.
+    const SIDE: usize = 64;
+    let mask = box_mask(SIDE, boxes.iter().copied());
+    let covered: f64 = mask.values().iter().map(|&share| f64::from(share)).sum();
+    covered < (SIDE * SIDE) as f64 / 4.0
+}
+
 /// A map that knows nothing: uniform numbers of the stream of `row`.
 #[must_use]
 pub fn random_map(cells: Cells<'_>, row: u64, draw: u64) -> Vec<f32> {

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use chiasm_data::Rect;
 use serde::{Deserialize, Serialize};
 
 use super::{MARK, OverlapReport, grouped, heading, marked, percent, shorten};
-use crate::metrics::explanation::{area, centre_map, random_map, rank_correlation, score};
+use crate::metrics::explanation::{
+    area, centre_map, is_small, random_map, rank_correlation, score,
+};
 use crate::metrics::{Accuracy, Tally};
 pub(super) use crate::predictions::explanation::KIND;
 use crate::predictions::{
@@ -23,6 +26,9 @@ pub struct ExplanationFigures {
     pub method: String,
     /// Share of phrases whose strongest place lies in a box. A map that points nowhere misses.
     pub pointing: Option<Accuracy>,
+    /// The same of phrases whose boxes cover less than a quarter of the picture.
+    #[serde(default)]
+    pub pointing_small: Option<Accuracy>,
     /// Mean overlap of what is strong with the boxes.
     pub iou: Option<f64>,
     /// Mean share of the map in the boxes.
@@ -124,7 +130,7 @@ impl Mean {
 }
 
 fn figures(method: &str, rows: &[&ExplanationRow]) -> ExplanationFigures {
-    let (mut pointing, mut nowhere, mut phrases) = (Tally::default(), 0, 0);
+    let (mut pointing, mut nowhere, mut phrases) = (Pointing::default(), 0, 0);
     let [mut iou, mut inside, mut deletion, mut insertion, mut sanity] =
         std::array::from_fn(|_| Mean::default());
     for row in rows {
@@ -145,15 +151,17 @@ fn figures(method: &str, rows: &[&ExplanationRow]) -> ExplanationFigures {
         }
         phrases += 1;
         let regions = row.region_boxes();
-        let found = score(row.cells(&regions), &row.map, &row.phrase_boxes());
+        let boxes = row.phrase_boxes();
+        let found = score(row.cells(&regions), &row.map, &boxes);
         nowhere += usize::from(found.is_none());
-        pointing.add(found.map_or(0.0, |found| found.pointing));
+        pointing.add(found.map_or(0.0, |found| found.pointing), &boxes);
         iou.add(found.map_or(0.0, |found| found.iou));
         inside.add(found.map_or(0.0, |found| found.inside));
     }
     ExplanationFigures {
         method: method.to_owned(),
-        pointing: pointing.accuracy(),
+        pointing: pointing.all.accuracy(),
+        pointing_small: pointing.small.accuracy(),
         iou: iou.value(),
         inside: inside.value(),
         deletion: deletion.value(),
@@ -193,7 +201,8 @@ fn controls(rows: &[&ExplanationRow]) -> [ExplanationFigures; 2] {
             let mean = |of: fn(&crate::metrics::explanation::MapScore) -> f64| {
                 scores.iter().flatten().map(of).sum::<f64>() / count
             };
-            control.pointing.add(mean(|found| found.pointing));
+            let pointing = mean(|found| found.pointing);
+            control.pointing.add(pointing, &boxes);
             control.iou.add(mean(|found| found.iou));
             control.inside.add(mean(|found| found.inside));
         }
@@ -204,7 +213,8 @@ fn controls(rows: &[&ExplanationRow]) -> [ExplanationFigures; 2] {
     let of =
         |method: &str, control: &Control, curves: [Option<f64>; 2], texts| ExplanationFigures {
             method: method.to_owned(),
-            pointing: control.pointing.accuracy(),
+            pointing: control.pointing.all.accuracy(),
+            pointing_small: control.pointing.small.accuracy(),
             iou: control.iou.value(),
             inside: control.inside.value(),
             deletion: curves[0],
@@ -225,9 +235,25 @@ fn controls(rows: &[&ExplanationRow]) -> [ExplanationFigures; 2] {
     ]
 }
 
+/// How often the strongest place lies in a box.
+#[derive(Default)]
+struct Pointing {
+    all: Tally,
+    small: Tally,
+}
+
+impl Pointing {
+    fn add(&mut self, worth: f64, boxes: &[Rect]) {
+        self.all.add(worth);
+        if is_small(boxes) {
+            self.small.add(worth);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Control {
-    pointing: Tally,
+    pointing: Pointing,
     iou: Mean,
     inside: Mean,
 }
@@ -272,8 +298,8 @@ pub fn render_explanation_table(report: &ExplanationReport) -> String {
     }
     let mark = if report.is_marked() { MARK } else { "" };
     line(format!(
-        "{:<17}{:>10}{:>18}{:>7}{:>8}{:>7}{:>7}{:>6}",
-        "", "pointing", "95 % interval", "IoU", "inside", "del.", "ins.", "rand."
+        "{:<17}{:>10}{:>10}{:>8}{:>7}{:>8}{:>7}{:>7}{:>6}",
+        "", "pointing", "interval", "small", "IoU", "inside", "del.", "ins.", "rand."
     ));
     for method in &report.methods {
         let of_model = !matches!(method.method.as_str(), "random map" | "centre");
@@ -281,14 +307,18 @@ pub fn render_explanation_table(report: &ExplanationReport) -> String {
         let (mean, interval) = method
             .pointing
             .map_or((String::new(), String::new()), |found| {
-                let interval = format!("{} to {}", percent(found.low), percent(found.high));
+                let bound = |share: f64| format!("{:.0}", 100.0 * share);
+                let interval = format!("{} to {}", bound(found.low), bound(found.high));
                 (marked(percent(found.mean), mark), interval)
             });
         let number =
             |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.3}"));
         line(format!(
-            "{:<17}{mean:>10}{interval:>18}{:>7}{:>8}{:>7}{:>7}{:>6}",
+            "{:<17}{mean:>10}{interval:>10}{:>8}{:>7}{:>8}{:>7}{:>7}{:>6}",
             shorten(&method.method, 16),
+            method
+                .pointing_small
+                .map_or(String::new(), |found| percent(found.mean)),
             number(method.iou),
             number(method.inside),
             number(method.deletion),
@@ -300,7 +330,10 @@ pub fn render_explanation_table(report: &ExplanationReport) -> String {
     }
     line(String::new());
     line(
-        "Pointing: the strongest place lies in a box. Inside: share of the map in boxes."
+        "Pointing: the strongest place lies in a box, with its 95 % interval. Small: of".to_owned(),
+    );
+    line(
+        "phrases whose boxes cover less than a quarter. Inside: share of the map in boxes."
             .to_owned(),
     );
     line(
