@@ -66,17 +66,23 @@ impl WithSimd for Block<'_> {
                 .zip(out.chunks_exact_mut(count))
             {
                 let query = [S::as_simd_f32s(query).0];
-                // Four sums at once: one would wait for itself.
-                let mut rows = self.rows.chunks_exact(4 * stride);
-                let mut outs = out.chunks_exact_mut(4);
-                for (rows, out) in rows.by_ref().zip(outs.by_ref()) {
-                    let sums = tile(simd, split::<S, 4>(rows, stride), query);
-                    for (out, [sum]) in out.iter_mut().zip(sums) {
-                        *out = sum;
+                // Four sums at once: one would wait for itself. Their rows lie far apart: a new page of memory is
+                // waited for, and so four are waited for at a time.
+                let part = count / 4;
+                let (fours, rest) = self.rows.split_at(4 * part * stride);
+                let (four_sums, rest_sums) = out.split_at_mut(4 * part);
+                let [a, b, c, d] = quarters(fours, part * stride);
+                let rows = a.chunks_exact(stride).zip(b.chunks_exact(stride));
+                let rows = rows.zip(c.chunks_exact(stride).zip(d.chunks_exact(stride)));
+                for (at, ((a, b), (c, d))) in rows.enumerate() {
+                    let rows = [a, b, c, d].map(|row| S::as_simd_f32s(row).0);
+                    for (place, [sum]) in tile(simd, rows, query).into_iter().enumerate() {
+                        if let Some(out) = four_sums.get_mut(place * part + at) {
+                            *out = sum;
+                        }
                     }
                 }
-                let rest = rows.remainder().chunks_exact(stride);
-                for (row, out) in rest.zip(outs.into_remainder()) {
+                for (row, out) in rest.chunks_exact(stride).zip(rest_sums) {
                     [[*out]] = tile(simd, [S::as_simd_f32s(row).0], query);
                 }
             }
@@ -121,6 +127,14 @@ impl WithSimd for Gather<'_> {
             self.out.push(sum);
         }
     }
+}
+
+/// Four parts of as many elements each.
+fn quarters(all: &[f32], each: usize) -> [&[f32]; 4] {
+    let (a, rest) = all.split_at(each);
+    let (b, rest) = rest.split_at(each);
+    let (c, d) = rest.split_at(each);
+    [a, b, c, d]
 }
 
 /// `N` rows side by side as vectors.

@@ -333,7 +333,7 @@ pub fn render_explanation_table(report: &ExplanationReport) -> String {
         "Pointing: the strongest place lies in a box, with its 95 % interval. Small: of".to_owned(),
     );
     line(
-        "phrases whose boxes cover less than a quarter. Inside: share of the map in boxes."
+        "phrases whose boxes cover less than a quarter. Inside: share of a map in boxes."
             .to_owned(),
     );
     line(
@@ -424,6 +424,13 @@ mod tests {
         // The map that is the same everywhere has no rank.
         assert_eq!(rollout.sanity, Some(1.0));
         assert_eq!(long.pointing.unwrap().mean, 0.0);
+        // The box covers a quarter.
+        assert_eq!(long.pointing_small, None);
+        let mut narrow = predictions();
+        let rows = narrow.rows.iter_mut();
+        rows.for_each(|row| row.boxes.iter_mut().for_each(|own| own[3] = 0.4));
+        let narrow = score_explanations(&narrow).methods;
+        assert!(narrow.iter().all(|own| own.pointing_small == own.pointing));
         assert_eq!((random.deletion, random.insertion), (Some(0.5), Some(0.5)));
         let luck = random.pointing.unwrap().mean;
         assert!(luck < 0.7, "{luck}");
