@@ -350,9 +350,10 @@ def main() -> None:
         "--patience", type=float, default=120, help="seconds to wait for an undisturbed turn (default: %(default)s)"
     )
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile; needs a C++ compiler")
+    parser.add_argument("--program", type=Path, help="a built chiasm-bench, instead of building it")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this Markdown page")
     args = parser.parse_args()
-    program = build()
+    program = args.program.resolve() if args.program else build()
     revision = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()

@@ -77,7 +77,7 @@ fn train(trainer: &mut Trainer, batch: &HostBatch) -> Result<BTreeMap<String, f6
 /// The text tower on one batch, `[tokens, width]`.
 fn read(model: &VisionLanguageModel, batch: &HostBatch) -> Tensor<2> {
     let input = TextInput::from_padded(&batch.input_ids, &batch.attention_mask, batch.text_len);
-    model.encode_text_where(&input, |_| true).rows
+    model.text.forward(&input).rows
 }
 
 /// The image tower on one batch, `[tokens, width]`.

@@ -69,17 +69,10 @@ impl Split {
 
     /// The split of a key when nobody has assigned one, the same for ever and everywhere.
     ///
-    /// `x` is the first eight bytes of blake3(key) as a big-endian fraction of 2^64: `x < 0.10` is
-    /// test, `x < 0.15` is val, the rest (85 %) is train. Since each key decides for itself, adding
-    /// pictures never moves one from test to training.
+    /// Of [`hash_fraction`] what is below 0.10 is test, what is below 0.15 is val, the rest (85 %) is train. Since each
+    /// key decides for itself, adding pictures never moves one from test to training.
     pub fn by_hash(key: &str) -> Self {
-        let digest = blake3::hash(key.as_bytes());
-        let head = digest
-            .as_bytes()
-            .iter()
-            .take(8)
-            .fold(0u64, |head, byte| head << 8 | u64::from(*byte));
-        let fraction = head as f64 / 2f64.powi(64);
+        let fraction = hash_fraction(key);
         if fraction < 0.10 {
             Self::Test
         } else if fraction < 0.15 {
@@ -595,6 +588,15 @@ impl Sample {
     pub fn group(&self) -> &str {
         self.group.as_deref().unwrap_or(&self.id)
     }
+}
+
+/// A number from 0 to 1 that a key stands for, spread evenly over keys: the first eight bytes of blake3(key) as a
+/// big-endian fraction of 2^64.
+pub fn hash_fraction(key: &str) -> f64 {
+    let digest = blake3::hash(key.as_bytes());
+    let head = digest.as_bytes().iter().take(8);
+    let head = head.fold(0u64, |head, byte| head << 8 | u64::from(*byte));
+    head as f64 / 2f64.powi(64)
 }
 
 /// What a list of samples shows, each thing once.

@@ -63,7 +63,7 @@ pub use chiasm_format::atomic;
 pub use augment::RandAugment;
 pub use dataset::{
     Annotations, Answer, Clip, Dataset, ImageSource, Mask, Object, Origin, Phrase, Place, Rating,
-    Rect, RegionSource, Sample, SharedFile, Shown, Split, SplitCount, Unit, Visual,
+    Rect, RegionSource, Sample, SharedFile, Shown, Split, SplitCount, Unit, Visual, hash_fraction,
 };
 pub use decode::{AlphaRule, DecodeError, Limits, Rgb, decode, decode_rgb};
 pub use error::DataError;

@@ -178,8 +178,10 @@ fn a_threshold_keeps_its_promise_where_it_can() {
     // Ten answers of confidence 0.9 that are right, forty of 0.6 of which half are.
     let confidence: Vec<f64> = (0..50).map(|i| if i < 10 { 0.9 } else { 0.6 }).collect();
     let right: Vec<bool> = (0..50).map(|i| i < 10 || i % 2 == 0).collect();
-    let found = threshold(0.55, &confidence, &right);
+    // 60 % of fifty are right: surely half, and not surely 55 %.
+    let found = threshold(0.5, &confidence, &right);
     assert_eq!((found.confidence, found.coverage), (0.0, 1.0));
+    assert_eq!(threshold(0.55, &confidence, &right).coverage, 0.0);
     // Ten answers are too few to rest on.
     let found = threshold(0.95, &confidence, &right);
     assert_eq!((found.coverage, found.precision), (0.0, None));

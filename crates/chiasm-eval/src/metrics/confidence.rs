@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::interval::{Accuracy, Tally};
+use super::interval::{Accuracy, Tally, at_least};
 
 /// Bins of equal width, as in Guo et al. (2017).
 const BINS: usize = 15;
@@ -88,8 +88,10 @@ pub struct Threshold {
 /// Answers that a threshold must rest on, so that it is no accident of a few.
 const LEAST: usize = 20;
 
-/// The lowest threshold whose answers are right in the share `wanted`, chosen on validation samples. It rests on 20
-/// answers at least, or on all where there are fewer; when no threshold reaches `wanted`, no answer is given.
+/// The lowest threshold whose answers are right in the share `wanted`, chosen on validation samples, and surely so:
+/// the lower 90 % bound of their precision reaches it. The best of many thresholds looks better than it is, and one
+/// whose precision merely was as wanted here misses it on other samples more often than not. It rests on 20 answers at
+/// least, or on all where there are fewer; when no threshold reaches `wanted`, no answer is given.
 #[must_use]
 pub fn threshold(wanted: f64, confidence: &[f64], right: &[bool]) -> Threshold {
     let mut sorted: Vec<(f64, bool)> = confidence
@@ -107,7 +109,7 @@ pub fn threshold(wanted: f64, confidence: &[f64], right: &[bool]) -> Threshold {
         // Equal confidences are on one side of a threshold.
         let next = sorted.get(given);
         let splits = next.is_none_or(|next| next.0 < *confidence);
-        if splits && given >= least && right_so_far as f64 >= wanted * given as f64 {
+        if splits && given >= least && at_least(right_so_far, given) >= wanted {
             // Where all may be answered, so may those that are less sure than any of these.
             best = Some(if next.is_some() { *confidence } else { 0.0 });
         }

@@ -41,20 +41,36 @@ impl Tally {
         if self.samples == 0 {
             return None;
         }
-        let count = self.samples as f64;
-        let mean = self.sum / count;
-        let square = Z * Z / count;
-        let centre = (mean + square / 2.0) / (1.0 + square);
-        // A sum of fractions may end a little outside; its root would be no number.
-        let spread = (mean * (1.0 - mean) / count + square / count / 4.0).max(0.0);
-        let half = Z / (1.0 + square) * spread.sqrt();
+        let mean = self.sum / self.samples as f64;
+        let [low, high] = wilson(mean, self.samples, Z);
         Some(Accuracy {
             mean,
-            low: (centre - half).clamp(0.0, mean.max(0.0)),
-            high: (centre + half).clamp(mean.min(1.0), 1.0),
+            low,
+            high,
             samples: self.samples,
         })
     }
+}
+
+/// Both ends of Wilson's interval of a mean, at so many standard deviations.
+fn wilson(mean: f64, samples: usize, deviations: f64) -> [f64; 2] {
+    let count = samples as f64;
+    let square = deviations * deviations / count;
+    let centre = (mean + square / 2.0) / (1.0 + square);
+    // A sum of fractions may end a little outside; its root would be no number.
+    let spread = (mean * (1.0 - mean) / count + square / count / 4.0).max(0.0);
+    let half = deviations / (1.0 + square) * spread.sqrt();
+    [
+        (centre - half).clamp(0.0, mean.max(0.0)),
+        (centre + half).clamp(mean.min(1.0), 1.0),
+    ]
+}
+
+/// The share that the true one exceeds in nine of ten cases, where so many of so many samples were right.
+pub(super) fn at_least(right: usize, samples: usize) -> f64 {
+    /// Standard normal quantile of a one-sided 90 % bound.
+    const ONE_SIDED: f64 = 1.281_551_565_544_600_4;
+    wilson(right as f64 / samples as f64, samples, ONE_SIDED)[0]
 }
 
 impl FromIterator<f64> for Tally {
