@@ -111,7 +111,11 @@ pub fn threshold(wanted: f64, confidence: &[f64], right: &[bool]) -> Threshold {
         let splits = next.is_none_or(|next| next.0 < *confidence);
         if splits && given >= least && at_least(right_so_far, given) >= wanted {
             // Where all may be answered, so may those that are less sure than any of these.
-            best = Some(if next.is_some() { *confidence } else { 0.0 });
+            // Cut to six digits, which every file gives back as they were written.
+            best = Some(match next {
+                Some(_) => (confidence * 1e6).floor() / 1e6,
+                None => 0.0,
+            });
         }
     }
     at(wanted, best.unwrap_or(f64::MAX), confidence, right)
