@@ -179,11 +179,20 @@ fn a_threshold_keeps_its_promise_where_it_can() {
     let confidence: Vec<f64> = (0..50).map(|i| if i < 10 { 0.9 } else { 0.6 }).collect();
     let right: Vec<bool> = (0..50).map(|i| i < 10 || i % 2 == 0).collect();
     // 60 % of fifty are right: surely half, and not surely 55 %.
-    let found = threshold(0.5, &confidence, &right);
+    let alone: Vec<Vec<usize>> = (0..50).map(|sample| vec![sample]).collect();
+    let found = threshold(0.5, &confidence, &right, &alone);
     assert_eq!((found.confidence, found.coverage), (0.0, 1.0));
-    assert_eq!(threshold(0.55, &confidence, &right).coverage, 0.0);
+    assert_eq!(threshold(0.55, &confidence, &right, &alone).coverage, 0.0);
+    // The same answers about five photos: four are right of half, one of all, and another may be wrong of all.
+    let photos: Vec<Vec<usize>> = (0..5)
+        .map(|photo| (10 * photo..10 * (photo + 1)).collect())
+        .collect();
+    assert_eq!(threshold(0.5, &confidence, &right, &photos).coverage, 0.0);
+    // All of one photo: nothing is known of another.
+    let one = [(0..50).collect()];
+    assert_eq!(threshold(0.5, &confidence, &right, &one).coverage, 0.0);
     // Ten answers are too few to rest on.
-    let found = threshold(0.95, &confidence, &right);
+    let found = threshold(0.95, &confidence, &right, &alone);
     assert_eq!((found.coverage, found.precision), (0.0, None));
     assert!(found.confidence > 1.0);
     let found = at(0.95, 0.9, &confidence, &right);

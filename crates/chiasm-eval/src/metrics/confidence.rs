@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::interval::{Accuracy, Tally, at_least};
+use super::interval::{Accuracy, Clustered, Tally};
 
 /// Bins of equal width, as in Guo et al. (2017).
 const BINS: usize = 15;
@@ -89,27 +89,32 @@ pub struct Threshold {
 const LEAST: usize = 20;
 
 /// The lowest threshold whose answers are right in the share `wanted`, chosen on validation samples, and surely so:
-/// the lower 90 % bound of their precision reaches it. The best of many thresholds looks better than it is, and one
+/// the lower 90 % bound of their precision reaches it, samples of a unit (`units`, by their numbers) not being independent. The best of many thresholds looks better than it is, and one
 /// whose precision merely was as wanted here misses it on other samples more often than not. It rests on 20 answers at
 /// least, or on all where there are fewer; when no threshold reaches `wanted`, no answer is given.
 #[must_use]
-pub fn threshold(wanted: f64, confidence: &[f64], right: &[bool]) -> Threshold {
-    let mut sorted: Vec<(f64, bool)> = confidence
-        .iter()
-        .copied()
-        .zip(right.iter().copied())
-        .filter(|(confidence, _)| confidence.is_finite())
+pub fn threshold(
+    wanted: f64,
+    confidence: &[f64],
+    right: &[bool],
+    units: &[Vec<usize>],
+) -> Threshold {
+    let of_units = units.iter().enumerate();
+    let of_units = of_units.flat_map(|(unit, samples)| samples.iter().map(move |own| (unit, *own)));
+    let mut sorted: Vec<(f64, bool, usize)> = of_units
+        .filter_map(|(unit, sample)| Some((*confidence.get(sample)?, *right.get(sample)?, unit)))
+        .filter(|(confidence, ..)| confidence.is_finite())
         .collect();
     sorted.sort_by(|a, b| b.0.total_cmp(&a.0));
     let least = LEAST.min(sorted.len());
-    let (mut best, mut right_so_far) = (None, 0);
-    for (place, (confidence, right)) in sorted.iter().enumerate() {
-        right_so_far += usize::from(*right);
+    let (mut best, mut so_far) = (None, Clustered::new(units.len()));
+    for (place, (confidence, right, unit)) in sorted.iter().enumerate() {
+        so_far.add(*unit, *right);
         let given = place + 1;
         // Equal confidences are on one side of a threshold.
         let next = sorted.get(given);
         let splits = next.is_none_or(|next| next.0 < *confidence);
-        if splits && given >= least && at_least(right_so_far, given) >= wanted {
+        if splits && given >= least && so_far.at_least() >= wanted {
             // Where all may be answered, so may those that are less sure than any of these.
             // Cut to six digits, which every file gives back as they were written.
             best = Some(match next {

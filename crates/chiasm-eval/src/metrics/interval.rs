@@ -42,7 +42,7 @@ impl Tally {
             return None;
         }
         let mean = self.sum / self.samples as f64;
-        let [low, high] = wilson(mean, self.samples, Z);
+        let [low, high] = wilson(mean, self.samples as f64, Z);
         Some(Accuracy {
             mean,
             low,
@@ -52,9 +52,8 @@ impl Tally {
     }
 }
 
-/// Both ends of Wilson's interval of a mean, at so many standard deviations.
-fn wilson(mean: f64, samples: usize, deviations: f64) -> [f64; 2] {
-    let count = samples as f64;
+/// Both ends of Wilson's interval of a mean of so many independent samples, at so many standard deviations.
+fn wilson(mean: f64, count: f64, deviations: f64) -> [f64; 2] {
     let square = deviations * deviations / count;
     let centre = (mean + square / 2.0) / (1.0 + square);
     // A sum of fractions may end a little outside; its root would be no number.
@@ -66,11 +65,63 @@ fn wilson(mean: f64, samples: usize, deviations: f64) -> [f64; 2] {
     ]
 }
 
-/// The share that the true one exceeds in nine of ten cases, where so many of so many samples were right.
-pub(super) fn at_least(right: usize, samples: usize) -> f64 {
-    /// Standard normal quantile of a one-sided 90 % bound.
-    const ONE_SIDED: f64 = 1.281_551_565_544_600_4;
-    wilson(right as f64 / samples as f64, samples, ONE_SIDED)[0]
+/// Rights and wrongs of samples that come in units, such as all statements about one photo.
+pub(super) struct Clustered {
+    /// Samples of each unit, and how many of them are right.
+    units: Vec<[f64; 2]>,
+    /// Sums over units: samples, right ones; products of samples with samples, of samples with right ones, of right
+    /// ones with right ones.
+    sums: [f64; 2],
+    products: [f64; 3],
+    /// Units that have a sample.
+    seen: f64,
+}
+
+impl Clustered {
+    /// Nothing of so many units.
+    pub(super) fn new(units: usize) -> Self {
+        Self {
+            units: vec![[0.0; 2]; units],
+            sums: [0.0; 2],
+            products: [0.0; 3],
+            seen: 0.0,
+        }
+    }
+
+    /// Adds a sample of a unit.
+    pub(super) fn add(&mut self, unit: usize, right: bool) {
+        let Some(own) = self.units.get_mut(unit) else {
+            return;
+        };
+        let [given, rights] = *own;
+        let worth = f64::from(u8::from(right));
+        *own = [given + 1.0, rights + worth];
+        self.seen += if given == 0.0 { 1.0 } else { 0.0 };
+        self.sums[0] += 1.0;
+        self.sums[1] += worth;
+        self.products[0] += 2.0 * given + 1.0;
+        self.products[1] += rights + worth * (given + 1.0);
+        self.products[2] += worth * (2.0 * rights + 1.0);
+    }
+
+    /// The share of right ones that the true one exceeds in nine of ten cases: Wilson's bound for as many samples as
+    /// these are worth, given how much units differ (the variance of a ratio over clusters; Kish's design effect).
+    pub(super) fn at_least(&self) -> f64 {
+        /// Standard normal quantile of a one-sided 90 % bound.
+        const ONE_SIDED: f64 = 1.281_551_565_544_600_4;
+        let [given, right] = self.sums;
+        let mean = right / given;
+        let [squares, mixed, rights] = self.products;
+        let spread = rights - 2.0 * mean * mixed + mean * mean * squares;
+        let variance = spread / given / given * self.seen / (self.seen - 1.0);
+        let worth = mean * (1.0 - mean) / variance;
+        // Units that do not differ at all, or one alone, say nothing of others.
+        let count = match worth.is_finite() && worth > 0.0 {
+            true => worth.min(given),
+            false => self.seen,
+        };
+        wilson(mean, count, ONE_SIDED)[0]
+    }
 }
 
 impl FromIterator<f64> for Tally {

@@ -7,6 +7,7 @@ use chiasm_relation::probe::{
 };
 use chiasm_relation::{Calibration, KMeansConfig, Preparation, RelationError, Rows, kmeans};
 
+use crate::metrics::bootstrap;
 use crate::metrics::confidence::threshold;
 use crate::metrics::f1::f1;
 use crate::metrics::mapping::{Objective, mapped, oracle_mapping};
@@ -310,6 +311,8 @@ struct Bench<'a> {
     preparation: chiasm_relation::Prepared,
     train: Shelf,
     validation: Shelf,
+    /// Validation pairs that share their picture or author.
+    units: Vec<Vec<usize>>,
     scored: Shelf,
 }
 
@@ -332,6 +335,8 @@ impl<'a> Bench<'a> {
                 labels: places.iter().map(|place| job.pairs[*place].label).collect(),
             }
         };
+        let unit_of = |place: &usize| job.pairs[*place].unit.as_str();
+        let units = bootstrap::units(validation.iter().map(unit_of));
         let [mut train, mut validation, mut scored] = [train, validation, scored].map(shelf);
         let preparation = match job.settings.preparation {
             PreparationKind::Raw => Preparation::Raw,
@@ -348,6 +353,7 @@ impl<'a> Bench<'a> {
             preparation,
             train,
             validation,
+            units,
             scored,
         })
     }
@@ -404,6 +410,7 @@ impl<'a> Bench<'a> {
             promise = Some(promised(
                 &calibration.apply(&scores),
                 labels,
+                &self.units,
                 job.settings.precision,
             ));
         }
@@ -489,14 +496,14 @@ impl<'a> Bench<'a> {
 }
 
 /// The threshold on validation pairs.
-fn promised(scores: &Scores, labels: &[usize], wanted: f64) -> Promise {
+fn promised(scores: &Scores, labels: &[usize], units: &[Vec<usize>], wanted: f64) -> Promise {
     let classes = scores.classes().max(1);
     let predicted = scores.predicted();
     let probabilities = scores.probabilities();
     let rows = probabilities.chunks_exact(classes).zip(&predicted);
     let confidence: Vec<f64> = rows.map(|(row, class)| row[*class]).collect();
     let right: Vec<bool> = predicted.iter().zip(labels).map(|(a, b)| a == b).collect();
-    let found = threshold(wanted, &confidence, &right);
+    let found = threshold(wanted, &confidence, &right, units);
     Promise {
         wanted,
         confidence: found.confidence,
