@@ -28,25 +28,31 @@ fn recipe(dir: &Path) {
     std::fs::write(dir.join("posts.toml"), text).unwrap();
 }
 
+/// Trains on unlabelled posts; what the command said meanwhile.
+fn train(dir: &Path, tasks: &str, out: &str) -> String {
+    let args = [
+        "pretrain",
+        "posts.toml",
+        "--data",
+        POSTS,
+        "--tasks",
+        tasks,
+        "--out",
+        out,
+    ];
+    let output = run(dir, &args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
 #[test]
 fn each_setting_of_tasks_trains_and_its_pairs_embed() {
     let dir = tempfile::tempdir().unwrap();
     recipe(dir.path());
     for tasks in ["1", "2+4", "3", "4"] {
         let out = format!("run-{}", &tasks[..1]);
-        let args = [
-            "pretrain",
-            "posts.toml",
-            "--data",
-            POSTS,
-            "--tasks",
-            tasks,
-            "--out",
-            &out,
-        ];
-        let output = run(dir.path(), &args);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
+        let said = train(dir.path(), tasks, &out);
         let has_chunks =
             said.contains("chunk 0: 16 pairs in groups of ") && said.contains("moved; inertia");
         assert_eq!(has_chunks, tasks != "4", "{tasks}: {said}");
@@ -90,17 +96,7 @@ fn a_picture_with_several_texts_is_embedded_as_its_copies_are() {
     let (dir, _) = workspace(2);
     recipe(dir.path());
     let photos = dir.path().join("photos");
-    let args = [
-        "pretrain",
-        "posts.toml",
-        "--data",
-        POSTS,
-        "--tasks",
-        "4",
-        "--out",
-        "run",
-    ];
-    succeed(dir.path(), &args);
+    train(dir.path(), "4", "run");
     let names = ["0.png", "1.png", "0.png", "2.png"];
     for (name, copy) in [("1.png", "2.png"), ("0.png", "3.png")] {
         std::fs::copy(photos.join(name), photos.join(copy)).unwrap();
@@ -146,17 +142,7 @@ fn a_picture_with_several_texts_is_embedded_as_its_copies_are() {
 fn labels_are_learned_after_pre_training_and_scored_by_f1() {
     let dir = tempfile::tempdir().unwrap();
     recipe(dir.path());
-    let args = [
-        "pretrain",
-        "posts.toml",
-        "--data",
-        POSTS,
-        "--tasks",
-        "1+4",
-        "--out",
-        "run",
-    ];
-    succeed(dir.path(), &args);
+    train(dir.path(), "1+4", "run");
     let labelled = "builtin:synthitr,unlabelled=0,train=40,test=20";
     let args = [
         "finetune",
