@@ -99,6 +99,14 @@ def spread(values, digits=1):
     return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
+def interval(estimate):
+    """A share with its 95 % interval, in %; nothing of nothing."""
+    if estimate is None:
+        return ""
+    mean, low, high = (f"{100 * estimate[key]:.1f}" for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
 def table(heads, rows):
     """Lines of a Markdown table: the first column is text, the others are figures."""
     lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]

@@ -356,17 +356,6 @@ class ImageTower(nn.Module):
         return self.vision(self.vision.embed_patches(pixels))
 
 
-class TextTower(nn.Module):
-    """Token ids and mask to tokens."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.text = model.text
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.text(ids, mask)
-
-
 class OnnxTower:
     """A tower in ONNX Runtime, a graph for each shape that its batches have."""
 
@@ -409,8 +398,8 @@ class Trainer:
         self.model.load_state_dict({name: value for name, value in state.items() if name in own})
         self.batches = [(load_file(folder / b["file"]), b["fused_size"]) for b in settings["batches"]]
         self.kind = settings["kind"]
-        towers = {"image_forward": ImageTower, "text_forward": TextTower}
-        self.tower = towers[self.kind](self.model).eval() if self.kind in towers else None
+        towers = {"image_forward": ImageTower(self.model), "text_forward": self.model.text}
+        self.tower = towers.get(self.kind)
         if onnx:
             self.tower = OnnxTower(self.tower, torch.get_num_threads())
             for batch, _ in self.batches:

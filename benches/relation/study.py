@@ -23,7 +23,7 @@ from sklearn.metrics import f1_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import study
-from study import recipe, spread
+from study import interval, recipe, spread
 
 TASKS = ["1", "4", "1+4"]
 BEFORE = "before"
@@ -170,8 +170,8 @@ class Study(study.Study):
         """What calibration is worth, and whether thresholds keep their promise."""
         rows = []
         for seed in self.seeds:
-            posts = sized("itr-tiny", 250, 4000), "--data", "builtin:synthitr,unlabelled=8000"
-            run = self.run("synth-4", posts[0], seed, *posts[1:], "--tasks", "4")
+            words = ["--data", "builtin:synthitr,unlabelled=8000", "--tasks", "4"]
+            run = self.run("synth-4", sized("itr-tiny", 250, 4000), seed, *words)
             rows.append(("built-in posts", seed, run, ["--data", "builtin:synthitr,unlabelled=0"]))
         for seed in self.seeds:
             run = dict(self.flickr(seed))["4"]
@@ -185,13 +185,11 @@ class Study(study.Study):
             )
             error = [f"{100 * own['calibration_error']:.1f}" for own in (before, after)]
             kept = after["answered"]
-            precision = kept["precision"]
-            held = [f"{100 * precision[key]:.1f}" for key in ("mean", "low", "high")] if precision else None
             fitted, chosen = report["fitted_on"]
             lines.append([
                 f"{name}, seed {seed}", f"{fitted:,} / {chosen:,} / {report['pairs']:,}", *error,
                 f"{100 * after['classes']['accuracy']:.1f}", f"{100 * kept['coverage']:.1f}",
-                f"{held[0]} ({held[1]} to {held[2]})" if held else "",
+                interval(kept["precision"]),
             ])
         heads = ["", "fitted, chosen, scored", "error before, points", "after", "accuracy, %", "answered, %"]
         heads.append("right of these, %")

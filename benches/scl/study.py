@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import study
-from study import recipe, spread
+from study import interval, recipe, spread
 
 STEPS = 120
 
@@ -223,13 +223,6 @@ class Study(study.Study):
                     cells.append(spread([100 * of(report)[name] for report in reports]))
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
         return [*lines, ""]
-
-
-def interval(estimate):
-    """A share with its 95 % interval."""
-    if estimate is None:
-        return ""
-    return f"{percent(estimate['mean'])} ({percent(estimate['low'])} to {percent(estimate['high'])})"
 
 
 def percent(value):

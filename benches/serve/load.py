@@ -8,7 +8,6 @@ library. `--overload SECONDS` is how long ten times the capacity is asked for; 6
 
 import argparse
 import json
-import os
 import re
 import signal
 import subprocess
@@ -19,8 +18,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-CHIASM = Path(os.environ.get("CHIASM_BIN", ROOT / "target/release/chiasm"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from study import CHIASM, publish
+
 TEXT = {"input": "two dogs run across a beach while a child watches"}
 
 
@@ -66,18 +66,6 @@ def hey(server, path, body, *words):
     status = {int(code): int(count) for code, count in re.findall(r"\[(\d+)\]\s+(\d+) responses", printed)}
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", printed).group(1))
     return {"latency": latency, "status": status, "rate": rate}
-
-
-def publish(name, lines, page):
-    """Puts lines between the marks of a page, or prints them where there is no page."""
-    text = "\n".join(lines) + "\n"
-    if not page:
-        print(text)
-        return
-    file = Path(page)
-    before, rest = file.read_text().split(f"<!-- {name} -->\n")
-    _, after = rest.split(f"<!-- end of {name} -->\n")
-    file.write_text(f"{before}<!-- {name} -->\n\n{text}\n<!-- end of {name} -->\n{after}")
 
 
 def main():
@@ -144,7 +132,7 @@ def main():
         f" {60 * slope:+.2f} MB a minute after the first fifth. {100 * kept:.0f} % of the capacity was answered while"
         " the others, who ask again at once, were refused.",
     ]
-    publish("load", lines, arguments.write)
+    publish({"load": lines}, arguments.write)
 
 
 if __name__ == "__main__":

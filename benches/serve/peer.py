@@ -19,7 +19,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from load import CHIASM, TEXT, Server, hey, publish
+from load import TEXT, Server, hey
+from study import CHIASM, publish
 
 HERE = Path(__file__).resolve().parent
 # A picture of one point.
@@ -136,7 +137,7 @@ def main():
         f"Medians of {arguments.turns} turns of {arguments.seconds} s, ratios of turns next to each other (smallest to"
         f" largest); the vectors of both servers differ by {apart:.0e} at most.",
     ]
-    publish("peer", lines, arguments.write)
+    publish({"peer": lines}, arguments.write)
 
 
 if __name__ == "__main__":

@@ -89,9 +89,10 @@ pub struct Threshold {
 const LEAST: usize = 20;
 
 /// The lowest threshold whose answers are right in the share `wanted`, chosen on validation samples, and surely so:
-/// the lower 90 % bound of their precision reaches it, samples of a unit (`units`, by their numbers) not being independent. The best of many thresholds looks better than it is, and one
-/// whose precision merely was as wanted here misses it on other samples more often than not. It rests on 20 answers at
-/// least, or on all where there are fewer; when no threshold reaches `wanted`, no answer is given.
+/// the lower 90 % bound of their precision reaches it, where samples of one of the `units` are not taken for
+/// independent. The best of many thresholds looks better than it is, and one whose precision merely was as wanted here
+/// misses it on other samples more often than not. It rests on 20 answers at least, or on all where there are fewer;
+/// when no threshold reaches `wanted`, no answer is given.
 #[must_use]
 pub fn threshold(
     wanted: f64,

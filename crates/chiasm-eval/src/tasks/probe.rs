@@ -157,8 +157,9 @@ pub struct Probed {
     pub model: RelationModel,
 }
 
-/// Fits and applies every protocol: linear, calibrated and as fitted, two questions (relations only), nearest centroid, nearest neighbours and
-/// clusters under an oracle's mapping, each on both modalities, on text alone and on image alone where there are such features.
+/// Fits and applies every protocol: linear, calibrated and as fitted, two questions (relations only), nearest centroid,
+/// nearest neighbours and clusters under an oracle's mapping, each on both modalities, on text alone and on image alone
+/// where there are such features.
 ///
 /// # Errors
 ///

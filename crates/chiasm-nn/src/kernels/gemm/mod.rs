@@ -111,11 +111,7 @@ fn multiply_packed(mut c: ViewMut, a: View, b: &Packed, cols: Range<usize>, accu
 fn multiply_packed_alone(c: ViewMut, a: View, b: &Packed, accumulate: bool) {
     let panel = b.kernel().cols();
     let panels = b.cols().div_ceil(panel);
-    let tasks = match rayon::current_num_threads() {
-        1 => 1,
-        threads => threads * TILES_PER_THREAD,
-    };
-    let width = panels.div_ceil(tasks).max(1) * panel;
+    let width = panels.div_ceil(wanted_tasks()).max(1) * panel;
     let mut parts = Vec::new();
     let mut right = c;
     for cols in blocks(b.cols(), width) {
@@ -194,13 +190,18 @@ fn multiply_with(kernel: &Kernel, c: ViewMut, a: View, b: View, accumulate: bool
         .for_each(|(c, a, b)| multiply_serial_with(kernel, c, a, b, factors));
 }
 
+/// Tasks that keep every thread busy.
+fn wanted_tasks() -> usize {
+    match rayon::current_num_threads() {
+        1 => 1,
+        threads => threads * TILES_PER_THREAD,
+    }
+}
+
 /// Rows and columns of the tiles into which `C` is cut: as few as keep every thread busy, because each
 /// packs for itself, and near to square, because then they share the least.
 fn tile_size(kernel: &Kernel, rows: usize, cols: usize) -> (usize, usize) {
-    let wanted = match rayon::current_num_threads() {
-        1 => 1,
-        threads => threads * TILES_PER_THREAD,
-    };
+    let wanted = wanted_tasks();
     let (mut height, mut width) = (rows.max(1), cols.max(1));
     while rows.div_ceil(height) * cols.div_ceil(width) < wanted {
         let (side, unit) = if height > width {
