@@ -148,6 +148,11 @@ impl<'a> Subject<'a> {
         matches!(self, Self::Own(model) if !model.fusion.joint_layers.is_empty())
     }
 
+    /// Whether both look at each other through shared weights.
+    pub(crate) fn crosses(&self) -> bool {
+        matches!(self, Self::Own(model) if !model.fusion.crossed_layers.is_empty())
+    }
+
     /// The image tower, where there is one.
     pub(crate) fn vision(&self) -> Option<&'a VisionEncoder> {
         match self {

@@ -27,12 +27,12 @@ const SIDE: usize = 3;
 const REGIONS: usize = 4;
 
 fn config(kind: FusionKind) -> ModelConfig {
-    let one_stream = kind == FusionKind::OneStream;
+    let sees_regions = kind != FusionKind::TwoStreams;
     ModelConfig {
         text: TextConfig {
             vocab_size: 40,
             hidden_size: WIDTH,
-            layers: if one_stream { 0 } else { 2 },
+            layers: if kind == FusionKind::OneStream { 0 } else { 2 },
             num_heads: 2,
             intermediate_size: 24,
             max_text_len: 12,
@@ -49,7 +49,7 @@ fn config(kind: FusionKind) -> ModelConfig {
             max_frames: 3,
             ..VisionConfig::default()
         },
-        regions: one_stream.then(|| RegionConfig {
+        regions: sees_regions.then(|| RegionConfig {
             features: 6,
             most: REGIONS,
             objects: 5,
@@ -68,8 +68,8 @@ fn config(kind: FusionKind) -> ModelConfig {
         },
         heads: HeadsConfig {
             classes: 3,
-            grounding: one_stream,
-            masked_regions: one_stream,
+            grounding: sees_regions,
+            masked_regions: sees_regions,
             ..HeadsConfig::default()
         },
         projection_size: 8,
@@ -259,11 +259,15 @@ fn rollout_is_a_distribution() {
 /// same is selected.
 #[test]
 fn the_score_is_that_of_inference() {
-    for kind in [FusionKind::TwoStreams, FusionKind::OneStream] {
+    for kind in [
+        FusionKind::TwoStreams,
+        FusionKind::OneStream,
+        FusionKind::Crossed,
+    ] {
         let mut model = model(kind);
         let seen = match kind {
             FusionKind::TwoStreams => pixels(1),
-            FusionKind::OneStream => regions(REGIONS),
+            FusionKind::OneStream | FusionKind::Crossed => regions(REGIONS),
         };
         let select = SelectConfig::default().typed("prob_abs=0.2").unwrap();
         model.fusion.reselect(Some(&select));
@@ -280,7 +284,12 @@ fn the_score_is_that_of_inference() {
         let input = input(seen);
         for method in Method::ALL {
             let request = Request::new(method);
-            let maps = explain(&subject, &input, &Target::Match, &request).unwrap();
+            let maps = explain(&subject, &input, &Target::Match, &request);
+            if kind == FusionKind::Crossed && method != Method::Occlusion {
+                assert!(maps.unwrap_err().to_string().contains("occlusion"));
+                continue;
+            }
+            let maps = maps.unwrap();
             assert!(
                 (maps.score - expected).abs() < 1e-4,
                 "{kind:?} {method:?}: {maps:?}"

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::attention::{Scope, SelfAttention};
-use crate::config::Activation;
+use crate::config::{Activation, FusionConfig};
 use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm};
 use crate::select::{Looks, Selector, Sight};
@@ -28,6 +28,21 @@ pub(crate) struct BlockConfig {
     pub(crate) dropout: f64,
     /// Whether a sub-layer's LayerNorm comes before it (CLIP, ViT) or after its residual (BERT).
     pub(crate) place: Norm,
+}
+
+impl BlockConfig {
+    /// A layer of one stream of the fusion encoder.
+    pub(crate) fn of_fusion(config: &FusionConfig) -> Self {
+        Self {
+            width: config.hidden_size,
+            heads: config.num_heads,
+            intermediate: config.intermediate_size,
+            activation: Activation::Gelu,
+            eps: config.layer_norm_eps,
+            dropout: config.dropout,
+            place: config.norm.into(),
+        }
+    }
 }
 
 /// A block of a transformer.

@@ -181,9 +181,23 @@ pub enum FusionKind {
     /// A stack of layers for the text and one for the image, joined by co-attention (METER, SCL).
     #[default]
     TwoStreams,
-    /// One stack over words and image in one sequence (BERT with regions: ROSITA, TBKIN). The towers
-    /// have its width, and the summary of a pair is that of its text.
+    /// One stack over words and image in one sequence (BERT with regions: ROSITA, TBKIN, VisualBERT;
+    /// ViLT with patches). The towers have its width, and the summary of a pair is that of its text.
     OneStream,
+    /// A layer first has both streams look at each other through the same weights, and then each at
+    /// itself (LXMERT). The towers have its width, and the summary of a pair is that of its text.
+    Crossed,
+}
+
+/// Where the norms of a transformer's layers are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NormPlace {
+    /// After the residual of every sub-layer (BERT).
+    #[default]
+    After,
+    /// Before every sub-layer, and one after the last layer (ViT).
+    Before,
 }
 
 /// The fusion encoder.
@@ -209,6 +223,14 @@ pub struct FusionConfig {
     /// Rows of the token-type table: one for texts and one for each picture that a text speaks of; a
     /// run on several pictures has as many as it needs. Default: 2.
     pub type_rows: usize,
+    /// Where the norms of one stream are: ViLT's are before. Default: `after`.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub norm: NormPlace,
+}
+
+/// Whether a setting is as it is where nothing is said: what older files leave out.
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for FusionConfig {
@@ -222,8 +244,22 @@ impl Default for FusionConfig {
             layer_norm_eps: 1e-12,
             dropout: 0.1,
             type_rows: 2,
+            norm: NormPlace::default(),
         }
     }
+}
+
+/// How the place of a region enters its token, of which the features are the other part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RegionPlace {
+    /// Corners and area are added before the norm (ROSITA).
+    #[default]
+    Added,
+    /// Corners have a norm of their own, and a token is the mean of both (LXMERT).
+    Averaged,
+    /// Not at all (VisualBERT).
+    Unused,
 }
 
 /// Regions that a detector saw, in place of a picture's patches (`specs/tbkin.md` sections 1.2, 1.3).
@@ -238,6 +274,13 @@ pub struct RegionConfig {
     pub objects: usize,
     /// Attributes that a region can have, where they are learned. Default: 400.
     pub attributes: usize,
+    /// How the place of a region enters its token. Default: `added`.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub place: RegionPlace,
+    /// Layers in which regions look at each other before they meet words, of the sizes of the fusion
+    /// encoder's: 5 in LXMERT. Default: 0.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub layers: usize,
     /// Added inside LayerNorm's root, also of the heads on regions. Default: 1e-12.
     pub layer_norm_eps: f64,
     /// Share of activations dropped while training. Default: 0.1.
@@ -256,6 +299,8 @@ impl Default for RegionConfig {
             most: 36,
             objects: 1600,
             attributes: 400,
+            place: RegionPlace::default(),
+            layers: 0,
             layer_norm_eps: 1e-12,
             dropout: 0.1,
             provider: String::new(),
@@ -397,7 +442,20 @@ impl ModelConfig {
     /// Whether there is no fusion encoder.
     #[must_use]
     pub fn is_towers_alone(&self) -> bool {
-        !self.is_one_stream() && self.fusion.layers == 0
+        self.sums_up_both() && self.fusion.layers == 0
+    }
+
+    /// Whether a pair's summary is that of its text and that of its image side by side, not that of its
+    /// text alone. Only then have words and images widths of their own before they are fused.
+    #[must_use]
+    pub fn sums_up_both(&self) -> bool {
+        self.fusion.kind == FusionKind::TwoStreams
+    }
+
+    /// Whether texts and images that have not met have vectors that can be compared.
+    #[must_use]
+    pub fn has_common_space(&self) -> bool {
+        self.heads.contrastive && self.sums_up_both()
     }
 
     /// Width of a text's token behind its tower and what follows it, and of an image's: that of the
@@ -410,13 +468,13 @@ impl ModelConfig {
         }
     }
 
-    /// Width of a pair's summary: that of its text in one stream, of both side by side in two.
+    /// Width of a pair's summary, see [`Self::sums_up_both`].
     #[must_use]
     pub fn pooled_size(&self) -> usize {
         let [text, image] = self.stream_widths();
-        match self.fusion.kind {
-            FusionKind::OneStream => text,
-            FusionKind::TwoStreams => text + image,
+        match self.sums_up_both() {
+            true => text + image,
+            false => text,
         }
     }
 
@@ -451,16 +509,21 @@ impl ModelConfig {
             let problem = "must be at least 1 where the fusion encoder has two streams";
             return fail("text.layers", 0, problem.to_owned());
         }
-        if self.is_one_stream() && self.fusion.layers == 0 {
-            let problem = "must be at least 1 in one stream";
+        if !self.sums_up_both() && self.fusion.layers == 0 {
+            let problem = "must be at least 1 but for `two_streams`";
             return fail("fusion.layers", 0, problem.to_owned());
+        }
+        if self.fusion.norm == NormPlace::Before && !self.is_one_stream() {
+            let problem = "must be 0 for `after`: layers of one stream alone have norms before";
+            return fail("fusion.norm", 1, problem.to_owned());
         }
         if self.heads.clusters == 1 {
             let problem = "must be 0 for none, or at least 2";
             return fail("heads.clusters", 1, problem.to_owned());
         }
-        if self.regions.is_none() && self.vision.layers == 0 {
-            return fail("vision.layers", 0, "must be at least 1".to_owned());
+        if self.regions.is_none() && self.vision.layers == 0 && !self.is_one_stream() {
+            let problem = "must be at least 1 but in one stream";
+            return fail("vision.layers", 0, problem.to_owned());
         }
         if let Some(regions) = &self.regions {
             for (key, value) in [
@@ -474,14 +537,14 @@ impl ModelConfig {
                 }
             }
         }
-        if self.is_one_stream() {
+        if !self.sums_up_both() {
             let width = self.fusion.hidden_size;
             for (key, value) in [
                 ("text.hidden_size", self.text.hidden_size),
                 ("vision.hidden_size", self.vision.hidden_size),
             ] {
                 if value != width {
-                    let problem = format!("must be `fusion.hidden_size` = {width} in one stream");
+                    let problem = format!("must be `fusion.hidden_size` = {width}");
                     return fail(key, value, problem);
                 }
             }
@@ -505,10 +568,10 @@ impl ModelConfig {
             ("vision", self.vision.num_heads, self.vision.hidden_size),
             ("fusion", self.fusion.num_heads, self.fusion.hidden_size),
         ];
-        // Regions have no tower, and a text of one stream none but its tables.
+        // Regions have no tower of their own sizes, and what is of one stream none but its tables.
         let is_built = |name: &str| match name {
             "text" => self.text.layers > 0,
-            "vision" => self.regions.is_none(),
+            "vision" => self.regions.is_none() && self.vision.layers > 0,
             _ => !self.is_towers_alone(),
         };
         for (name, heads, width) in towers.into_iter().filter(|(name, ..)| is_built(name)) {

@@ -1,9 +1,10 @@
-//! The fusion encoder, of one of two kinds.
+//! The fusion encoder, of one of three kinds.
 //!
 //! **Two streams**: text and image layers side by side, each attending to itself and then to the other
 //! (`specs/scl.md` section 1.6). Both are updated in parallel: layer `l` of either stream reads the
 //! outputs of layer `l - 1` of both. **One stream**: words and what is to be seen are one sequence, words
-//! first, that attends to itself (`specs/tbkin.md` section 1).
+//! first, that attends to itself (`specs/tbkin.md` section 1). **Crossed**: both streams look at each
+//! other through the same weights, and then each at itself (LXMERT, `specs/itr.md` section 1.4).
 
 use std::sync::Arc;
 
@@ -12,11 +13,12 @@ use burn::tensor::{Device, Tensor};
 
 use crate::attention::{CrossAttention, Scope, SelfAttention};
 use crate::block::{self, Block, BlockConfig, Sights};
-use crate::config::{Activation, FusionConfig, FusionKind};
+use crate::config::{Activation, FusionConfig, FusionKind, NormPlace};
 use crate::kernels::Norm;
 use crate::layers::{FeedForward, Init, LayerNorm};
 use crate::select::{Looks, SelectConfig, Selector, Sight};
 use crate::tokens::{Chosen, Tokens};
+use crate::vision::normalised;
 
 /// Self-attention, cross-attention, feed-forward; each with residual and LayerNorm after it.
 #[derive(Module, Debug)]
@@ -108,6 +110,79 @@ impl FusionLayer {
     }
 }
 
+/// Text and image look at each other through the same weights, then each goes through a block of its
+/// own.
+#[derive(Module, Debug)]
+pub struct CrossedLayer {
+    /// From text to image and from image to text.
+    pub cross: CrossAttention,
+    /// After either's residual.
+    pub cross_norm: LayerNorm,
+    /// Of the text.
+    pub text: Block,
+    /// Of the image.
+    pub image: Block,
+}
+
+impl CrossedLayer {
+    /// Fresh weights.
+    #[must_use]
+    pub(crate) fn new(init: &Init, block: &BlockConfig) -> Self {
+        Self {
+            cross: CrossAttention::new(init, block.width, block.heads, block.dropout),
+            cross_norm: LayerNorm::new(init, block.width, block.eps),
+            text: Block::new(init, block),
+            image: Block::new(init, block),
+        }
+    }
+
+    /// Both streams after one more layer; either looks at what the other one was before. `sights` are
+    /// the text's, of itself and of the image, and the image's likewise.
+    #[must_use]
+    pub(crate) fn forward(&self, input: &Fused, sights: [[Sight; 2]; 2]) -> Fused {
+        let [[text_own, to_image], [image_own, to_text]] = sights;
+        let text = self.look(&input.text, &input.image, to_image);
+        let image = self.look(&input.image, &input.text, to_text);
+        Fused {
+            text: self.text.forward(text, text_own),
+            image: self.image.forward(image, image_own),
+            frames: input.frames,
+        }
+    }
+
+    /// As [`Self::forward`], of chosen tokens alone.
+    fn forward_at(
+        &self,
+        input: &Fused,
+        [text, image]: [&Chosen; 2],
+        sights: [[Sight; 2]; 2],
+    ) -> Fused {
+        let [[text_own, to_image], [image_own, to_text]] = sights;
+        // A stream of which nothing is read is not computed.
+        let part = |block: &Block,
+                    own: &Tokens,
+                    other: &Tokens,
+                    chosen: &Chosen,
+                    [sight, across]: [Sight; 2]| {
+            if chosen.rows.is_empty() {
+                return own.choose(chosen);
+            }
+            block.forward_at(&self.look(own, other, across), chosen, sight)
+        };
+        let (words, seen) = (&input.text, &input.image);
+        Fused {
+            text: part(&self.text, words, seen, text, [text_own, to_image]),
+            image: part(&self.image, seen, words, image, [image_own, to_text]),
+            frames: input.frames,
+        }
+    }
+
+    fn look(&self, stream: &Tokens, other: &Tokens, sight: Sight) -> Tokens {
+        self.cross
+            .sub_layer(stream.clone(), other, sight, &self.cross_norm, Norm::After)
+    }
+}
+
 /// Both streams, before, between or after the fusion layers.
 #[derive(Clone, Debug)]
 pub struct Fused {
@@ -153,7 +228,7 @@ pub(crate) fn summary(images: &Tokens, frames: usize) -> Tensor<2> {
     }
 }
 
-/// The layers of either kind; those of the other kind are not there.
+/// The layers of one kind; those of the others are not there.
 #[derive(Module, Debug)]
 pub struct FusionEncoder {
     /// Layers of the text stream.
@@ -162,6 +237,10 @@ pub struct FusionEncoder {
     pub image_layers: Vec<FusionLayer>,
     /// Layers of the one stream of both.
     pub joint_layers: Vec<Block>,
+    /// Layers that share the weights with which both streams look at each other.
+    pub crossed_layers: Vec<CrossedLayer>,
+    /// After the last layer of the one stream, where norms are before its sub-layers.
+    pub norm: Option<LayerNorm>,
     /// Thresholds of learned selection, as logarithms of multiples of the mean, `[layers, heads]`.
     pub gates: Option<Param<Tensor<2>>>,
     #[module(skip)]
@@ -174,37 +253,27 @@ impl FusionEncoder {
     pub fn new(init: &Init, config: &FusionConfig, select: Option<&SelectConfig>) -> Self {
         let sizes = [config.layers, config.num_heads];
         let selector = Selector::new(select, sizes);
-        let stack = |kind| {
-            let layers = if config.kind == kind {
-                config.layers
-            } else {
-                0
-            };
-            (0..layers)
-                .map(|_| FusionLayer::new(init, config))
-                .collect()
+        let of = |kind| match config.kind == kind {
+            true => config.layers,
+            false => 0,
         };
-        let joint = match config.kind {
-            FusionKind::TwoStreams => 0,
-            FusionKind::OneStream => config.layers,
+        let stack = || {
+            let layers = 0..of(FusionKind::TwoStreams);
+            layers.map(|_| FusionLayer::new(init, config)).collect()
         };
-        let block = BlockConfig {
-            width: config.hidden_size,
-            heads: config.num_heads,
-            intermediate: config.intermediate_size,
-            activation: Activation::Gelu,
-            eps: config.layer_norm_eps,
-            dropout: config.dropout,
-            place: Norm::After,
-        };
+        let block = BlockConfig::of_fusion(config);
+        let crossed = |_| CrossedLayer::new(init, &block);
+        let last_norm = || LayerNorm::new(init, config.hidden_size, config.layer_norm_eps);
         let gates = select.filter(|_| selector.learns()).map(|config| {
             let threshold = config.value.max(1e-6).ln() as f32;
             init.constant(sizes, threshold)
         });
         Self {
-            text_layers: stack(FusionKind::TwoStreams),
-            image_layers: stack(FusionKind::TwoStreams),
-            joint_layers: Block::stack(init, joint, &block),
+            text_layers: stack(),
+            image_layers: stack(),
+            joint_layers: Block::stack(init, of(FusionKind::OneStream), &block),
+            crossed_layers: (0..of(FusionKind::Crossed)).map(crossed).collect(),
+            norm: (config.norm == NormPlace::Before).then(last_norm),
             gates,
             selector,
         }
@@ -212,7 +281,7 @@ impl FusionEncoder {
 
     /// Replaces what attention keeps, from now on; learned gates stay.
     pub fn reselect(&mut self, select: Option<&SelectConfig>) {
-        let layers = self.joint_layers.len().max(self.text_layers.len());
+        let layers = self.joint_layers.len() + self.text_layers.len() + self.crossed_layers.len();
         let heads = self.selector.heads();
         self.selector = Selector::new(select, [layers, heads]);
     }
@@ -236,7 +305,14 @@ impl FusionEncoder {
             let looks = joint.looks();
             let sights = self.sights(&looks, gates.as_ref());
             let hidden = block::run(&self.joint_layers, joint.tokens.clone(), &chosen, sights);
+            let hidden = normalised(self.norm.as_ref(), hidden);
             return joint.apart(&hidden, text, image, input.frames);
+        }
+        if let Some((last, layers)) = self.crossed_layers.split_last() {
+            let device = input.text.rows.device();
+            let sights = self.pair_sights(layers.len(), gates.as_ref(), &device);
+            let current = self.crossed(input, layers.len(), gates.as_ref());
+            return last.forward_at(&current, [text, image], sights);
         }
         let Some((last, (last_text, last_image))) = self.layers().enumerate().last() else {
             return Fused {
@@ -266,13 +342,24 @@ impl FusionEncoder {
             let looks = joint.looks();
             let sights = self.sights(&looks, gates.as_ref());
             let hidden = block::run_all(&self.joint_layers, joint.tokens.clone(), sights);
-            let after = hidden.iter().skip(1);
-            return after
-                .map(|hidden| joint.apart(hidden, &text, &image, input.frames))
+            let last = hidden.len() - 1;
+            let after = hidden.into_iter().enumerate().skip(1);
+            let normed = after.map(|(layer, hidden)| match layer == last {
+                true => normalised(self.norm.as_ref(), hidden),
+                false => hidden,
+            });
+            return normed
+                .map(|hidden| joint.apart(&hidden, &text, &image, input.frames))
                 .collect();
         }
         let mut all = Vec::new();
         let mut current = input;
+        for (layer, crossed) in self.crossed_layers.iter().enumerate() {
+            let device = current.text.rows.device();
+            let sights = self.pair_sights(layer, gates.as_ref(), &device);
+            current = crossed.forward(&current, sights);
+            all.push(current.clone());
+        }
         for (layer, pair) in self.layers().enumerate() {
             current = self.update(current, pair, layer, gates.as_ref());
             all.push(current.clone());
@@ -295,6 +382,12 @@ impl FusionEncoder {
             let sight = sights.of(layers.len(), &device);
             let all = last.attention.probabilities(hidden.last()?, &sight);
             return Some(joint.words_to_image(&all));
+        }
+        if let Some((last, layers)) = self.crossed_layers.split_last() {
+            let current = self.crossed(input, layers.len(), gates.as_ref());
+            let [[_, sight], _] = self.pair_sights(layers.len(), gates.as_ref(), &device);
+            let Fused { text, image, .. } = current;
+            return Some(last.cross.probabilities(&text, &image, &sight));
         }
         let (last, (last_text, _)) = self.layers().enumerate().last()?;
         let current = self.through(input, last, gates.as_ref());
@@ -340,6 +433,15 @@ impl FusionEncoder {
         let layers = self.layers().enumerate().take(count);
         layers.fold(input, |current, (layer, pair)| {
             self.update(current, pair, layer, gates)
+        })
+    }
+
+    /// Both streams after the first `count` crossed layers.
+    fn crossed(&self, input: Fused, count: usize, gates: Option<&Tensor<2>>) -> Fused {
+        let layers = self.crossed_layers.iter().enumerate().take(count);
+        layers.fold(input, |current, (layer, crossed)| {
+            let device = current.text.rows.device();
+            crossed.forward(&current, self.pair_sights(layer, gates, &device))
         })
     }
 

@@ -1,10 +1,12 @@
 //! Two towers, the fusion encoder and the heads as one model: METER's design, as SCL uses it
 //! (`specs/scl.md` section 1), or BERT over words and regions, as ROSITA does (`specs/tbkin.md` section
-//! 1), or any other pairing of what is to be seen with how it is fused.
+//! 1), or VisualBERT, LXMERT and ViLT (`specs/itr.md` section 1.4), or any other pairing of what is to be seen with how it is fused.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
+use crate::attention::Scope;
+use crate::block::{self, Block, BlockConfig};
 use crate::config::ModelConfig;
 use crate::fusion::{Fused, FusionEncoder, summary};
 use crate::heads::{ClassHead, ClusterHead, MatchHead, MlmHead, Pooler, Projection};
@@ -28,6 +30,8 @@ pub struct VisionLanguageModel {
     pub vision: Option<VisionEncoder>,
     /// Regions as tokens, where they are seen in place of pixels.
     pub regions: Option<RegionEmbedding>,
+    /// In which regions look at each other before they meet words.
+    pub region_layers: Vec<Block>,
     /// Text width to fusion width, in two streams that are fused.
     pub text_transform: Option<Linear>,
     /// Image width to fusion width, in two streams that are fused.
@@ -100,8 +104,8 @@ impl VisionLanguageModel {
     #[must_use]
     pub fn new(init: &Init, config: &ModelConfig) -> Self {
         let width = config.fusion.hidden_size;
-        let two_streams = !config.is_one_stream();
-        let bridged = two_streams && !config.is_towers_alone();
+        let both = config.sums_up_both();
+        let bridged = both && !config.is_towers_alone();
         let [text_width, image_width] = config.stream_widths();
         let heads = &config.heads;
         let bridge = |from| bridged.then(|| Linear::new(init, from, width));
@@ -117,19 +121,26 @@ impl VisionLanguageModel {
             vision: (regions.is_none()).then(|| VisionEncoder::new(init, &config.vision)),
             regions: regions
                 .map(|regions| RegionEmbedding::new(init, regions, config.vision.hidden_size)),
+            region_layers: regions.map_or_else(Vec::new, |regions| {
+                Block::stack(
+                    init,
+                    regions.layers,
+                    &BlockConfig::of_fusion(&config.fusion),
+                )
+            }),
             text_transform: bridge(config.text.hidden_size),
             image_transform: bridge(config.vision.hidden_size),
             token_types: bridged.then(|| Embedding::new(init, config.fusion.type_rows, width)),
             fusion: FusionEncoder::new(init, &config.fusion, config.select.as_ref()),
             text_pooler: pooler(true, text_width),
-            image_pooler: pooler(two_streams, image_width),
+            image_pooler: pooler(both, image_width),
             text_projection: projection(text_width),
             image_projection: projection(image_width),
             temperature: (heads.contrastive).then(|| init.constant([1], config.temperature as f32)),
             match_head: (heads.matching).then(|| MatchHead::new(init, config.pooled_size())),
             mlm_head: (heads.mlm).then(|| {
                 let eps = config.fusion.layer_norm_eps;
-                MlmHead::new(init, text_width, config.text.vocab_size, eps, !two_streams)
+                MlmHead::new(init, text_width, config.text.vocab_size, eps, !both)
             }),
             class_head: (heads.classes > 0).then(|| ClassHead::new(init, config)),
             rank_head: (heads.ranking).then(|| Linear::new(init, config.pooled_size(), 1)),
@@ -141,7 +152,7 @@ impl VisionLanguageModel {
                 .map(|regions| GroundHead::new(init, width, regions.layer_norm_eps)),
             cluster_head: (heads.clusters > 0)
                 .then(|| ClusterHead::new(init, config.pooled_size(), heads.clusters)),
-            sums_up_both: two_streams,
+            sums_up_both: both,
         }
     }
 
@@ -177,7 +188,7 @@ impl VisionLanguageModel {
 
     /// Image tower and bridge to the fusion width, of what [`Self::embed`] gave or any part of it, with
     /// so many class tokens for each image. These come first. Whole for the images that `whole` names
-    /// by number; of the others the class tokens alone, for less work. Regions have no tower.
+    /// by number; of the others the class tokens alone, for less work. Regions are always whole.
     #[must_use]
     pub fn encode_where(
         &self,
@@ -187,7 +198,11 @@ impl VisionLanguageModel {
     ) -> Tokens {
         match &self.vision {
             Some(vision) => self.bridge_image(vision.encode_where(embedded, class_tokens, whole)),
-            None => self.bridge_image(embedded.clone()),
+            None => {
+                let all = Chosen::whole(&embedded.spans, |_| true);
+                let (layers, embedded) = (&self.region_layers, embedded.clone());
+                self.bridge_image(block::run(layers, embedded, &all, Scope::Whole))
+            }
         }
     }
 
@@ -211,24 +226,49 @@ impl VisionLanguageModel {
     }
 
     /// `text_embeds` before normalisation, `[batch, projection]`, from encoded text; `None` without a
-    /// common space.
+    /// common space of texts and images that have not met.
     #[must_use]
     pub fn project_text(&self, text: &Tokens) -> Option<Tensor<2>> {
-        let projection = self.text_projection.as_ref()?;
+        let projection = self
+            .text_projection
+            .as_ref()
+            .filter(|_| self.sums_up_both)?;
         let pooler = self.text_pooler.as_ref().filter(|_| self.is_towers_alone());
         Some(projection.forward(pooled(pooler, text.first())))
     }
 
     /// `image_embeds` before normalisation, `[batch, projection]`, from encoded images of `frames`
-    /// class tokens each; `None` without a common space.
+    /// class tokens each; `None` as [`Self::project_text`].
     #[must_use]
     pub fn project_image(&self, image: &Tokens, frames: usize) -> Option<Tensor<2>> {
-        let projection = self.image_projection.as_ref()?;
+        let projection = self
+            .image_projection
+            .as_ref()
+            .filter(|_| self.sums_up_both)?;
         let pooler = self
             .image_pooler
             .as_ref()
             .filter(|_| self.is_towers_alone());
         Some(projection.forward(pooled(pooler, summary(image, frames))))
+    }
+
+    /// Whether a contrast can only be one of both sides of fused pairs, [`Self::project_fused`].
+    #[must_use]
+    pub fn contrasts_fused(&self) -> bool {
+        !self.sums_up_both
+    }
+
+    /// Both sides of fused pairs in the contrastive space before normalisation, `[batch, projection]`
+    /// each: the means of all words and of all that is seen, as ITR contrasts encoders that never see one
+    /// side alone (`specs/itr.md` section 1.2). Every token has to be there. `None` without the space.
+    #[must_use]
+    pub fn project_fused(&self, fused: &Fused) -> Option<[Tensor<2>; 2]> {
+        let text = self.text_projection.as_ref()?;
+        let image = self.image_projection.as_ref()?;
+        Some([
+            text.forward(fused.text.mean()),
+            image.forward(fused.image.mean()),
+        ])
     }
 
     /// Runs the fusion encoder on encoded text and images of the same batch, which have `frames`
@@ -271,11 +311,11 @@ impl VisionLanguageModel {
     /// Whether there is no fusion encoder: what is fused is then what the towers gave.
     #[must_use]
     pub fn is_towers_alone(&self) -> bool {
-        self.fusion.joint_layers.is_empty() && self.fusion.text_layers.is_empty()
+        self.sums_up_both && self.fusion.text_layers.is_empty()
     }
 
-    /// Both pooled summaries side by side, text first, `[batch, pooled]`; in one stream the text's
-    /// alone.
+    /// Both pooled summaries side by side, text first, `[batch, pooled]`; the text's alone where both
+    /// are one stream or crossed.
     #[must_use]
     pub fn pooled(&self, fused: &Fused) -> Tensor<2> {
         let text = pooled(self.text_pooler.as_ref(), fused.text_global());

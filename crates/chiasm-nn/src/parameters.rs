@@ -1,8 +1,8 @@
 //! How many parameters a model has, from its sizes alone (`specs/scl.md` section 1.8).
 
 use crate::config::{
-    FusionConfig, FusionKind, HeadsConfig, ModelConfig, ProjectionKind, RegionConfig, TextConfig,
-    VisionConfig,
+    FusionConfig, FusionKind, HeadsConfig, ModelConfig, NormPlace, ProjectionKind, RegionConfig,
+    RegionPlace, TextConfig, VisionConfig,
 };
 use crate::select::RuleName;
 
@@ -74,7 +74,7 @@ impl ModelConfig {
         let (inner, pooled) = (2 * width, self.pooled_size());
         let class_head =
             linear(self.heads.pictures() * pooled, inner) + norm(inner) + linear(inner, classes);
-        let (words, two_streams) = (self.text.vocab_size, !self.is_one_stream());
+        let (words, two_streams) = (self.text.vocab_size, self.sums_up_both());
         let transform = linear(width, width) + norm(width);
         let word_transform = linear(text_width, text_width) + norm(text_width);
         let decoder = if two_streams {
@@ -91,7 +91,13 @@ impl ModelConfig {
                 None => vision(&self.vision),
                 Some(regions) => {
                     let width = self.vision.hidden_size;
-                    linear(regions.features, width) + linear(5, width) + norm(width)
+                    let place = match regions.place {
+                        RegionPlace::Added => linear(5, width),
+                        RegionPlace::Averaged => linear(4, width) + norm(width),
+                        RegionPlace::Unused => 0,
+                    };
+                    let layers = regions.layers * fusion_block(&self.fusion);
+                    linear(regions.features, width) + place + norm(width) + layers
                 }
             },
             transforms: when(
@@ -175,19 +181,29 @@ fn vision(config: &VisionConfig) -> usize {
     let class_and_positions = 2 + config.num_patches();
     let bias_and_mask = usize::from(config.patch_bias) + usize::from(config.mask_token);
     let rows = class_and_positions + bias_and_mask + config.max_frames + config.registers;
-    let norms = 1 + usize::from(config.pre_norm);
+    let norms = usize::from(config.layers > 0) + usize::from(config.pre_norm);
     let block = attention(width) + feed_forward(width, config.intermediate_size);
     patch + rows * width + norms * norm(width) + config.layers * block
 }
 
 fn fusion(config: &FusionConfig) -> usize {
-    let width = config.hidden_size;
-    if config.kind == FusionKind::OneStream {
-        let layer = attention(width) + feed_forward(width, config.intermediate_size);
-        return config.layers * layer;
+    let (width, block) = (config.hidden_size, fusion_block(config));
+    match config.kind {
+        FusionKind::OneStream => {
+            let last = usize::from(config.norm == NormPlace::Before) * norm(width);
+            config.layers * block + last
+        }
+        FusionKind::Crossed => config.layers * (attention(width) + 2 * block),
+        FusionKind::TwoStreams => {
+            config.type_rows * width + 2 * config.layers * (attention(width) + block)
+        }
     }
-    let layer = 2 * attention(width) + feed_forward(width, config.intermediate_size);
-    config.type_rows * width + 2 * config.layers * layer
+}
+
+/// A layer of one stream of the fusion encoder.
+fn fusion_block(config: &FusionConfig) -> usize {
+    let width = config.hidden_size;
+    attention(width) + feed_forward(width, config.intermediate_size)
 }
 
 #[cfg(test)]
@@ -267,6 +283,15 @@ mod tests {
             value: 0.1,
             ..SelectConfig::default()
         });
+        let mut crossed = one_stream.clone();
+        (crossed.fusion.kind, crossed.text.layers) = (FusionKind::Crossed, 2);
+        if let Some(regions) = &mut crossed.regions {
+            (regions.place, regions.layers) = (RegionPlace::Averaged, 3);
+        }
+        let mut patches = one_stream.clone();
+        (patches.regions, patches.vision.layers) = (None, 0);
+        patches.fusion.norm = NormPlace::Before;
+        (patches.heads.masked_regions, patches.heads.grounding) = (false, false);
         let mut towers = tiny();
         towers.fusion.layers = 0;
         let mut plain_towers = towers.clone();
@@ -274,7 +299,8 @@ mod tests {
         plain_towers.heads.pooler = false;
         plain_towers.heads.projection = ProjectionKind::Linear;
         towers.heads.clusters = 2;
-        for config in [plain, full, bare, regions, one_stream, towers, plain_towers] {
+        let streams = [plain, full, bare, regions, one_stream, crossed, patches];
+        for config in streams.into_iter().chain([towers, plain_towers]) {
             assert_eq!(config.parameters(), built(&config), "{config:?}");
         }
     }

@@ -6,7 +6,7 @@ use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::{RegionLimits, RegionRows};
 
-use crate::config::RegionConfig;
+use crate::config::{RegionConfig, RegionPlace};
 use crate::dropout::next_site;
 use crate::layers::{Init, LayerNorm, Linear, drop_rows};
 use crate::published::pairs::{PairError, same_count};
@@ -15,6 +15,8 @@ use crate::tokens::Tokens;
 
 /// Numbers that say where a region is: its corners, and its share of the picture's area.
 const GEOMETRY: usize = 5;
+/// The corners alone.
+const CORNERS: usize = 4;
 
 /// Regions of a batch of pictures, one picture after another, without padding.
 #[derive(Clone, Debug)]
@@ -104,15 +106,18 @@ impl Regions {
     }
 }
 
-/// Regions as tokens: features and place, each to the width of a token, summed and normalised.
+/// Regions as tokens: features and place, each to the width of a token, together and normalised.
 #[derive(Module, Debug)]
 pub struct RegionEmbedding {
     /// A detector's features to the width of a token, `[features, width]`.
     pub features: Linear,
-    /// The place to the width of a token, `[5, width]`.
-    pub geometry: Linear,
-    /// After the sum.
+    /// The place to the width of a token, `[5, width]`, or of corners alone, `[4, width]`; none where it
+    /// is not used.
+    pub geometry: Option<Linear>,
+    /// After the sum, or after the features where a mean is taken.
     pub norm: LayerNorm,
+    /// After the place where a mean is taken.
+    pub geometry_norm: Option<LayerNorm>,
     #[module(skip)]
     dropout: f64,
     #[module(skip)]
@@ -123,10 +128,17 @@ impl RegionEmbedding {
     /// Fresh weights for tokens of `width`.
     #[must_use]
     pub fn new(init: &Init, config: &RegionConfig, width: usize) -> Self {
+        let numbers = match config.place {
+            RegionPlace::Added => Some(GEOMETRY),
+            RegionPlace::Averaged => Some(CORNERS),
+            RegionPlace::Unused => None,
+        };
+        let norm = || LayerNorm::new(init, width, config.layer_norm_eps);
         Self {
             features: Linear::new(init, config.features, width),
-            geometry: Linear::new(init, GEOMETRY, width),
-            norm: LayerNorm::new(init, width, config.layer_norm_eps),
+            geometry: numbers.map(|numbers| Linear::new(init, numbers, width)),
+            norm: norm(),
+            geometry_norm: (config.place == RegionPlace::Averaged).then(norm),
             dropout: config.dropout,
             most: config.most,
         }
@@ -141,15 +153,23 @@ impl RegionEmbedding {
         }
     }
 
-    /// `LN(W_f x + b_f + W_g g + b_g)`, a token a region. Regions have no order.
+    /// `LN(W_f x + b_f + W_g g + b_g)`, a token a region; with means
+    /// `(LN(W_f x + b_f) + LN(W_g c + b_g)) / 2`. Regions have no order.
     #[must_use]
     pub fn forward(&self, regions: &Regions) -> Tokens {
         let features = &regions.features;
         let device = features.rows.device();
         let dropout = next_site(self.dropout, &device);
-        let sum = self.features.forward(features.rows.clone())
-            + self.geometry.forward(regions.geometry());
-        features.with_rows(drop_rows(dropout.as_ref(), self.norm.forward(sum)))
+        let seen = self.features.forward(features.rows.clone());
+        let rows = match (&self.geometry, &self.geometry_norm) {
+            (None, _) => self.norm.forward(seen),
+            (Some(place), None) => self.norm.forward(seen + place.forward(regions.geometry())),
+            (Some(place), Some(norm)) => {
+                let place = norm.forward(place.forward(regions.boxes.clone()));
+                (self.norm.forward(seen) + place) / 2.0
+            }
+        };
+        features.with_rows(drop_rows(dropout.as_ref(), rows))
     }
 }
 

@@ -38,8 +38,8 @@ pub struct VisionEncoder {
     pub norm_pre: Option<LayerNorm>,
     /// The transformer.
     pub blocks: Vec<Block>,
-    /// After the last block, on all tokens.
-    pub norm_post: LayerNorm,
+    /// After the last block, on all tokens; none where there is no block.
+    pub norm_post: Option<LayerNorm>,
     #[module(skip)]
     patch_size: usize,
 }
@@ -64,7 +64,7 @@ impl VisionEncoder {
         } else {
             Linear::without_bias
         };
-        let norm_pre = || LayerNorm::new(init, width, config.layer_norm_eps);
+        let norm = || LayerNorm::new(init, width, config.layer_norm_eps);
         Self {
             patches: patches(init, 3 * patch * patch, width),
             class_token: init.normal([width]),
@@ -73,9 +73,9 @@ impl VisionEncoder {
                 .then(|| init.constant([config.max_frames, width], 0.0)),
             mask_token: config.mask_token.then(|| init.constant([width], 0.0)),
             registers: (config.registers > 0).then(|| init.normal([config.registers, width])),
-            norm_pre: config.pre_norm.then(norm_pre),
+            norm_pre: config.pre_norm.then(norm),
             blocks: Block::stack(init, config.layers, &block),
-            norm_post: LayerNorm::new(init, width, config.layer_norm_eps),
+            norm_post: (config.layers > 0).then(norm),
             patch_size: patch,
         }
     }
@@ -182,7 +182,7 @@ impl VisionEncoder {
         let embedded = self.embed(patches, frames);
         let chosen = Chosen::whole_clips(&embedded.spans, frames, whole);
         let hidden = block::run(&self.blocks, embedded, &chosen, Scope::Frames(frames));
-        let hidden = hidden.with_rows(self.norm_post.forward(hidden.rows.clone()));
+        let hidden = self.normalise(hidden);
         if frames == 1 {
             return hidden;
         }
@@ -198,6 +198,11 @@ impl VisionEncoder {
         hidden.with_rows(hidden.token_rows(&rows))
     }
 
+    /// What the last block gave behind the last norm.
+    pub(crate) fn normalise(&self, hidden: Tokens) -> Tokens {
+        normalised(self.norm_post.as_ref(), hidden)
+    }
+
     /// What the first block reads, and what every block makes of it, before the last norm: frame
     /// after frame, each with its class token first.
     #[must_use]
@@ -209,11 +214,7 @@ impl VisionEncoder {
     /// What the first block reads: [`Self::join_class`], normalised.
     #[must_use]
     pub fn embed(&self, patches: &Tokens, frames: usize) -> Tokens {
-        let hidden = self.join_class(patches, frames);
-        match &self.norm_pre {
-            Some(norm) => hidden.with_rows(norm.forward(hidden.rows.clone())),
-            None => hidden,
-        }
+        normalised(self.norm_pre.as_ref(), self.join_class(patches, frames))
     }
 
     /// Clips of `frames` pictures each: of every frame class token, registers and patches, with the
@@ -244,6 +245,14 @@ impl VisionEncoder {
             Some(registers) => Tensor::cat(vec![class, registers.val()], 0),
             None => class,
         })
+    }
+}
+
+/// Tokens behind a norm, or as they are where there is none.
+pub(crate) fn normalised(norm: Option<&LayerNorm>, tokens: Tokens) -> Tokens {
+    match norm {
+        Some(norm) => tokens.with_rows(norm.forward(tokens.rows.clone())),
+        None => tokens,
     }
 }
 

@@ -376,6 +376,8 @@ fn the_order_of_a_clips_tokens() {
                 .as_ref()
                 .unwrap()
                 .norm_post
+                .as_ref()
+                .unwrap()
                 .forward(last.rows.clone()),
         );
         let found = model

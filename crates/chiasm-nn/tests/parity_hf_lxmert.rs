@@ -12,8 +12,10 @@
 
 mod joint;
 
+use chiasm_nn::model::Seen;
+use chiasm_nn::published::family::Family;
 use chiasm_nn::published::lxmert::Lxmert;
-use joint::{configurations_are_refused, on_every_batch, task_files_load};
+use joint::{configurations_are_refused, on_every_batch, on_our_own, task_files_load};
 use serde_json::json;
 
 const CASE: &str = "hf/lxmert";
@@ -27,6 +29,22 @@ fn parity_hf_lxmert() {
         batch.check_tokens("language_output", &fused.text, &words);
         batch.check_tokens("vision_output", &fused.image, &seen);
         let pooled = model.embed_pairs(&texts, &regions).unwrap();
+        batch.check("pooled_output", pooled);
+    });
+}
+
+#[test]
+fn a_model_of_our_own_is_the_same() {
+    on_our_own(CASE, Family::Lxmert, |model, batch| {
+        let (texts, words) = batch.texts();
+        let (regions, seen) = batch.regions("visual_feats", Some("visual_pos"));
+        let seen_as = Seen::Regions(regions);
+        let text = model.encode_text(&texts);
+        let fused = model.fuse(&text, &model.encode_seen(&seen_as).unwrap(), 0);
+        batch.check_tokens("language_output", &fused.text, &words);
+        batch.check_tokens("vision_output", &fused.image, &seen);
+        // By way of the summaries alone, too.
+        let pooled = model.pair_vector(&texts, &seen_as).unwrap();
         batch.check("pooled_output", pooled);
     });
 }

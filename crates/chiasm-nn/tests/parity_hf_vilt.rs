@@ -12,9 +12,15 @@
 
 mod joint;
 
+use burn::tensor::{Tensor, TensorData};
+use chiasm_nn::model::Seen;
+use chiasm_nn::published::family::Family;
 use chiasm_nn::published::pairs::{PairError, Pictures};
 use chiasm_nn::published::vilt::Vilt;
-use joint::{Batch, configurations_are_refused, joined, on_every_batch, task_files_load};
+use joint::hub::with_both_kernels;
+use joint::{
+    Batch, configurations_are_refused, joined, of_our_own, on_every_batch, task_files_load,
+};
 use serde_json::json;
 
 const CASE: &str = "hf/vilt";
@@ -59,6 +65,31 @@ fn parity_hf_vilt() {
         batch.check_tokens("last_hidden_state", &hidden, &mask);
         let pooled = model.embed_pairs(&texts, &pictures).unwrap();
         batch.check("pooler_output", pooled);
+    });
+}
+
+/// On squares of the size whose positions were learned, where nothing has to be stretched.
+#[test]
+fn a_model_of_our_own_is_the_same() {
+    with_both_kernels(CASE, |hub| {
+        let published = joint::model::<Vilt>(hub);
+        let own = of_our_own(hub, Family::Vilt);
+        let (texts, _) = hub.text("a");
+        let side = published.vision.image_size();
+        let shape = [texts.spans.batch(), 3, side, side];
+        let values =
+            (0..shape.iter().product()).map(|at: usize| (at * 37 % 101) as f32 / 50.0 - 1.0);
+        let data = TensorData::new(values.collect::<Vec<_>>(), shape);
+        let pixel_values = Tensor::from_data(data, &hub.device);
+        let pictures = Pictures {
+            sizes: vec![[side; 2]; shape[0]],
+            pixel_values,
+        };
+        let expected = published.embed_pairs(&texts, &pictures).unwrap();
+        let seen = Seen::Pixels(pictures.pixel_values.unsqueeze_dim(1));
+        let found = own.pair_vector(&texts, &seen).unwrap();
+        let gap = (found - expected).abs().max().into_scalar::<f32>();
+        assert!(gap < 1e-5, "{gap}");
     });
 }
 

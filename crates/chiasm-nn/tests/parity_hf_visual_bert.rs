@@ -12,9 +12,11 @@
 
 mod joint;
 
+use chiasm_nn::model::Seen;
+use chiasm_nn::published::family::Family;
 use chiasm_nn::published::pairs::PairError;
 use chiasm_nn::published::visual_bert::VisualBert;
-use joint::{configurations_are_refused, joined, on_every_batch, task_files_load};
+use joint::{configurations_are_refused, joined, on_every_batch, on_our_own, task_files_load};
 use serde_json::json;
 
 const CASE: &str = "hf/visual_bert";
@@ -31,6 +33,22 @@ fn parity_hf_visual_bert() {
         batch.check("pooler_output", pooled);
         let alone = model.forward(&texts, None).unwrap();
         batch.check_tokens("text_only.last_hidden_state", &alone, &words);
+    });
+}
+
+#[test]
+fn a_model_of_our_own_is_the_same() {
+    on_our_own(CASE, Family::VisualBert, |model, batch| {
+        let (texts, words) = batch.texts();
+        let (regions, seen) = batch.regions("visual_embeds", None);
+        let mask = joined(texts.spans.batch(), &words, &seen);
+        let seen_as = Seen::Regions(regions);
+        let text = model.encode_text(&texts);
+        let fused = model.fuse(&text, &model.encode_seen(&seen_as).unwrap(), 0);
+        let hidden = fused.text.followed_by(&fused.image);
+        batch.check_tokens("last_hidden_state", &hidden, &mask);
+        let pooled = model.pair_vector(&texts, &seen_as).unwrap();
+        batch.check("pooler_output", pooled);
     });
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use chiasm_nn::config::FusionKind;
 use chiasm_nn::{ModelConfig, ProjectionKind};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use crate::config::{ContrastDirection, GlobalCompletionConfig, ObjectivesConfig}
 use crate::masking::kept_patches;
 use crate::plan::{
     ForwardPlan, FusionPass, GROUNDING_PASS, HIDDEN_PATCHES_PASS, ImageView, KNOWLEDGE_PASS,
-    MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MLM_PASS, Objective, Pairing, TextView,
+    MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MLM_PASS, Objective, Pairing, TextView, class_pass,
 };
 
 /// Forward and backward pass of a linear map cost three times its forward pass.
@@ -148,7 +149,7 @@ impl PlanCost {
         accounting: Accounting,
     ) -> Self {
         let costs = |config: &ObjectivesConfig| {
-            let plan = ForwardPlan::new(config, sizes.pictures);
+            let plan = plan(model, config, sizes.pictures);
             let counter = Counter {
                 model,
                 config,
@@ -169,7 +170,10 @@ impl PlanCost {
             pass.objectives = objectives
                 .enabled()
                 .into_iter()
-                .filter(|objective| is_run_for(pass.pass, objectives, *objective, sizes.pictures))
+                .filter(|objective| {
+                    let alone = objectives.only(*objective);
+                    is_run_for(pass.pass, &plan(model, &alone, sizes.pictures), *objective)
+                })
                 .collect();
         }
         let alone: Vec<Vec<PassCost>> = alone.iter().map(costs).collect();
@@ -198,14 +202,12 @@ impl PlanCost {
     }
 }
 
-/// Whether an objective needs a pass.
-fn is_run_for(
-    pass: Pass,
-    objectives: &ObjectivesConfig,
-    objective: Objective,
-    pictures: usize,
-) -> bool {
-    let plan = ForwardPlan::new(&objectives.only(objective), pictures);
+fn plan(model: &ModelConfig, config: &ObjectivesConfig, pictures: usize) -> ForwardPlan {
+    ForwardPlan::new(config, pictures).contrasting_fused(config, !model.sums_up_both())
+}
+
+/// Whether an objective with a plan of its own needs a pass.
+fn is_run_for(pass: Pass, plan: &ForwardPlan, objective: Objective) -> bool {
     match pass {
         Pass::Patches => !plan.images.is_empty(),
         Pass::Image(view) => plan.images.contains(&view),
@@ -429,8 +431,16 @@ impl Counter<'_> {
             ImageView::Dropped | ImageView::Hidden | ImageView::Knowledge => (self.fused(), 1.0),
         };
         if self.model.regions.is_some() {
-            // Regions have no tower: what makes tokens of them is counted as patches are.
-            let of_one = tokens * self.map(vision.hidden_size);
+            // What makes tokens of regions is counted as patches are.
+            let fusion = &self.model.fusion;
+            let layer = Layer::new(fusion.hidden_size, fusion.intermediate_size);
+            let layers = self
+                .model
+                .regions
+                .as_ref()
+                .map_or(0, |regions| regions.layers);
+            let tower = layers as f64 * layer.block(all(tokens));
+            let of_one = tower + tokens * self.map(vision.hidden_size);
             let streams = [Stream::default(), all(tokens)];
             return self.cost(Pass::Image(view), images, streams, of_one);
         }
@@ -457,7 +467,7 @@ impl Counter<'_> {
 
     /// The map of a token to the fusion width, which one stream and towers alone do without.
     fn map(&self, from: usize) -> f64 {
-        if self.model.is_one_stream() || self.model.is_towers_alone() {
+        if !self.model.sums_up_both() || self.model.is_towers_alone() {
             0.0
         } else {
             (from * self.model.fusion.hidden_size) as f64
@@ -534,15 +544,21 @@ impl Counter<'_> {
         let (text, image) = (self.sizes.text_len, self.image_tokens(pass.image));
         let text = self.stream(text, 1.0 + words);
         let image = self.stream(image, self.class_tokens() + patches);
-        let one_stream = self.model.is_one_stream();
-        let pair = |text: Stream, image: Stream| {
-            if one_stream {
-                return layer.block(Stream {
-                    tokens: text.tokens + image.tokens,
-                    read: text.read + image.read,
-                });
+        let kind = fusion.kind;
+        let pair = |text: Stream, image: Stream| match kind {
+            FusionKind::OneStream => layer.block(Stream {
+                tokens: text.tokens + image.tokens,
+                read: text.read + image.read,
+            }),
+            FusionKind::TwoStreams => {
+                layer.fusion(text, image.tokens) + layer.fusion(image, text.tokens)
             }
-            layer.fusion(text, image.tokens) + layer.fusion(image, text.tokens)
+            FusionKind::Crossed => {
+                // All of a stream looks at the other one before it looks at itself.
+                let across = |own: f64, other: f64| layer.attention(own, other, own * other);
+                let looks = across(text.tokens, image.tokens) + across(image.tokens, text.tokens);
+                looks + layer.block(text) + layer.block(image)
+            }
         };
         let before = fusion.layers.saturating_sub(1) as f64;
         let of_one = match fusion.layers {
@@ -555,6 +571,9 @@ impl Counter<'_> {
     /// Words and patches that are read of a pass beside its summaries, as in
     /// [`forward`](crate::forward).
     fn also_read(&self, pass: FusionPass) -> [f64; 2] {
+        if self.plan.contrasts_fused && pass == class_pass(0) {
+            return [self.sizes.text_len, self.image_tokens(pass.image)];
+        }
         let has = |other| self.plan.fusions.contains(&other);
         let words = match pass {
             MLM_PASS => self.asked_words(),
@@ -584,7 +603,7 @@ impl Counter<'_> {
         let pictures = self.sizes.pictures as f64;
         let pooled = model.pooled_size() as f64;
         let streams = model.stream_widths().map(|width| width as f64);
-        let summed = if model.is_one_stream() { 1 } else { 2 };
+        let summed = if model.sums_up_both() { 2 } else { 1 };
         let poolers: f64 = match model.heads.pooler {
             true => streams.iter().take(summed).map(|width| width * width).sum(),
             false => 0.0,

@@ -16,7 +16,7 @@ use crate::masking::MatchingDraw;
 use crate::mlm::MlmTargets;
 use crate::plan::{
     ForwardPlan, FusionPass, GROUNDING_PASS, HIDDEN_PATCHES_PASS, ImageView, KNOWLEDGE_PASS,
-    MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MLM_PASS, Pairing, TextView,
+    MASKED_IMAGE_PASS, MASKED_TEXT_PASS, MLM_PASS, Pairing, TextView, class_pass,
 };
 use crate::ranking::RankingDraw;
 
@@ -358,6 +358,7 @@ fn also_read(
         HIDDEN_PATCHES_PASS => [Vec::new(), features.hidden.clone()],
         // The transport reads all of both.
         KNOWLEDGE_PASS => whole(features, pass, input),
+        own if plan.contrasts_fused && own == class_pass(0) => whole(features, pass, input),
         GROUNDING_PASS => [Vec::new(), whole(features, pass, input)[1].clone()],
         _ => [Vec::new(), Vec::new()],
     }

@@ -106,7 +106,8 @@ pub fn shared_with(
     input: &StepInput,
     gather: &dyn Gather,
 ) -> Losses {
-    let plan = ForwardPlan::new(config, input.pictures);
+    let plan =
+        ForwardPlan::new(config, input.pictures).contrasting_fused(config, model.contrasts_fused());
     let step = Step {
         model,
         config,
@@ -271,6 +272,13 @@ impl Step<'_> {
 
     fn contrastive(&self) -> Option<Vec<LossTerm>> {
         let config = self.config.contrastive.as_ref()?;
+        if self.model.contrasts_fused() {
+            let sides = self.model.project_fused(&self.pass(class_pass(0))?.fused)?;
+            let [text, image] = sides.map(|rows| self.gather.all(rows));
+            let value = contrastive_loss(text, image, self.temperature(config.temperature)?);
+            let term = LossTerm::gathered("contrastive", config.weight, value);
+            return Some(vec![term]);
+        }
         let text = self.features.texts.get(&TextView::Clean)?;
         let image = self.features.images.get(&ImageView::Complete)?;
         let own: Vec<usize> = (0..self.input.pairs)

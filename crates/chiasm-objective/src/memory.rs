@@ -29,6 +29,7 @@
 //! contrast. Left out are the decoded pictures that the loader keeps.
 
 use chiasm_nn::ModelConfig;
+use chiasm_nn::config::FusionKind;
 use chiasm_nn::parameters::ParameterCount;
 use serde::Serialize;
 
@@ -217,9 +218,19 @@ fn kept(model: &ModelConfig, pass: &PassCost) -> f64 {
     let of_one = match pass.pass {
         // Its pixels are counted apart.
         Pass::Patches => 0.0,
-        Pass::Image(_) if model.regions.is_some() => image.tokens * 2.0 * width,
+        Pass::Image(_) if model.regions.is_some() => {
+            let layers = model.regions.as_ref().map_or(0, |regions| regions.layers);
+            let whole = Stream {
+                read: image.tokens,
+                ..*image
+            };
+            layers as f64 * Layer::fusion(model).block(whole) + image.tokens * 2.0 * width
+        }
         Pass::Image(_) => {
             let layer = Layer::vision(model);
+            if model.vision.layers == 0 {
+                return pass.sequences as f64 * image.read * layer.width;
+            }
             // The inputs of the norms before and after, and of the map to the fusion width.
             let around = (image.tokens + 2.0 * image.read) * layer.width;
             layer.stack(model.vision.layers, *image) + around
@@ -238,15 +249,14 @@ fn kept(model: &ModelConfig, pass: &PassCost) -> f64 {
                 tokens,
                 read: tokens,
             };
-            let one_stream = model.is_one_stream();
-            let pair = |text: Stream, image: Stream| {
-                if one_stream {
-                    return layer.block(Stream {
-                        tokens: text.tokens + image.tokens,
-                        read: text.read + image.read,
-                    });
+            let pair = |text: Stream, image: Stream| match model.fusion.kind {
+                FusionKind::OneStream => layer.block(Stream {
+                    tokens: text.tokens + image.tokens,
+                    read: text.read + image.read,
+                }),
+                FusionKind::TwoStreams | FusionKind::Crossed => {
+                    layer.fused(text, image.tokens) + layer.fused(image, text.tokens)
                 }
-                layer.fused(text, image.tokens) + layer.fused(image, text.tokens)
             };
             let before = model.fusion.layers.saturating_sub(1) as f64;
             match model.fusion.layers {

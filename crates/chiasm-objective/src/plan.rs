@@ -227,6 +227,8 @@ pub struct ForwardPlan {
     pub fusions: BTreeSet<FusionPass>,
     /// Whether masked words are read of the completion passes, not their summaries alone.
     pub completes_words: bool,
+    /// Whether all tokens of the pairs as they are are read, for a contrast of their means.
+    pub contrasts_fused: bool,
 }
 
 impl ForwardPlan {
@@ -266,6 +268,17 @@ impl ForwardPlan {
             }
         }
         plan
+    }
+
+    /// The same where a contrast is one of fused pairs, not of what the towers gave: of models that never
+    /// see one side alone.
+    #[must_use]
+    pub fn contrasting_fused(mut self, config: &ObjectivesConfig, fused: bool) -> Self {
+        if fused && config.contrastive.is_some() {
+            self.contrasts_fused = true;
+            self.add(class_pass(0));
+        }
+        self
     }
 
     fn add(&mut self, pass: FusionPass) {

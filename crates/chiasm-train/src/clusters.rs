@@ -112,7 +112,7 @@ impl Clusters {
         let reads_pixels = config.view == ClusterView::TextImage;
         let [text, image] = model.stream_widths();
         let widths = match config.view {
-            ClusterView::TextImage if model.is_one_stream() => vec![text],
+            ClusterView::TextImage if !model.sums_up_both() => vec![text],
             ClusterView::TextImage => vec![text, image],
             ClusterView::TextOcr | ClusterView::TextCaption => vec![text, text],
         };

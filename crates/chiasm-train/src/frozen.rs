@@ -48,7 +48,8 @@ impl FrozenImages {
         if !recipe.weights.frozen_towers().vision || varied || !still || room == 0 {
             return None;
         }
-        let plan = ForwardPlan::new(&recipe.objectives, pictures);
+        let plan = ForwardPlan::new(&recipe.objectives, pictures)
+            .contrasting_fused(&recipe.objectives, !recipe.model.sums_up_both());
         plan.images.contains(&ImageView::Complete).then(|| Self {
             kept: HashMap::new(),
             room,

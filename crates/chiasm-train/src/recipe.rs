@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use chiasm_data::check::DEFAULT_MAX_BAD_RATE;
 use chiasm_data::{OpenOptions, Split, TokenizerKind};
 use chiasm_nn::ModelConfig;
-use chiasm_objective::config::ClassLoss;
+use chiasm_objective::config::{ClassLoss, ContrastDirection};
 use chiasm_objective::masking::kept_patches;
 use chiasm_objective::{Objective, ObjectivesConfig};
 use schemars::JsonSchema;
@@ -221,6 +221,22 @@ pub struct AugmentConfig {
     /// `[2, 9]`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rand_augment: Option<(usize, f32)>,
+    /// The mean and deviation of colours that values are given in, of whose pictures the image tower has
+    /// learned. Default: `clip`.
+    pub normalize: NormalizeRule,
+}
+
+/// Whose means and deviations of colours are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NormalizeRule {
+    /// CLIP's; also METER and SCL.
+    #[default]
+    Clip,
+    /// ImageNet's: DINOv2, DeiT.
+    ImageNet,
+    /// Values from -1 to 1: ViT, ViLT.
+    Half,
 }
 
 impl Default for AugmentConfig {
@@ -230,6 +246,7 @@ impl Default for AugmentConfig {
             crop: None,
             flip: 0.0,
             rand_augment: None,
+            normalize: NormalizeRule::default(),
         }
     }
 }
@@ -491,6 +508,15 @@ impl Recipe {
                     );
                 }
             }
+        }
+        if let Some(contrast) = &objectives.contrastive
+            && !self.model.sums_up_both()
+            && contrast.direction == ContrastDirection::ImageToText
+        {
+            return fail(
+                "`objectives.contrastive` compares fused pairs where the fusion encoder has not two streams, and `image_to_text` asks for texts of no pair".to_owned(),
+                "leave `direction` out",
+            );
         }
         if self.model.is_towers_alone() {
             let is_known = |objective: &Objective| {

@@ -11,8 +11,7 @@ use chiasm_data::TextTokenizer;
 use chiasm_data::regions::RegionIdentity;
 use chiasm_format::{Archive, ByteSource};
 use chiasm_nn::config::{TextConfig, VisionConfig};
-use chiasm_nn::published::rosita;
-use chiasm_nn::published::{encoder, scl};
+use chiasm_nn::published::{encoder, joint, rosita, scl};
 use chiasm_nn::weights::{
     LoadReport, StateDict, WeightError, from_archive, load_state_dict, replace_value, shapes,
     shapes_of,
@@ -240,7 +239,11 @@ pub fn apply(
     };
     if let Some(path) = &weights.model {
         let wrap = |source| wrong(path, source);
-        let (mut state, _) = read(&model_folder(path)?)?;
+        let (mut state, json) = read(&model_folder(path)?)?;
+        if let (Some(family), Some(json)) = (joint::family(&state), &json) {
+            let theirs = joint::sizes(family, json).map_err(wrap)?;
+            same_sizes(path, &theirs, config)?;
+        }
         let left_out = drop_other_head(&mut state, &model);
         let (filled, mut report) = whole(state, config, model).map_err(wrap)?;
         report.ignored.extend(left_out);
@@ -386,6 +389,9 @@ pub fn whole(
     }
     if rosita::is_rosita(&shapes_of(&state)) {
         return rosita::fill(model, state);
+    }
+    if let Some(family) = joint::family(&state) {
+        return joint::fill(family, model, config, state);
     }
     chiasm_nn::published::fill(model, config, state)
 }
@@ -556,6 +562,57 @@ fn vision_sizes(config: &VisionConfig) -> Sizes {
         ("registers", config.registers.to_string()),
         ("layer_norm_eps", format!("{:e}", config.layer_norm_eps)),
     ]
+}
+
+/// Refuses a recipe whose sizes are not those of published weights, and says which to write. Lengths of
+/// texts, sizes of pictures and dropout may be others.
+fn same_sizes(path: &Path, theirs: &ModelConfig, ours: &ModelConfig) -> Result<(), TrainError> {
+    const TOWER: [&str; 2] = ["num_heads", "intermediate_size"];
+    const KEYS: [(&str, &[&str]); 4] = [
+        (
+            "text",
+            &["hidden_size", "layers", "type_rows", "layer_norm_eps"],
+        ),
+        (
+            "vision",
+            &["patch_size", "layers", "patch_bias", "pre_norm"],
+        ),
+        ("regions", &["features", "place", "layers"]),
+        ("fusion", &["kind", "hidden_size", "layers", "norm"]),
+    ];
+    let json = |config| {
+        let wrap = |error: serde_json::Error| wrong(path, WeightError::Config(error.to_string()));
+        serde_json::to_value(config).map_err(wrap)
+    };
+    let (theirs, ours) = (json(theirs)?, json(ours)?);
+    let mut lines = Vec::new();
+    for (part, keys) in KEYS {
+        // What is not there has no sizes: a tower of no layers, pixels where regions are seen.
+        if theirs[part].is_null() || (part == "vision" && !theirs["regions"].is_null()) {
+            continue;
+        }
+        let is_tower = matches!(part, "text" | "fusion") && theirs[part]["layers"] != 0;
+        let heads: &[&str] = if is_tower { &TOWER } else { &[] };
+        let differing: Vec<String> = (keys.iter().chain(heads))
+            .filter(|key| theirs[part][**key] != ours[part][**key])
+            .map(|key| match &theirs[part][*key] {
+                // Left out where it is as usual.
+                Value::Null => format!("no {key}"),
+                value => format!("{key} = {value}"),
+            })
+            .collect();
+        if !differing.is_empty() {
+            lines.push(format!("under `[model.{part}]`: {}", differing.join(", ")));
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    Err(TrainError::Recipe {
+        path: path.display().to_string(),
+        message: "the recipe's model has other sizes than these weights".to_owned(),
+        hint: Some(format!("write {}", lines.join("; "))),
+    })
 }
 
 /// An error that says which sizes of the recipe to change, if they are the reason.

@@ -17,8 +17,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use chiasm_data::regions::RegionSet;
 use chiasm_data::{
-    HostBatch, Loader, LoaderConfig, Mix, Preprocess, RandAugment, RegionLimits, Resize, Targets,
-    TextTokenizer,
+    HostBatch, Loader, LoaderConfig, Mix, Normalisation, Preprocess, RandAugment, RegionLimits,
+    Resize, Targets, TextTokenizer,
 };
 use chiasm_nn::dropout;
 use chiasm_nn::heads::ClusterHead;
@@ -42,7 +42,7 @@ use crate::error::TrainError;
 use crate::frozen::FrozenImages;
 use crate::gradients::{GradientSum, clip_factor};
 use crate::optimizer::Optimizer;
-use crate::recipe::{Recipe, ResizeRule};
+use crate::recipe::{NormalizeRule, Recipe, ResizeRule};
 use crate::run::{MetricLine, RunDir};
 use crate::start::{self, Loaded};
 use crate::trained::load_weights;
@@ -214,7 +214,13 @@ fn vocabulary(tokenizer: &TextTokenizer, recipe: &Recipe) -> Result<Vocabulary, 
 /// How pictures become the pixels of a recipe's model.
 #[must_use]
 pub fn preprocess(recipe: &Recipe) -> Preprocess {
-    let mut preprocess = Preprocess::new(recipe.model.vision.image_size);
+    let mut preprocess = Preprocess::new(recipe.model.vision.image_size).normalised(
+        match recipe.augment.normalize {
+            NormalizeRule::Clip => Normalisation::Clip,
+            NormalizeRule::ImageNet => Normalisation::ImageNet,
+            NormalizeRule::Half => Normalisation::Half,
+        },
+    );
     preprocess.resize = match recipe.augment.resize {
         ResizeRule::ShortSideCenterCrop => Resize::ShortSideCenterCrop,
         ResizeRule::Squash => Resize::Squash,

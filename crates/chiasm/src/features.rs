@@ -88,7 +88,7 @@ impl Encoders {
         let both = self.models.len() == 1;
         let pairs = dataset.pairs();
         let has_space = |model: &Model| match model {
-            Model::Own(trained) => trained.config.heads.contrastive,
+            Model::Own(trained) => trained.config.has_common_space(),
             Model::Published(_) => !model.reads_pairs(),
         };
         if let Some((model, _)) = self.models.first().filter(|(model, _)| has_space(model)) {
@@ -140,6 +140,7 @@ fn vectors(
             Some(trained.config.stream_widths())
         }
         // One vector for both.
+        Model::Own(trained) if !trained.config.sums_up_both() => None,
         Model::Published(_) if model.reads_pairs() => None,
         Model::Own(_) | Model::Published(_) => return Ok(projected),
     };

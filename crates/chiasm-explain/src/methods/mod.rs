@@ -46,6 +46,12 @@ pub fn explain(
             "write a text after the picture, or take `attention`, `rollout` or `occlusion`",
         ));
     }
+    if subject.crosses() && subject.fuses(target) && request.method != Method::Occlusion {
+        return Err(ExplainError::Lacks(
+            "words and regions look at each other through shared weights in this model, which only `occlusion` explains",
+            "write `--method occlusion`",
+        ));
+    }
     match request.method {
         Method::Attention => {
             let pass = Pass::run(subject, input, target, false)?;

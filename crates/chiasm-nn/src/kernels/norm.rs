@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::math::{add, simd, sum, sum_of};
 use super::operation::Operation;
 use super::rows::{self, BLOCK, zeros};
+use crate::config::NormPlace;
 
 /// Where a sub-layer f has its LayerNorm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,15 @@ pub(crate) enum Norm {
     Before,
     /// `y = LN(x + f(x))`, as in BERT.
     After,
+}
+
+impl From<NormPlace> for Norm {
+    fn from(place: NormPlace) -> Self {
+        match place {
+            NormPlace::Before => Self::Before,
+            NormPlace::After => Self::After,
+        }
+    }
 }
 
 /// Mean and spread of a row: all of LayerNorm's forward pass that its backward pass needs.

@@ -8,17 +8,17 @@ use super::Published;
 use super::bert_family::{self, text_config};
 use super::keys::Keys;
 use super::pairs::PairError;
-use crate::attention::{CrossAttention, Scope};
+use crate::attention::Scope;
 use crate::block::{self, Block, BlockConfig};
-use crate::config::TextConfig;
-use crate::fusion::Fused;
+use crate::config::{RegionConfig, RegionPlace, TextConfig};
+use crate::fusion::{CrossedLayer, Fused};
 use crate::heads::Pooler;
 use crate::kernels::Norm;
-use crate::layers::{Init, LayerNorm, Linear};
+use crate::layers::Init;
 use crate::names::{bert_names, layer_names};
-use crate::regions::Regions;
+use crate::regions::{RegionEmbedding, Regions};
 use crate::text::{TextEncoder, TextInput};
-use crate::tokens::{Chosen, Tokens};
+use crate::tokens::Chosen;
 use crate::weights::WeightError;
 
 /// Heads of pre-training.
@@ -30,74 +30,10 @@ const BOX: usize = 4;
 /// Sizes of an LXMERT.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LxmertConfig {
-    text: TextConfig,
-    region_features: usize,
-    region_layers: usize,
-    cross_layers: usize,
-}
-
-/// What a region looks like and where it is, each normalised; the mean of both.
-#[derive(Module, Debug)]
-pub struct RegionEmbedding {
-    /// A detector's features to the width of a token.
-    pub features: Linear,
-    /// After them.
-    pub features_norm: LayerNorm,
-    /// Corners to the width of a token.
-    pub boxes: Linear,
-    /// After them.
-    pub boxes_norm: LayerNorm,
-}
-
-impl RegionEmbedding {
-    fn forward(&self, regions: &Regions) -> Tokens {
-        let features = self.features.forward(regions.features.rows.clone());
-        let boxes = self.boxes.forward(regions.boxes.clone());
-        let sum = self.features_norm.forward(features) + self.boxes_norm.forward(boxes);
-        regions.features.with_rows(sum / 2.0)
-    }
-}
-
-/// Text and regions look at each other through the same weights, then each goes through a block
-/// of its own.
-#[derive(Module, Debug)]
-pub struct CrossLayer {
-    /// From text to regions and from regions to text.
-    pub cross: CrossAttention,
-    /// After either's residual.
-    pub cross_norm: LayerNorm,
-    /// Of the text.
-    pub text: Block,
-    /// Of the regions.
-    pub image: Block,
-}
-
-impl CrossLayer {
-    fn forward(
-        &self,
-        Fused {
-            text,
-            image,
-            frames,
-        }: Fused,
-    ) -> Fused {
-        let look = |stream: &Tokens, other: &Tokens| {
-            let norm = &self.cross_norm;
-            self.cross.sub_layer(
-                stream.clone(),
-                other,
-                Scope::Whole.into(),
-                norm,
-                Norm::After,
-            )
-        };
-        // Both look at what the other one was before.
-        Fused {
-            text: self.text.forward(look(&text, &image), Scope::Whole),
-            image: self.image.forward(look(&image, &text), Scope::Whole),
-            frames,
-        }
-    }
+    pub(super) text: TextConfig,
+    pub(super) region_features: usize,
+    pub(super) region_layers: usize,
+    pub(super) cross_layers: usize,
 }
 
 /// The two towers and what joins them.
@@ -110,7 +46,7 @@ pub struct Lxmert {
     /// The tower of regions.
     pub region_layers: Vec<Block>,
     /// Both towers together.
-    pub cross_layers: Vec<CrossLayer>,
+    pub cross_layers: Vec<CrossedLayer>,
     /// Of the text's first token.
     pub pooler: Pooler,
 }
@@ -130,8 +66,11 @@ impl Lxmert {
             image: block::run(&self.region_layers, embedded, &all, Scope::Whole),
             frames: 1,
         };
+        let whole = || Scope::Whole.into();
         let layers = self.cross_layers.iter();
-        Ok(layers.fold(towers, |streams, layer| layer.forward(streams)))
+        Ok(layers.fold(towers, |streams, layer| {
+            layer.forward(&streams, [[whole(), whole()], [whole(), whole()]])
+        }))
     }
 
     /// One vector a pair, `[batch, width]`.
@@ -178,20 +117,17 @@ impl Published for Lxmert {
             dropout: text.dropout,
             place: Norm::After,
         };
-        let cross_layer = |_| CrossLayer {
-            cross: CrossAttention::new(init, width, text.num_heads, text.dropout),
-            cross_norm: LayerNorm::new(init, width, eps),
-            text: Block::new(init, &block),
-            image: Block::new(init, &block),
+        let regions = RegionConfig {
+            features: config.region_features,
+            place: RegionPlace::Averaged,
+            layer_norm_eps: eps,
+            dropout: text.dropout,
+            ..RegionConfig::default()
         };
+        let cross_layer = |_| CrossedLayer::new(init, &block);
         Self {
             text: TextEncoder::new(init, text),
-            regions: RegionEmbedding {
-                features: Linear::new(init, config.region_features, width),
-                features_norm: LayerNorm::new(init, width, eps),
-                boxes: Linear::new(init, BOX, width),
-                boxes_norm: LayerNorm::new(init, width, eps),
-            },
+            regions: RegionEmbedding::new(init, &regions, width),
             region_layers: Block::stack(init, config.region_layers, &block),
             cross_layers: (0..config.cross_layers).map(cross_layer).collect(),
             pooler: Pooler::new(init, width),
@@ -217,9 +153,9 @@ impl Published for Lxmert {
         }
         let module = match module {
             "regions.features" => "encoder.visn_fc.visn_fc",
-            "regions.features_norm" => "encoder.visn_fc.visn_layer_norm",
-            "regions.boxes" => "encoder.visn_fc.box_fc",
-            "regions.boxes_norm" => "encoder.visn_fc.box_layer_norm",
+            "regions.norm" => "encoder.visn_fc.visn_layer_norm",
+            "regions.geometry" => "encoder.visn_fc.box_fc",
+            "regions.geometry_norm" => "encoder.visn_fc.box_layer_norm",
             module => module,
         };
         vec![format!("{module}.{leaf}")]

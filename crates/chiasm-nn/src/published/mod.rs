@@ -11,6 +11,7 @@ pub mod convert;
 pub mod convolution;
 pub mod encoder;
 pub mod family;
+pub mod joint;
 mod keys;
 pub mod lxmert;
 pub mod mobilenet;

@@ -31,8 +31,8 @@ const HEADS: [&str; 4] = ["classifier.", "mlm_score.", "itm_score.", "rank_outpu
 /// Sizes of a ViLT.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ViltConfig {
-    text: TextConfig,
-    vision: VisionConfig,
+    pub(super) text: TextConfig,
+    pub(super) vision: VisionConfig,
     modalities: usize,
 }
 
@@ -85,7 +85,7 @@ impl Vilt {
 
     fn encode(&self, embedded: Tokens, chosen: &Chosen) -> Tokens {
         let hidden = block::run(&self.vision.blocks, embedded, chosen, Scope::Whole);
-        hidden.with_rows(self.vision.norm_post.forward(hidden.rows.clone()))
+        self.vision.normalise(hidden)
     }
 
     fn embed(&self, texts: &TextInput, pictures: &Pictures) -> Result<Tokens, PairError> {

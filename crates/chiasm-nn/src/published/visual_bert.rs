@@ -25,8 +25,8 @@ const HEADS: [&str; 3] = ["cls.", "classifier.", "attention."];
 /// Sizes of a VisualBERT.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisualBertConfig {
-    text: TextConfig,
-    region_features: usize,
+    pub(super) text: TextConfig,
+    pub(super) region_features: usize,
 }
 
 /// BERT with regions.

@@ -5,17 +5,19 @@
 pub(crate) mod hub;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use chiasm_nn::published::{Published, load};
+use chiasm_nn::layers::Init;
+use chiasm_nn::published::family::Family;
+use chiasm_nn::published::{Published, joint, load};
 use chiasm_nn::regions::Regions;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::weights::{HostTensor, WeightError};
-use chiasm_nn::{Spans, Tokens};
+use chiasm_nn::{Spans, Tokens, VisionLanguageModel};
 use chiasm_testkit::Golden;
 use hub::{Hub, with_both_kernels};
 use serde_json::Value;
 
 /// The folder's model; every tensor of the file must have a place and every parameter a tensor.
-fn model<P: Published>(hub: &Hub) -> P {
+pub(crate) fn model<P: Published>(hub: &Hub) -> P {
     let (model, report) = hub.load::<P>();
     let mut matched = report.matched.clone();
     matched.sort();
@@ -32,6 +34,33 @@ fn model<P: Published>(hub: &Hub) -> P {
 pub(crate) fn on_every_batch<P: Published>(case: &str, check: impl Fn(&P, &Batch<'_>)) {
     with_both_kernels(case, |hub| {
         let model = model::<P>(hub);
+        for name in ["a", "b"] {
+            check(&model, &Batch { hub, name });
+        }
+    });
+}
+
+/// The file as a model of our own: every parameter has a tensor, and every tensor is used.
+pub(crate) fn of_our_own(hub: &Hub, family: Family) -> VisionLanguageModel {
+    assert_eq!(joint::family(&hub.weights()), Some(family));
+    let config = joint::sizes(family, &hub.config).unwrap();
+    config.validate().unwrap();
+    let fresh = VisionLanguageModel::new(&Init::new(0, 0.02, &hub.device), &config);
+    let (model, report) = joint::fill(family, fresh, &config, hub.weights()).unwrap();
+    assert_eq!(report.missing, [""; 0]);
+    assert_eq!(report.unexpected, [""; 0]);
+    assert_eq!(report.reshaped, []);
+    model
+}
+
+/// Runs `check` on a model of our own and both batches, with plain and with fused kernels.
+pub(crate) fn on_our_own(
+    case: &str,
+    family: Family,
+    check: impl Fn(&VisionLanguageModel, &Batch<'_>),
+) {
+    with_both_kernels(case, |hub| {
+        let model = of_our_own(hub, family);
         for name in ["a", "b"] {
             check(&model, &Batch { hub, name });
         }

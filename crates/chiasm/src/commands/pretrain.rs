@@ -425,7 +425,7 @@ fn finish(
         ));
         return Ok(());
     }
-    if !trained.config.heads.contrastive {
+    if !trained.config.has_common_space() {
         // What such a model has learned shows in what is fine-tuned from it.
         note(&format!(
             "\ntrained: {}; fine-tune it with `--weights {}`\ntook {}",
@@ -572,7 +572,7 @@ impl Observer for Watcher<'_> {
             let accuracy = self.grounded(&embedder)?;
             return Ok(BTreeMap::from([("accuracy".to_owned(), accuracy)]));
         }
-        if !self.recipe.model.heads.contrastive {
+        if !self.recipe.model.has_common_space() {
             return Ok(BTreeMap::new());
         }
         let metrics =

@@ -49,6 +49,9 @@ const BUILT_IN: &[(&str, &str)] = recipes![
     "snli-ve-tiny",
     "itr",
     "itr-clip",
+    "itr-visualbert",
+    "itr-lxmert",
+    "itr-vilt",
     "itr-tiny",
     "itr-towers-tiny",
 ];

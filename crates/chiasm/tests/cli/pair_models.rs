@@ -116,6 +116,122 @@ fn models_of_regions_are_probed() {
     }
 }
 
+/// Sizes of the fixtures' models, as the published recipes have them at theirs.
+fn recipe(name: &str) -> String {
+    let (text, seen, fusion) = match name {
+        "visual_bert" => (
+            "layers = 0",
+            "[model.regions]\nfeatures = 20\nplace = \"unused\"",
+            "kind = \"one_stream\"\nlayers = 2",
+        ),
+        "lxmert" => (
+            "layers = 2",
+            "[model.regions]\nfeatures = 20\nplace = \"averaged\"\nlayers = 1",
+            "kind = \"crossed\"\nlayers = 1",
+        ),
+        _ => (
+            "layers = 0",
+            "[augment]\nresize = \"squash\"\nnormalize = \"half\"",
+            "kind = \"one_stream\"\nlayers = 2\nnorm = \"before\"",
+        ),
+    };
+    format!(
+        r#"
+name = "pairs"
+[model.text]
+hidden_size = 64
+num_heads = 4
+intermediate_size = 128
+max_text_len = 24
+position_offset = 0
+type_rows = 2
+layer_norm_eps = 1e-12
+{text}
+[model.vision]
+hidden_size = 64
+image_size = 32
+patch_size = 8
+layers = 0
+num_heads = 4
+patch_bias = true
+pre_norm = false
+{seen}
+[model.fusion]
+hidden_size = 64
+num_heads = 4
+intermediate_size = 128
+{fusion}
+[model.heads]
+matching = false
+mlm = false
+projection = "linear"
+[objectives.contrastive]
+temperature = 1.0
+[objectives.cluster]
+clusters = 3
+chunk = 12
+[schedule]
+steps = 4
+batch_size = 8
+eval_every = 0
+save_every = 0
+[optimizer]
+learning_rate = 1e-3
+"#
+    )
+}
+
+/// ITR's pre-training begins at models of pairs, and what it leaves is probed by the vectors of pairs.
+#[test]
+fn models_of_pairs_are_pretrained() {
+    let (folder, _) = workspace(40);
+    let dir = folder.path();
+    with_column(dir, "labelled.csv", "label", |number| {
+        ["adds", "both", "neither"][number % 3]
+    });
+    set(dir, "set", "drawn", 20, &[4; 40]);
+    for name in ["visual_bert", "lxmert", "vilt"] {
+        if !model(dir, name) {
+            return;
+        }
+        let regions: &[&str] = match name {
+            "vilt" => &[],
+            _ => &["--regions", "set"],
+        };
+        std::fs::write(dir.join("pairs.toml"), recipe(name)).unwrap();
+        let other = recipe(name).replace("\nlayers = 2", "\nlayers = 3");
+        std::fs::write(dir.join("other.toml"), other).unwrap();
+        let run = format!("run-{name}");
+        let words = |recipe| {
+            let call = ["pretrain", recipe, "--data", "pairs.csv", "--weights", name];
+            [&call[..], &["--tasks", "1+4", "--out", &run], regions].concat()
+        };
+        let error = fail(dir, &words("other.toml"));
+        assert!(error.contains("layers = 2"), "{error}");
+        succeed(dir, &words("pairs.toml"));
+        let metrics = std::fs::read_to_string(dir.join(&run).join("metrics.jsonl")).unwrap();
+        let last = metrics.lines().rfind(|line| line.contains("contrastive"));
+        let last = json(last.unwrap());
+        for loss in ["loss_contrastive", "loss_cluster"] {
+            let value = last["values"][loss].as_f64();
+            assert!(value.is_some_and(f64::is_finite), "{name}: {last}");
+        }
+        // Before and after training, the same vector for other weights.
+        let [before, after] = [name, &run].map(|of| vectors(dir, of, "pairs.csv", regions));
+        assert_eq!(before.len(), after.len());
+        let probe = ["probe", &run, "--data", "labelled.csv", "--json"];
+        let report = json(&succeed(dir, &[&probe[..], regions].concat()));
+        let protocols = report["protocols"].as_array().unwrap();
+        let of_pairs = |own: &Value| own["protocol"]["features"] == "pair";
+        assert!(protocols.iter().all(of_pairs), "{report}");
+        let error = fail(
+            dir,
+            &[&["embed", &run, "--data", "pairs.csv"][..], regions].concat(),
+        );
+        assert!(error.contains("space"), "{error}");
+    }
+}
+
 /// ViLT keeps the shape of a picture; what shapes stand beside it in a batch does not matter.
 #[test]
 fn pictures_of_any_shape_are_seen() {
