@@ -8,7 +8,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::HostBatch;
 use chiasm_nn::VisionLanguageModel;
-use chiasm_nn::packed::PackedWeights;
+use chiasm_nn::packed::{PackedWeights, Precision};
 use chiasm_nn::text::TextInput;
 use chiasm_train::Trainer;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub(crate) fn answer(mut prepared: Prepared) -> Result<()> {
     let model = prepared.trainer.evaluation_model();
     // As commands that only read a model have it.
     let _packed = match prepared.workload.kind {
-        Kind::ImageForward | Kind::TextForward => PackedWeights::of(&model),
+        Kind::ImageForward | Kind::TextForward => PackedWeights::of(&model, Precision::F32),
         Kind::Step => PackedWeights::default(),
     };
     let mut next = 0;

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use chiasm_data::answers::Vocabulary;
 use chiasm_data::{Preprocess, Targets, TextTokenizer};
 use chiasm_nn::layers::Init;
-use chiasm_nn::packed::PackedWeights;
+use chiasm_nn::packed::{PackedWeights, Precision};
 use chiasm_nn::published::scl;
 use chiasm_nn::weights::{from_safetensors, load_state_dict};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
@@ -33,10 +33,19 @@ pub struct TrainedModel {
     /// The classes of its classifier, where it has one.
     pub targets: Option<Targets>,
     /// Its matrices as products take them.
-    _packed: PackedWeights,
+    packed: PackedWeights,
 }
 
 impl TrainedModel {
+    /// The same model, its matrices multiplied in another precision from now on.
+    #[must_use]
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        // First off the shelf, then on it again: what lies there stays as it is.
+        drop(std::mem::take(&mut self.packed));
+        self.packed = PackedWeights::of(&self.model, precision);
+        self
+    }
+
     /// Reads a verified checkpoint.
     ///
     /// # Errors
@@ -92,7 +101,7 @@ impl TrainedModel {
         let fresh = VisionLanguageModel::new(&init, &config);
         let model = load_weights(fresh, checkpoint)?.valid();
         Ok(Self {
-            _packed: PackedWeights::of(&model),
+            packed: PackedWeights::of(&model, Precision::default()),
             model,
             tokenizer,
             preprocess,

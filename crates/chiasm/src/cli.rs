@@ -315,6 +315,15 @@ pub(crate) enum CheckpointArg {
     Best,
 }
 
+/// In what a model's matrices are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// As they are
+    F32,
+    /// In 8 bits: faster on CPUs with AVX-512 VNNI, a little less exact
+    Int8,
+}
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EvalTask {
@@ -402,6 +411,9 @@ pub(crate) struct EvalArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
+    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
+    pub(crate) precision: PrecisionArg,
     /// Which samples
     #[arg(long, value_enum, default_value = "test")]
     pub(crate) split: SplitArg,
@@ -761,6 +773,9 @@ pub(crate) struct SearchArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
+    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
+    pub(crate) precision: PrecisionArg,
     /// The model that made the index, where it is now [default: where it was]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
@@ -800,6 +815,9 @@ pub(crate) struct EmbedArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
+    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
+    pub(crate) precision: PrecisionArg,
     /// Which samples
     #[arg(long, value_enum, default_value = "all")]
     pub(crate) split: SplitArg,

@@ -8,7 +8,8 @@ use chiasm_eval::predictions::ModelIdentity;
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
 use chiasm_explain::{Explainer, Subject};
 use chiasm_nn::VisionLanguageModel;
-use chiasm_nn::packed::PackedWeights;
+use chiasm_nn::compute::is_fused;
+use chiasm_nn::packed::{PackedWeights, Precision};
 use chiasm_nn::published::encoder::{self, Encoder, Opened, Pooling, Sizes};
 use chiasm_nn::published::scl;
 use chiasm_nn::select::RuleName;
@@ -18,7 +19,7 @@ use chiasm_train::checkpoint::Checkpoint;
 use chiasm_train::recipe::DataConfig;
 use chiasm_train::{data, start};
 
-use crate::cli::{CheckpointArg, SourceArgs};
+use crate::cli::{CheckpointArg, PrecisionArg, SourceArgs};
 use crate::commands::eval::{self, BATCH_SIZE};
 use crate::commands::pretrain;
 use crate::error::CliError;
@@ -40,7 +41,7 @@ pub(crate) struct Published {
     preprocess: Option<Preprocess>,
     pooling: Pooling,
     /// Its matrices as products take them.
-    _packed: PackedWeights,
+    packed: PackedWeights,
 }
 
 impl Model {
@@ -51,6 +52,38 @@ impl Model {
         device: &Device,
     ) -> Result<Self, CliError> {
         Self::open_sized(path, which, Sizes::default(), device)
+    }
+
+    /// The same model, its matrices multiplied in the precision that was asked for.
+    pub(crate) fn in_precision(
+        self,
+        asked: PrecisionArg,
+        device: &Device,
+    ) -> Result<Self, CliError> {
+        let precision = match asked {
+            PrecisionArg::F32 => return Ok(self),
+            PrecisionArg::Int8 => Precision::Int8,
+        };
+        if !is_fused(device) {
+            return Err(CliError::new(
+                "`--precision int8` is for CPUs, with the kernels of our own",
+                "leave it out, or write `--device cpu`".to_owned(),
+            ));
+        }
+        if !precision.is_fast() {
+            note(
+                "this processor has no AVX-512 VNNI: products in 8 bits are slower than in f32 here",
+            );
+        }
+        Ok(match self {
+            Self::Own(trained) => Self::Own(Box::new(trained.in_precision(precision))),
+            Self::Published(mut published) => {
+                // First off the shelf: what lies there stays as it is.
+                drop(std::mem::take(&mut published.packed));
+                published.packed = published.opened.encoder.packed(precision);
+                Self::Published(published)
+            }
+        })
     }
 
     /// As [`Self::open`], with the digest of the weights, which tells it from other models. A run's
@@ -318,7 +351,7 @@ impl Published {
                 || path.display().to_string(),
                 |name| name.to_string_lossy().into_owned(),
             ),
-            _packed: opened.encoder.packed(),
+            packed: opened.encoder.packed(Precision::default()),
             opened,
             tokenizer,
             preprocess,

@@ -13,6 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::gemm;
 use super::operation::Operation;
+use crate::packed::Precision;
 
 /// A tensor in this process's memory.
 type HostTensor = FloatTensor<Flex>;
@@ -47,11 +48,11 @@ pub(crate) struct Held {
 
 impl Held {
     /// Holds a tensor; `None` of one that is not on the CPU, or whose values do not lie in one piece.
-    pub(crate) fn new(tensor: DispatchTensor) -> Option<Self> {
+    pub(crate) fn new(tensor: DispatchTensor, precision: Precision) -> Option<Self> {
         let DispatchTensorKind::Flex(BackendTensor::Float(tensor)) = tensor.kind else {
             return None;
         };
-        gemm::put(tensor.as_slice::<f32>()?);
+        gemm::put(tensor.as_slice::<f32>()?, precision);
         Some(Self { tensor })
     }
 }

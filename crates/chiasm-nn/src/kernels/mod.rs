@@ -27,6 +27,7 @@ pub(crate) use bridge::{Held, apply, edit};
 pub(crate) use dropout::Dropout;
 pub(crate) use embed::Embed;
 pub(crate) use feed_forward::FeedForward;
+pub(crate) use gemm::int8_pays;
 pub(crate) use linear::Linear;
 pub(crate) use loss::{Contrast, CrossEntropy};
 pub(crate) use norm::{LayerNorm, Norm};

@@ -18,7 +18,7 @@ use super::visual_bert::VisualBert;
 use super::vit::{Vit, VitConfig};
 use super::{Published, load};
 use crate::config::{Activation, TextConfig, VisionConfig};
-use crate::packed::PackedWeights;
+use crate::packed::{PackedWeights, Precision};
 use crate::text::{TextEncoder, TextError, TextInput};
 use crate::vision::VisionEncoder;
 use crate::weights::{LoadReport, StateDict, WeightError};
@@ -334,16 +334,16 @@ pub(super) fn clip_config(
 impl Encoder {
     /// Its matrices, packed as long as the result lives.
     #[must_use]
-    pub fn packed(&self) -> PackedWeights {
+    pub fn packed(&self, precision: Precision) -> PackedWeights {
         match self {
-            Self::Text(model) => PackedWeights::of(&**model),
-            Self::Image(model) => PackedWeights::of(&**model),
-            Self::Residual(model) => PackedWeights::of(&**model),
-            Self::Mobile(model) => PackedWeights::of(&**model),
-            Self::Both(model) => PackedWeights::of(&**model),
-            Self::Pair(PairEncoder::Vilt(model)) => PackedWeights::of(&**model),
-            Self::Pair(PairEncoder::VisualBert(model)) => PackedWeights::of(&**model),
-            Self::Pair(PairEncoder::Lxmert(model)) => PackedWeights::of(&**model),
+            Self::Text(model) => PackedWeights::of(&**model, precision),
+            Self::Image(model) => PackedWeights::of(&**model, precision),
+            Self::Residual(model) => PackedWeights::of(&**model, precision),
+            Self::Mobile(model) => PackedWeights::of(&**model, precision),
+            Self::Both(model) => PackedWeights::of(&**model, precision),
+            Self::Pair(PairEncoder::Vilt(model)) => PackedWeights::of(&**model, precision),
+            Self::Pair(PairEncoder::VisualBert(model)) => PackedWeights::of(&**model, precision),
+            Self::Pair(PairEncoder::Lxmert(model)) => PackedWeights::of(&**model, precision),
         }
     }
 

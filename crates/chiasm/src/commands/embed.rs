@@ -32,6 +32,7 @@ struct Table {
 pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
     let model = Model::open(&args.model, args.checkpoint, &device)?;
+    let model = model.in_precision(args.precision, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
     let quarantine = args.out.with_extension("quarantine.jsonl");
     let checked = source::load(&config, &quarantine)?;

@@ -191,7 +191,8 @@ pub(crate) fn overlap(
 
 pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
-    let mut model = Model::open(&args.run, args.checkpoint, &device)?;
+    let model = Model::open(&args.run, args.checkpoint, &device)?;
+    let mut model = model.in_precision(args.precision, &device)?;
     if let Some(typed) = &args.select {
         model.select(typed)?;
     }

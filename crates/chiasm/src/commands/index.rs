@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::cli::{CheckpointArg, Global, SourceArgs, SplitArg};
+use crate::cli::{CheckpointArg, Global, PrecisionArg, SourceArgs, SplitArg};
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress, note};
@@ -36,6 +36,9 @@ pub(crate) struct IndexArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
+    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
+    precision: PrecisionArg,
     /// Folder of the index; one that is there is added to
     #[arg(long, value_name = "INDEX")]
     pub(crate) out: PathBuf,
@@ -98,6 +101,7 @@ struct Item {
 pub(crate) fn run(args: &IndexArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
     let (model, fingerprint) = Model::open_identified(&args.model, args.checkpoint, &device)?;
+    let model = model.in_precision(args.precision, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
     let opened = source::open_source(&config)?;
     let (subset, _) = source::select(&opened.dataset, args.split)?;

@@ -136,6 +136,7 @@ pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
         ));
     }
     let model = Model::open(&args.run, args.checkpoint, &device)?;
+    let model = model.in_precision(args.precision, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
     let quarantine = model
         .output_folder(&args.run)
@@ -218,6 +219,7 @@ fn of_index(args: &SearchArgs, global: &Global, device: &Device) -> Result<(), C
         ));
     }
     let (model, fingerprint) = Model::open_identified(&path, args.checkpoint, device)?;
+    let model = model.in_precision(args.precision, device)?;
     index.made_by(&Identity {
         fingerprint,
         ..identity.clone()

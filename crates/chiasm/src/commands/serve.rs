@@ -13,7 +13,7 @@ use chiasm_serve::{
 };
 use clap::Args;
 
-use crate::cli::{CheckpointArg, Global};
+use crate::cli::{CheckpointArg, Global, PrecisionArg};
 use crate::commands::relate::Relater;
 use crate::device;
 use crate::error::CliError;
@@ -31,6 +31,9 @@ pub(crate) struct ServeArgs {
     /// Which checkpoint of runs
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
+    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
+    precision: PrecisionArg,
     /// An index to search, as `chiasm index` made it
     #[arg(long, value_name = "INDEX")]
     pub(crate) index: Option<PathBuf>,
@@ -225,7 +228,8 @@ fn open(
         .map(|file| Relater::open(file, &[], device.clone()))
         .transpose()?;
     let regions = (args.regions.as_deref(), &args.regional);
-    Served::open(name, path, args.checkpoint, relater, regions, device)
+    let how = (args.checkpoint, args.precision);
+    Served::open(name, path, how, relater, regions, device)
 }
 
 /// A model in a line.

@@ -80,6 +80,22 @@ fn each_setting_of_tasks_trains_and_its_pairs_embed() {
     // Both towers are 16 wide.
     assert_eq!(vectors.unwrap().shape, [58, 32]);
 
+    // In 8 bits the vectors are others, but hardly.
+    let call = ["embed", "run-2", "--data", POSTS, "--pairs"];
+    let rounded = ["--precision", "int8", "--out", "rounded.safetensors"];
+    succeed(dir.path(), &[&call[..], &rounded].concat());
+    let read = |name| {
+        let archive = Archive::open(&dir.path().join(name)).unwrap();
+        archive.read_f32("pair_vectors").unwrap()
+    };
+    let (exact, rounded) = (read("posts.safetensors"), read("rounded.safetensors"));
+    assert_ne!(exact, rounded);
+    for (a, b) in exact.chunks_exact(32).zip(rounded.chunks_exact(32)) {
+        let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let cosine = product(a, b) / (product(a, a) * product(b, b)).sqrt();
+        assert!(cosine > 0.999, "{cosine}");
+    }
+
     // A probe reads these vectors, not the twelve numbers of the common space.
     let labelled = "builtin:synthitr,unlabelled=1,train=80,test=20";
     for run in ["run-2", "run-1"] {

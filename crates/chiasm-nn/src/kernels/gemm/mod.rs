@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+mod int8;
 mod kernel;
 mod pack;
 mod shelf;
@@ -24,9 +25,11 @@ mod shelf;
 mod tests;
 mod view;
 
+use int8::multiply_rounded;
 use kernel::Kernel;
 use pack::{Buffer, Packed, gather, pack_panels};
 
+pub(crate) use int8::int8_pays;
 pub(crate) use pack::Right;
 pub(crate) use shelf::{put, take_off};
 pub(crate) use view::{View, ViewMut};
@@ -83,7 +86,22 @@ pub(crate) fn multiply_right(c: ViewMut, a: View, b: &Right, accumulate: bool) {
         Right::Kept {
             packed,
             alone: true,
-        } => multiply_packed_alone(c, a, packed, accumulate),
+        } => {
+            let panel = packed.kernel().cols();
+            in_columns(c, packed.cols(), panel, |c, cols| {
+                multiply_packed(c, a, packed, cols, accumulate);
+            });
+        }
+        Right::Rounded {
+            packed,
+            alone: false,
+        } => multiply_rounded(c, a, packed, 0..packed.cols(), accumulate),
+        Right::Rounded {
+            packed,
+            alone: true,
+        } => in_columns(c, packed.cols(), packed.panel(), |c, cols| {
+            multiply_rounded(c, a, packed, cols, accumulate);
+        }),
         Right::Lying(b) => multiply(c, a, *b, accumulate),
     }
 }
@@ -107,14 +125,18 @@ fn multiply_packed(mut c: ViewMut, a: View, b: &Packed, cols: Range<usize>, accu
     });
 }
 
-/// As [`multiply_packed`] for all columns, in parallel over groups of panels.
-fn multiply_packed_alone(c: ViewMut, a: View, b: &Packed, accumulate: bool) {
-    let panel = b.kernel().cols();
-    let panels = b.cols().div_ceil(panel);
+/// Multiplies all `cols` columns in parallel over groups of panels of so many columns.
+fn in_columns(
+    c: ViewMut,
+    cols: usize,
+    panel: usize,
+    multiply: impl Fn(ViewMut, Range<usize>) + Sync,
+) {
+    let panels = cols.div_ceil(panel);
     let width = panels.div_ceil(wanted_tasks()).max(1) * panel;
     let mut parts = Vec::new();
     let mut right = c;
-    for cols in blocks(b.cols(), width) {
+    for cols in blocks(cols, width) {
         let part;
         (part, right) = right.split_at_col(cols.len());
         parts.push((part, cols));
@@ -122,7 +144,7 @@ fn multiply_packed_alone(c: ViewMut, a: View, b: &Packed, accumulate: bool) {
     parts
         .into_par_iter()
         .with_max_len(1)
-        .for_each(|(c, cols)| multiply_packed(c, a, b, cols, accumulate));
+        .for_each(|(c, cols)| multiply(c, cols));
 }
 
 /// `c = a * b`, or `c += a * b` to `accumulate`, in parallel over tiles of `c`.

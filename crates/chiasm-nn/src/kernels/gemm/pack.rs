@@ -3,9 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::int8::Rounded;
 use super::kernel::{Kernel, SQUARE, transpose_square};
+use super::shelf::{self, Kept};
 use super::view::View;
-use super::{DEPTH, blocks, shelf};
+use super::{DEPTH, blocks};
 
 /// Elements of a cache line.
 const LINE: usize = 16;
@@ -103,6 +105,13 @@ pub(crate) enum Right<'a> {
         /// Whether there is but one block of rows.
         alone: bool,
     },
+    /// In 8 bits, rounded before and kept for all calls.
+    Rounded {
+        /// Its panels.
+        packed: Arc<Rounded>,
+        /// Whether there is but one block of rows.
+        alone: bool,
+    },
     /// As it lies, for one block: a whole packed copy would be written only to be read once.
     Lying(View<'a>),
 }
@@ -110,9 +119,11 @@ pub(crate) enum Right<'a> {
 impl<'a> Right<'a> {
     /// `b`, for products with so many blocks of rows.
     pub(crate) fn new(b: View<'a>, blocks: usize) -> Self {
-        if let Some(packed) = shelf::find(b) {
-            let alone = blocks <= 1;
-            return Self::Kept { packed, alone };
+        let alone = blocks <= 1;
+        match shelf::find(b) {
+            Some(Kept::Whole(packed)) => return Self::Kept { packed, alone },
+            Some(Kept::Rounded(packed)) => return Self::Rounded { packed, alone },
+            None => {}
         }
         match blocks {
             0 | 1 => Self::Lying(b),

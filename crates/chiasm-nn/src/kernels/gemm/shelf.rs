@@ -9,15 +9,43 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use super::int8::Rounded;
 use super::pack::Packed;
 use super::view::View;
+use crate::packed::Precision;
+
+/// A packed matrix.
+#[derive(Clone)]
+pub(super) enum Kept {
+    /// As it is.
+    Whole(Arc<Packed>),
+    /// In 8 bits.
+    Rounded(Arc<Rounded>),
+}
+
+impl Kept {
+    fn new(b: View, precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::Whole(Arc::new(Packed::new(b))),
+            Precision::Int8 => Self::Rounded(Arc::new(Rounded::new(b))),
+        }
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Whole(packed) => [packed.rows(), packed.cols()],
+            Self::Rounded(packed) => [packed.rows(), packed.cols()],
+        }
+    }
+}
 
 /// A matrix on the shelf.
 #[derive(Default)]
 struct Slot {
     /// Who put it there and has not taken it off.
     holders: usize,
-    packed: Arc<OnceLock<Arc<Packed>>>,
+    precision: Precision,
+    packed: Arc<OnceLock<Kept>>,
 }
 
 /// Matrices by where their first element is and how many they have.
@@ -29,11 +57,15 @@ fn place(values: &[f32]) -> (usize, usize) {
     (values.as_ptr().addr(), values.len())
 }
 
-/// Puts the matrix that `values` are on the shelf.
-pub(crate) fn put(values: &[f32]) {
+/// Puts the matrix that `values` are on the shelf. Where it lies there already, it stays as it is.
+pub(crate) fn put(values: &[f32], precision: Precision) {
     let shelf = SHELF.get_or_init(RwLock::default);
     let mut slots = shelf.write().unwrap_or_else(PoisonError::into_inner);
-    slots.entry(place(values)).or_default().holders += 1;
+    let slot = slots.entry(place(values)).or_insert_with(|| Slot {
+        precision,
+        ..Slot::default()
+    });
+    slot.holders += 1;
     COUNT.store(slots.len(), Ordering::Release);
 }
 
@@ -53,15 +85,15 @@ pub(crate) fn take_off(values: &[f32]) {
 }
 
 /// The packed form of `b`, where it is a whole matrix of the shelf.
-pub(super) fn find(b: View) -> Option<Arc<Packed>> {
+pub(super) fn find(b: View) -> Option<Kept> {
     if COUNT.load(Ordering::Acquire) == 0 || b.row_stride() != b.cols() || !b.is_row_major() {
         return None;
     }
     let slots = SHELF.get()?.read().unwrap_or_else(PoisonError::into_inner);
     let slot = slots.get(&(b.as_ptr().addr(), b.rows() * b.cols()))?;
-    let packed = Arc::clone(&slot.packed);
+    let (packed, precision) = (Arc::clone(&slot.packed), slot.precision);
     drop(slots);
-    let packed = Arc::clone(packed.get_or_init(|| Arc::new(Packed::new(b))));
+    let kept = packed.get_or_init(|| Kept::new(b, precision));
     // The same numbers may be read as a matrix of another shape.
-    (packed.rows() == b.rows() && packed.cols() == b.cols()).then_some(packed)
+    (kept.shape() == [b.rows(), b.cols()]).then(|| kept.clone())
 }

@@ -3,8 +3,10 @@ use std::sync::Arc;
 
 use rayon::ThreadPoolBuilder;
 
-use super::shelf::find;
+use super::int8::Rounded;
+use super::shelf::{Kept, find};
 use super::*;
+use crate::packed::Precision;
 
 /// Value of every element that lies between and after the rows of a result.
 const UNTOUCHED: f32 = 12345.0;
@@ -259,9 +261,11 @@ fn weights_on_the_shelf_are_packed_once_and_change_no_bit() {
         let b = View::new(&dense, k, n);
         let without = [1, 3].map(|blocks| by(b, blocks));
         assert!(find(b).is_none());
-        put(&dense);
-        put(&dense);
-        let first = find(b).unwrap();
+        put(&dense, Precision::F32);
+        put(&dense, Precision::F32);
+        let Some(Kept::Whole(first)) = find(b) else {
+            panic!("packed as it is");
+        };
         for threads in [1, 3] {
             let pool = ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -270,13 +274,88 @@ fn weights_on_the_shelf_are_packed_once_and_change_no_bit() {
             let with = pool.install(|| [1, 3].map(|blocks| by(b, blocks)));
             assert_eq!(without, with, "{m} {k} {n}, {threads} threads");
         }
-        assert!(Arc::ptr_eq(&first, &find(b).unwrap()));
+        assert!(matches!(find(b), Some(Kept::Whole(again)) if Arc::ptr_eq(&first, &again)));
         // Only the whole matrix as it is.
         assert!(find(b.t()).is_none() && find(b.block(0..k, 1..n)).is_none());
         take_off(&dense);
         assert!(find(b).is_some());
         take_off(&dense);
         assert!(find(b).is_none());
+    }
+}
+
+/// In 8 bits: the same bits from instructions and from plain loops, however columns and rows are split; as far from
+/// the product as half a step of either side allows.
+#[test]
+fn eight_bits() {
+    let mut random = Random(6);
+    for [m, k, n] in [
+        [1, 1, 1],
+        [3, 7, 5],
+        [12, 130, 33],
+        [29, 384, 100],
+        [15, 64, 64],
+    ] {
+        let mut numbers = |count| -> Vec<f32> {
+            let number = |_| random.below(2001) as f32 / 1000.0 - 1.0;
+            (0..count).map(number).collect()
+        };
+        let (a, b) = (numbers(m * k), numbers(k * n));
+        let before = numbers(m * n);
+        let (a_view, b_view) = (View::new(&a, m, k), View::new(&b, k, n));
+        let whole = |fast: bool| {
+            let mut c = before.clone();
+            let rounded = Rounded::with(b_view, fast);
+            multiply_rounded(ViewMut::new(&mut c, m, n), a_view, &rounded, 0..n, true);
+            c
+        };
+        let expected = whole(false);
+        if int8_pays() {
+            assert_eq!(whole(true), expected);
+        }
+        put(&b, Precision::Int8);
+        for blocks in [1, 3] {
+            let right = Right::new(b_view, blocks);
+            assert!(matches!(right, Right::Rounded { .. }));
+            let mut c = before.clone();
+            for (i, row) in c.chunks_exact_mut(n).enumerate() {
+                let own = a_view.block(i..i + 1, 0..k);
+                multiply_right(ViewMut::new(row, 1, n), own, &right, true);
+            }
+            assert_eq!(c, expected, "{m} {k} {n} {blocks}");
+        }
+        take_off(&b);
+        for i in 0..m {
+            for j in 0..n {
+                let products = (0..k).map(|l| (a[i * k + l], b[l * n + j]));
+                let exact: f32 = products.clone().map(|(x, y)| x * y).sum();
+                let sum: f32 = products.map(|(x, y)| x.abs() + y.abs()).sum();
+                let gap = (expected[i * n + j] - before[i * n + j] - exact).abs();
+                assert!(gap <= sum / 254.0 * 1.01 + 1e-5, "{gap} of {sum}");
+            }
+        }
+    }
+}
+
+/// What is no number stays none, in its row or its column and nowhere else.
+#[test]
+fn eight_bits_of_no_numbers() {
+    let [m, k, n] = [3, 8, 40];
+    let (mut a, mut b) = (vec![0.5; m * k], vec![0.25; k * n]);
+    a[k + 2] = f32::INFINITY;
+    b[3 * n + 7] = f32::NAN;
+    a[2 * k..].fill(0.0);
+    let rounded = Rounded::new(View::new(&b, k, n));
+    let mut c = vec![9.0; m * n];
+    let out = ViewMut::new(&mut c, m, n);
+    multiply_rounded(out, View::new(&a, m, k), &rounded, 0..n, false);
+    for (at, value) in c.into_iter().enumerate() {
+        let (i, j) = (at / n, at % n);
+        let expected = if i == 2 { 0.0 } else { 1.0 };
+        match i == 1 || j == 7 {
+            true => assert!(value.is_nan(), "{i} {j} {value}"),
+            false => assert!((value - expected).abs() < 1e-6, "{i} {j} {value}"),
+        }
     }
 }
 

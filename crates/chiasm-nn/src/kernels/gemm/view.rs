@@ -212,6 +212,16 @@ impl<'a> ViewMut<'a> {
         right.split_at_col(cols.len()).0
     }
 
+    /// Row `i`.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub(super) fn row_mut(&mut self, i: usize) -> &mut [f32] {
+        assert!(i < self.rows);
+        // SAFETY: row `i` is `cols` elements of this view, which is borrowed for as long.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(i * self.row_stride), self.cols) }
+    }
+
     /// Sets every element to zero.
     pub(super) fn fill_zero(&mut self) {
         for i in 0..self.rows {
