@@ -1,10 +1,13 @@
 //! Our side of the measurements in `benches/`: writes what a workload computes, and computes it on
 //! request. `benches/compare.py` drives it; nobody else needs to.
 
+mod ceiling;
 mod export;
+mod photos;
 mod saving;
 mod selection;
 mod serve;
+mod work;
 mod workload;
 
 use std::io::Write as _;
@@ -28,6 +31,9 @@ struct Cli {
         default_value = "benches/workloads/quickstart_step.toml"
     )]
     workload: PathBuf,
+    /// Folder of data sets, for workloads that look at photos.
+    #[arg(long, global = true)]
+    data: Option<PathBuf>,
     /// Threads that compute.
     #[arg(long, global = true, default_value_t = 2)]
     threads: usize,
@@ -43,6 +49,8 @@ enum Command {
     },
     /// Answer requests on stdin, one line of JSON each: `steps N`.
     Serve,
+    /// What the machine can do at most: GFLOP/s of multiply-adds, GB/s of memory.
+    Ceiling,
     /// Time the losses of a step with shared passes and with passes of their own, in turns.
     Saving {
         /// Turns of each.
@@ -74,10 +82,14 @@ fn run(cli: &Cli) -> Result<()> {
             ..
         }
     );
-    if let Command::Selection { rounds, rules } = &cli.command {
-        return selection::measure(&cli.workload, rules, *rounds);
+    match &cli.command {
+        Command::Ceiling => return ceiling::measure(),
+        Command::Selection { rounds, rules } => {
+            return selection::measure(&cli.workload, rules, *rounds);
+        }
+        _ => {}
     }
-    let prepared = workload::prepare(&cli.workload, |recipe| {
+    let prepared = workload::prepare(&cli.workload, cli.data.as_deref(), |recipe| {
         if train_all {
             recipe.weights.freeze.clear();
         }
@@ -86,7 +98,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Export { out } => export::write(&prepared, out),
         Command::Serve => serve::answer(prepared),
         Command::Saving { rounds, .. } => saving::measure(&prepared, *rounds),
-        Command::Selection { .. } => Ok(()),
+        Command::Ceiling | Command::Selection { .. } => Ok(()),
     }
 }
 
