@@ -358,6 +358,10 @@ fn filled_up(tokenizer: &TextTokenizer, size: usize) -> Result<TextTokenizer> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use chiasm_data::answers::Vocabulary;
+
     use super::*;
 
     #[test]
@@ -375,6 +379,17 @@ mod tests {
             }
         }
         assert!(found >= 4);
+    }
+
+    #[test]
+    fn every_class_has_a_sample() {
+        let train = builtin::emoji().unwrap().subset(Split::Train);
+        let classes = train.len() + 3;
+        let answered = answered(&train, classes);
+        let vocabulary = Vocabulary::learn(&answered.samples, 1);
+        assert_eq!(vocabulary.answers().len(), classes);
+        let ids: BTreeSet<&str> = answered.samples.iter().map(|own| own.id.as_str()).collect();
+        assert_eq!(ids.len(), classes);
     }
 
     #[test]
