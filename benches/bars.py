@@ -46,6 +46,11 @@ BARS = [
 ]
 
 
+def asks_for(workload: str, peer: str) -> bool:
+    """Whether a bar of the workload names the peer."""
+    return any(bar.workload == workload and peer in bar.peers for bar in BARS)
+
+
 def verdicts(results: list[dict[str, Any]]) -> list[str]:
     """A line for every bar: ours, theirs, their ratio, what it may be at most, and whether it is."""
     rows_of = {result["workload"]: {row["name"]: row for row in result["rows"]} for result in results}

@@ -214,7 +214,9 @@ def faster_attention(folder: str, threads: int, patience: float) -> str:
     return min(found, key=found.get)
 
 
-def peers(settings: dict[str, Any], folder: str, args: argparse.Namespace) -> tuple[dict[str, list[str]], str]:
+def peers(
+    workload: str, settings: dict[str, Any], folder: str, args: argparse.Namespace
+) -> tuple[dict[str, list[str]], str]:
     """Commands of the others by name, and the form of attention that they take."""
     kind, threads = settings["kind"], args.threads
     if kind == "loading":
@@ -233,7 +235,8 @@ def peers(settings: dict[str, Any], folder: str, args: argparse.Namespace) -> tu
         found[bars.EAGER[1]] = fused
         if sum(isinstance(own, dict) for own in settings["objectives"].values()) > 1:
             found[bars.APART] = [*fused, "--apart"]
-        if args.compile:
+        # It takes minutes to compile.
+        if bars.asks_for(workload, bars.COMPILED):
             found[bars.COMPILED] = [*fused, "--compile"]
     return found, "plain" if attention else "scaled_dot_product_attention"
 
@@ -248,7 +251,7 @@ def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str
         settings = json.loads((Path(folder) / "workload.json").read_text())
         title = settings["title"]
         note(f"{title}")
-        others, attention = peers(settings, folder, args)
+        others, attention = peers(workload.stem, settings, folder, args)
         variants = {bars.OURS: [str(program), "serve", *common]} | others
         servers = [Server(name, command) for name, command in variants.items()]
         first = [quiet_turn(server, args.patience)[0] for server in servers]
@@ -381,7 +384,6 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=DATA if DATA.is_dir() else None, help="folder of data sets (default: %(default)s)"
     )
-    parser.add_argument("--compile", action="store_true", help="also measure torch.compile; needs a C++ compiler")
     parser.add_argument("--program", type=Path, help="a built chiasm-bench, instead of building it")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this Markdown page")
     args = parser.parse_args()
