@@ -1,7 +1,7 @@
-"""Measures chiasm's training steps beside the same model in PyTorch, in one run.
+"""Measures chiasm's workloads beside the same models in PyTorch, ONNX Runtime and torchvision, in one run.
 
 For every workload: exports start weights and the exact inputs of every step, starts one process an
-implementation, checks that losses and gradient norms agree, then lets the processes compute in
+implementation, checks that losses, gradient norms and scores agree, then lets the processes compute in
 turns, one at a time, and compares time and peak memory. See benches/README.md.
 """
 
@@ -20,30 +20,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bars
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+DATA = ROOT.parent / "shared/data"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 GRADIENT = "gradient norm"
 GRADIENT_TOLERANCE = 1e-3
 # Of losses, and of what a forward pass gives.
 VALUE_TOLERANCE = 1e-4
+# Of what our own forward pass gives in 8 bits.
+ROUNDED_TOLERANCE = 0.3
 # A turn during which other programs had more than this share of the machine's cores is repeated.
 FOREIGN_LIMIT = 0.03
 # The machine idles when it did so for this long.
 QUIET_SECONDS = 0.5
 TICKS = os.sysconf("SC_CLK_TCK")
 
-PAGE = """# Performance
-
-Training steps and a forward pass of chiasm beside the same models in PyTorch: same weights, same
-batches, same results, same number of threads, in one run. `benches/README.md` says what is measured
-and how to read it. To measure again:
-
-```
-python3 benches/compare.py --write docs/performance.md
-```
-
-"""
+# How often a training step passes over its weights at least: they are read forward and backward, a gradient is
+# written, and AdamW reads gradient, weight and both moments and writes the last three.
+PASSES = {"step": 10, "image_forward": 1, "text_forward": 1}
+# A turn below this is short enough to take the best of several where two forms are to be told apart.
+SHORT_SECONDS = 5.0
 
 
 def busy_seconds() -> float:
@@ -54,9 +53,14 @@ def busy_seconds() -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU seconds that one process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """CPU seconds that a process and its children have used, so far as these are there."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        tasks = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except FileNotFoundError:  # A child that ended meanwhile.
+        return 0.0
+    own = (int(fields[11]) + int(fields[12])) / TICKS
+    return own + sum(cpu_seconds(int(child)) for children in tasks for child in children)
 
 
 def memory_mb(pid: int, key: str) -> float:
@@ -78,6 +82,11 @@ class Turn:
     def seconds(self) -> float:
         """Mean of its steps."""
         return statistics.fmean(step["seconds"] for step in self.steps)
+
+    @property
+    def multiply_adds(self) -> float:
+        """Mean of its steps, as our side counts them."""
+        return statistics.fmean(step["multiply_adds"] for step in self.steps)
 
 
 class Server:
@@ -160,6 +169,8 @@ def check(ours: Turn, theirs: Turn, who: str) -> dict[str, float]:
         for name, x in ours_by_name.items():
             y = theirs_by_name[name]
             kind, tolerance = (name, GRADIENT_TOLERANCE) if name == GRADIENT else ("values", VALUE_TOLERANCE)
+            if who == bars.ROUNDED:
+                tolerance = ROUNDED_TOLERANCE
             difference = relative(x, y)
             if not difference <= tolerance:
                 raise SystemExit(
@@ -192,7 +203,7 @@ def quiet_turn(server: Server, patience: float) -> tuple[Turn, bool]:
 
 
 def twin(folder: str, threads: int, *options: str) -> list[str]:
-    return [sys.executable, str(HERE / "twin.py"), folder, "--threads", str(threads), *options]
+    return [sys.executable, str(HERE / "twin"), folder, "--threads", str(threads), *options]
 
 
 def faster_attention(folder: str, threads: int, patience: float) -> str:
@@ -200,41 +211,61 @@ def faster_attention(folder: str, threads: int, patience: float) -> str:
     found = {}
     for option in ("", "--plain-attention"):
         server = Server("PyTorch", twin(folder, threads, *filter(None, [option])))
-        quiet_turn(server, patience)
-        found[option] = min(quiet_turn(server, patience)[0].seconds for _ in range(3))
+        warm = quiet_turn(server, patience)[0]
+        tries = 3 if warm.seconds < SHORT_SECONDS else 1
+        found[option] = min(quiet_turn(server, patience)[0].seconds for _ in range(tries))
         server.close()
     return min(found, key=found.get)
 
 
+def peers(
+    workload: str, settings: dict[str, Any], folder: str, args: argparse.Namespace
+) -> tuple[dict[str, list[str]], str]:
+    """Commands of the others by name, and the form of attention that they take."""
+    kind, threads = settings["kind"], args.threads
+    if kind == "loading":
+        return {
+            "torchvision, Pillow": twin(folder, threads),
+            "torchvision, tensors": twin(folder, threads, "--tensors"),
+        }, ""
+    selects = (settings["model"].get("select") or {"rule": "off"})["rule"] != "off"
+    attention = "--plain-attention" if selects else faster_attention(folder, threads, args.patience)
+    options = [attention] if attention else []
+    found = {bars.EAGER[0]: twin(folder, threads, *options)}
+    if kind in ("image_forward", "text_forward"):
+        found[bars.ONNX] = twin(folder, threads, "--onnx")
+    if kind == "step":
+        fused = twin(folder, threads, *options, "--fused-optimizer")
+        found[bars.EAGER[1]] = fused
+        if sum(isinstance(own, dict) for own in settings["objectives"].values()) > 1:
+            found[bars.APART] = [*fused, "--apart"]
+        # It takes minutes to compile.
+        if bars.asks_for(workload, bars.COMPILED):
+            found[bars.COMPILED] = [*fused, "--compile"]
+    return found, "plain" if attention else "scaled_dot_product_attention"
+
+
 def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str, Any]:
     """One workload: export, check, time."""
-    common = ["--workload", str(workload.relative_to(ROOT)), "--threads", str(args.threads)]
+    common = ["--workload", str(workload), "--threads", str(args.threads)]
+    if args.data:
+        common += ["--data", str(args.data)]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([program, "export", "--out", folder, *common], cwd=ROOT, check=True)
-        title = json.loads((Path(folder) / "workload.json").read_text())["title"]
+        settings = json.loads((Path(folder) / "workload.json").read_text())
+        title = settings["title"]
         note(f"{title}")
-        attention = faster_attention(folder, args.threads, args.patience)
-        options = [attention] if attention else []
-        variants = {
-            "chiasm": [str(program), "serve", *common],
-            "PyTorch, eager": twin(folder, args.threads, *options),
-        }
-        if workload.stem.endswith("_forward"):
-            variants["ONNX Runtime"] = twin(folder, args.threads, "--onnx")
-        else:
-            variants["PyTorch, eager, fused AdamW"] = twin(folder, args.threads, *options, "--fused-optimizer")
-            settings = json.loads((Path(folder) / "workload.json").read_text())
-            if sum(isinstance(own, dict) for own in settings["objectives"].values()) > 1:
-                apart = twin(folder, args.threads, *options, "--fused-optimizer", "--apart")
-                variants["PyTorch, one pass a loss"] = apart
-        if args.compile:
-            compiled = twin(folder, args.threads, *options, "--fused-optimizer", "--compile")
-            variants["PyTorch, compiled, fused AdamW"] = compiled
+        others, attention = peers(workload.stem, settings, folder, args)
+        variants = {bars.OURS: [str(program), "serve", *common]} | others
+        if settings["kind"] in ("image_forward", "text_forward"):
+            variants[bars.ROUNDED] = [str(program), "serve", "--int8", *common]
         servers = [Server(name, command) for name, command in variants.items()]
         first = [quiet_turn(server, args.patience)[0] for server in servers]
         differences = [
             check(first[0], turn, server.name) for server, turn in zip(servers[1:], first[1:], strict=True)
         ]
+        if bars.ROUNDED in variants:
+            note(f"  in 8 bits: up to {differences.pop()['values']:.2f} off, relative")
         for server in servers:
             quiet_turn(server, args.patience)  # Warm-up: caches of compiled kernels and of allocators.
         rows = [Row(server.name) for server in servers]
@@ -249,18 +280,20 @@ def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str
         for row, server in zip(rows, servers, strict=True):
             row.pairs = server.about["batch_size"]
             row.peak_mb, row.loaded_mb = server.peak_mb(), server.loaded_mb
-        version = servers[1].about["version"]
+        version, parameters = servers[1].about["version"], servers[1].about["parameters"]
         for server in servers:
             server.close()
     if disturbed:
         note(f"  warning: {disturbed} turns were disturbed by other programs; measure again on a quiet machine")
-    best = min(rows[1:], key=lambda row: row.median)
+    best = min((row for row in rows[1:] if row.name != bars.ROUNDED), key=lambda row: row.median)
     by_round = [a / b for a, b in zip(rows[0].turns, best.turns, strict=True)]
     return {
         "workload": workload.stem,
         "title": title,
         "torch": version,
-        "attention": "plain" if attention else "scaled_dot_product_attention",
+        "attention": attention,
+        "multiply_adds": first[0].multiply_adds,
+        "moved_bytes": 4 * parameters * PASSES.get(settings["kind"], 0),
         "rows": [
             {
                 "name": row.name,
@@ -289,6 +322,12 @@ def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str
     }
 
 
+def revision() -> str:
+    """The commit that is measured."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def machine() -> str:
     """The machine in words."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -302,7 +341,7 @@ def table(result: dict[str, Any], threads: int) -> str:
     lines = [
         f"### {result['title']}",
         "",
-        "| | step, ms: median (min..max) | chiasm / it | pairs/s | peak memory, MB | of it added by steps, MB |",
+        "| | step, ms: median (min..max) | chiasm / it | samples/s | peak memory, MB | of it added by steps, MB |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in result["rows"]:
@@ -318,8 +357,9 @@ def table(result: dict[str, Any], threads: int) -> str:
     worst = result["largest_difference"]
     lines += [
         "",
-        f"Best of the others: {result['best_peer']}; PyTorch {result['torch']}, attention: "
-        f"`{result['attention']}`; {threads} threads each. Largest relative difference between the two sides: "
+        f"Best of the others: {result['best_peer']}; PyTorch {result['torch']}"
+        + (f", attention: `{result['attention']}`" if result["attention"] else "")
+        + f"; {threads} threads each. Largest relative difference between the two sides: "
         + (f"losses {worst['values']:.0e}, gradient norm {worst[GRADIENT]:.0e}. " if worst[GRADIENT] else f"{worst['values']:.0e}. ")
         + f"{result['disturbed_turns']} of {result['turns']} turns were disturbed by other programs.",
         "",
@@ -349,27 +389,33 @@ def main() -> None:
     parser.add_argument(
         "--patience", type=float, default=120, help="seconds to wait for an undisturbed turn (default: %(default)s)"
     )
-    parser.add_argument("--compile", action="store_true", help="also measure torch.compile; needs a C++ compiler")
+    parser.add_argument(
+        "--data", type=Path, default=DATA if DATA.is_dir() else None, help="folder of data sets (default: %(default)s)"
+    )
     parser.add_argument("--program", type=Path, help="a built chiasm-bench, instead of building it")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this Markdown page")
     args = parser.parse_args()
     program = args.program.resolve() if args.program else build()
-    revision = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    results = [measure(program, HERE / "workloads" / f"{name}.toml", args) for name in args.workload or known]
+    ceiling = json.loads(
+        subprocess.run([program, "ceiling", "--threads", str(args.threads)], stdout=subprocess.PIPE, check=True).stdout
+    )
+    results = []
+    for name in args.workload or known:
+        workload = HERE / "workloads" / f"{name}.toml"
+        if 'source = "photos"' in workload.read_text() and not args.data:
+            note(f"{name} is left out: it looks at photos, and `--data` does not say where")
+            continue
+        results.append(measure(program, workload.relative_to(ROOT), args))
     day = time.strftime("%Y-%m-%d")
-    record = {"date": day, "revision": revision, "machine": machine(), "threads": args.threads, "results": results}
+    record = {"date": day, "revision": revision(), "machine": machine(), "threads": args.threads, "ceiling": ceiling, "results": results}
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
     (folder / f"{time.strftime('%Y%m%d-%H%M%S')}.json").write_text(json.dumps(record, indent=2) + "\n")
-    fragment = f"Machine: {machine()}. Measured on {day}, revision `{revision}`.\n\n"
+    fragment = f"Machine: {machine()}. Measured on {day}, revision `{revision()}`.\n\n"
+    fragment += "\n".join([*bars.verdicts(results), "", *bars.shares(results, ceiling), "", ""])
     fragment += "\n".join(table(result, args.threads) for result in results)
     print(fragment)
     if args.write:
-        if not args.write.exists():
-            args.write.parent.mkdir(parents=True, exist_ok=True)
-            args.write.write_text(f"{PAGE}{START}\n{END}\n")
         write_page(args.write, fragment, (START, END))
 
 

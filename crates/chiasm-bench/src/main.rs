@@ -1,16 +1,20 @@
 //! Our side of the measurements in `benches/`: writes what a workload computes, and computes it on
 //! request. `benches/compare.py` drives it; nobody else needs to.
 
+mod ceiling;
 mod export;
+mod photos;
 mod saving;
 mod selection;
 mod serve;
+mod work;
 mod workload;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chiasm_nn::packed::Precision;
 use clap::{Parser, Subcommand};
 
 /// Any failure ends the measurement with its message.
@@ -28,6 +32,9 @@ struct Cli {
         default_value = "benches/workloads/quickstart_step.toml"
     )]
     workload: PathBuf,
+    /// Folder of data sets, for workloads that look at photos.
+    #[arg(long, global = true)]
+    data: Option<PathBuf>,
     /// Threads that compute.
     #[arg(long, global = true, default_value_t = 2)]
     threads: usize,
@@ -42,7 +49,13 @@ enum Command {
         out: PathBuf,
     },
     /// Answer requests on stdin, one line of JSON each: `steps N`.
-    Serve,
+    Serve {
+        /// Multiply in 8 bits where nothing is trained.
+        #[arg(long)]
+        int8: bool,
+    },
+    /// What the machine can do at most: GFLOP/s of multiply-adds, GB/s of memory.
+    Ceiling,
     /// Time the losses of a step with shared passes and with passes of their own, in turns.
     Saving {
         /// Turns of each.
@@ -74,19 +87,29 @@ fn run(cli: &Cli) -> Result<()> {
             ..
         }
     );
-    if let Command::Selection { rounds, rules } = &cli.command {
-        return selection::measure(&cli.workload, rules, *rounds);
+    match &cli.command {
+        Command::Ceiling => return ceiling::measure(),
+        Command::Selection { rounds, rules } => {
+            return selection::measure(&cli.workload, rules, *rounds);
+        }
+        _ => {}
     }
-    let prepared = workload::prepare(&cli.workload, |recipe| {
+    let prepared = workload::prepare(&cli.workload, cli.data.as_deref(), |recipe| {
         if train_all {
             recipe.weights.freeze.clear();
         }
     })?;
     match &cli.command {
         Command::Export { out } => export::write(&prepared, out),
-        Command::Serve => serve::answer(prepared),
+        Command::Serve { int8 } => serve::answer(
+            prepared,
+            match int8 {
+                true => Precision::Int8,
+                false => Precision::F32,
+            },
+        ),
         Command::Saving { rounds, .. } => saving::measure(&prepared, *rounds),
-        Command::Selection { .. } => Ok(()),
+        Command::Ceiling | Command::Selection { .. } => Ok(()),
     }
 }
 

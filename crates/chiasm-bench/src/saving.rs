@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use chiasm_objective::{Accounting, Losses, PlanCost, PlanSizes, losses};
+use chiasm_objective::{Accounting, Losses, losses};
 use serde_json::json;
 
-use crate::Result;
 use crate::workload::Prepared;
+use crate::{Result, work};
 
 /// Runs `rounds` turns of each and prints one line of JSON: seconds of every turn, their ratios, the
 /// losses of both, and the multiply-adds that the plan counts.
@@ -40,20 +40,7 @@ pub(crate) fn measure(prepared: &Prepared, rounds: usize) -> Result<()> {
     }
     let mut ratios: Vec<f64> = turns.iter().map(|(one, other)| other.0 / one.0).collect();
     ratios.sort_by(f64::total_cmp);
-    let text_len = batch.lengths.iter().sum::<usize>() as f64 / batch.lengths.len().max(1) as f64;
-    let sizes = PlanSizes {
-        batch: batch.samples.len(),
-        frames: batch.views.frames,
-        pictures: batch.views.pictures,
-        text_len,
-        frozen: recipe.weights.frozen_towers(),
-    };
-    let cost = PlanCost::new(
-        &prepared.model_config,
-        &recipe.objectives,
-        sizes,
-        Accounting::Read,
-    );
+    let cost = work::plan(prepared, batch, Accounting::Read);
     let line = json!({
         "recipe": recipe.name,
         "seconds_shared": turns.iter().map(|turn| turn.0.0).collect::<Vec<_>>(),

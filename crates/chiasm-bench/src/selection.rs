@@ -14,14 +14,16 @@ use crate::workload::{self, Prepared};
 /// system, so that other programs hardly disturb it (Linux). The first step of each, in which kept
 /// attention is counted as in one of twenty, is not timed.
 pub(crate) fn measure(path: &Path, rules: &[String], rounds: usize) -> Result<()> {
-    let mut runs = vec![("off".to_owned(), workload::prepare(path, |_| {})?)];
+    let mut runs = vec![("off".to_owned(), workload::prepare(path, None, |_| {})?)];
     for rule in rules {
         let config = SelectConfig {
             // At its full value from the first step.
             warmup_steps: Some(0),
             ..SelectConfig::default().typed(rule)?
         };
-        let run = workload::prepare(path, |recipe| recipe.model.select = Some(config))?;
+        let run = workload::prepare(path, None, |recipe| {
+            recipe.model.select = Some(config);
+        })?;
         runs.push((rule.clone(), run));
     }
     for (_, run) in &mut runs {

@@ -6,38 +6,66 @@ use std::io::{BufRead as _, Write as _};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use chiasm_data::HostBatch;
+use chiasm_data::{HostBatch, Loader};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::packed::{PackedWeights, Precision};
 use chiasm_nn::text::TextInput;
 use chiasm_train::Trainer;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::workload::{Kind, Prepared};
+use crate::{Result, photos, work};
 
 /// Columns of a forward pass's result that both sides report.
 const COLUMNS: usize = 8;
 
+/// What a step computed, by name: both sides must give the same.
+pub(crate) type Values = BTreeMap<String, f64>;
+
+/// A step that was timed.
+#[derive(Serialize)]
+struct Step {
+    seconds: f64,
+    values: Values,
+    /// Of its matrix products, counted; 0 where there are none.
+    multiply_adds: f64,
+}
+
 /// Answers every line of stdin with one line of JSON, until stdin ends.
 ///
 /// `steps N` runs N steps on the next N batches and answers with the seconds and the values of each:
-/// losses and the gradient norm of a training step, some sums of a forward pass.
-pub(crate) fn answer(mut prepared: Prepared) -> Result<()> {
+/// losses and the gradient norm of a training step, some sums of a forward pass. Of photos, a step is a
+/// whole evaluation, or all batches.
+pub(crate) fn answer(mut prepared: Prepared, precision: Precision) -> Result<()> {
+    let kind = prepared.workload.kind;
+    let (batches, items) = match kind {
+        Kind::Step | Kind::ImageForward | Kind::TextForward => {
+            (prepared.batches.len(), prepared.recipe.schedule.batch_size)
+        }
+        Kind::Retrieval => (1, prepared.photos()?.pairs().len()),
+        Kind::Loading => (1, prepared.photos()?.len()),
+    };
+    let model = prepared.trainer.evaluation_model();
+    // As commands that only read a model have it.
+    let _packed = match kind {
+        Kind::ImageForward | Kind::TextForward | Kind::Retrieval => {
+            PackedWeights::of(&model, precision)
+        }
+        Kind::Step | Kind::Loading => PackedWeights::default(),
+    };
+    let loader = match kind {
+        Kind::Loading => Some(photos::loader(&prepared)?),
+        _ => None,
+    };
     reply(&json!({
         "ready": true,
         "name": "chiasm",
         "version": env!("CARGO_PKG_VERSION"),
         "threads": rayon::current_num_threads(),
-        "batches": prepared.batches.len(),
-        "batch_size": prepared.recipe.schedule.batch_size,
+        "batches": batches,
+        "batch_size": items,
     }))?;
-    let model = prepared.trainer.evaluation_model();
-    // As commands that only read a model have it.
-    let _packed = match prepared.workload.kind {
-        Kind::ImageForward | Kind::TextForward => PackedWeights::of(&model, Precision::F32),
-        Kind::Step => PackedWeights::default(),
-    };
     let mut next = 0;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -47,27 +75,62 @@ pub(crate) fn answer(mut prepared: Prepared) -> Result<()> {
             .ok_or_else(|| format!("unknown request `{line}`, expected `steps N`"))?;
         let mut steps = Vec::with_capacity(count);
         for _ in 0..count {
-            let batch = prepared
-                .batches
-                .get(next)
-                .ok_or("the workload has no batches")?;
-            next = (next + 1) % prepared.batches.len();
-            let start = Instant::now();
-            let values = match prepared.workload.kind {
-                Kind::Step => train(&mut prepared.trainer, batch)?,
-                Kind::ImageForward => means(look(&model, batch)?)?,
-                Kind::TextForward => means(read(&model, batch))?,
-            };
-            let seconds = start.elapsed().as_secs_f64();
-            steps.push(json!({ "seconds": seconds, "values": values }));
+            steps.push(match &loader {
+                Some(loader) => load(loader)?,
+                None if matches!(kind, Kind::Retrieval) => evaluate(&prepared, &model)?,
+                None => compute(&mut prepared, &model, next)?,
+            });
+            next = (next + 1) % batches.max(1);
         }
         reply(&json!({ "steps": steps }))?;
     }
     Ok(())
 }
 
+/// A step or a forward pass on a batch.
+fn compute(prepared: &mut Prepared, model: &VisionLanguageModel, number: usize) -> Result<Step> {
+    let batch = prepared.batches.get(number);
+    let batch = batch.ok_or("the workload has no batches")?;
+    let start = Instant::now();
+    let values = match prepared.workload.kind {
+        Kind::ImageForward => means(look(model, batch)?)?,
+        Kind::TextForward => means(read(model, batch))?,
+        Kind::Step | Kind::Retrieval | Kind::Loading => train(&mut prepared.trainer, batch)?,
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Step {
+        seconds,
+        values,
+        multiply_adds: work::of_batch(prepared, batch),
+    })
+}
+
+/// One evaluation.
+fn evaluate(prepared: &Prepared, model: &VisionLanguageModel) -> Result<Step> {
+    let start = Instant::now();
+    let (predictions, report) = photos::evaluate(prepared, model)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let (values, pairs) = photos::found(&predictions, &report)?;
+    Ok(Step {
+        seconds,
+        values,
+        multiply_adds: work::of_evaluation(prepared, pairs)?,
+    })
+}
+
+/// All batches of all photos.
+fn load(loader: &Loader) -> Result<Step> {
+    let start = Instant::now();
+    let values = photos::load(loader)?;
+    Ok(Step {
+        seconds: start.elapsed().as_secs_f64(),
+        values,
+        multiply_adds: 0.0,
+    })
+}
+
 /// One training step: its losses and gradient norm.
-fn train(trainer: &mut Trainer, batch: &HostBatch) -> Result<BTreeMap<String, f64>> {
+fn train(trainer: &mut Trainer, batch: &HostBatch) -> Result<Values> {
     let record = trainer.train_step(std::slice::from_ref(batch))?;
     let mut values = record.terms;
     values.insert("gradient norm".to_owned(), record.gradient_norm);
@@ -91,7 +154,7 @@ fn look(model: &VisionLanguageModel, batch: &HostBatch) -> Result<Tensor<2>> {
 }
 
 /// The mean of some columns of what a tower gives.
-fn means(encoded: Tensor<2>) -> Result<BTreeMap<String, f64>> {
+fn means(encoded: Tensor<2>) -> Result<Values> {
     let columns = encoded.mean_dim(0).narrow(1, 0, COLUMNS);
     let means = columns.into_data().try_into_vec::<f32>();
     let means = means.map_err(|error| format!("no values: {error:?}"))?;

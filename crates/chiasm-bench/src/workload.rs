@@ -6,7 +6,8 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use chiasm_data::regions::UNKNOWN_SIZE;
 use chiasm_data::{
-    HostBatch, Loader, LoaderConfig, RegionRows, Split, TextTokenizer, Views, builtin, rng,
+    Answer, Dataset, HostBatch, Loader, LoaderConfig, RegionRows, Split, TextTokenizer, Views,
+    builtin, rng,
 };
 use chiasm_nn::ModelConfig;
 use chiasm_train::recipe::BUILTIN_EMOJI;
@@ -15,7 +16,7 @@ use chiasm_train::{Recipe, TrainData, Trainer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::Result;
+use crate::{Result, photos};
 
 /// What is timed.
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
@@ -28,6 +29,10 @@ pub(crate) enum Kind {
     ImageForward,
     /// The text tower, without gradients.
     TextForward,
+    /// Evaluation of retrieval in two stages.
+    Retrieval,
+    /// From files of pictures to batches, without a model.
+    Loading,
 }
 
 /// A file of `benches/workloads`.
@@ -67,6 +72,19 @@ pub(crate) enum Batches {
         /// built-in data has none.
         #[serde(default)]
         regions: usize,
+        /// Classes of the recipe's classifier, where it has one; each sample has two right ones.
+        #[serde(default)]
+        classes: usize,
+    },
+    /// The first test photos of a data set with all of their texts; the tokenizer learns its words from
+    /// the training texts.
+    Photos {
+        /// Photos.
+        count: usize,
+        /// Of the data set, relative to `--data`.
+        annotations: PathBuf,
+        /// Folder of its pictures, relative to `--data`.
+        image_root: PathBuf,
     },
 }
 
@@ -80,12 +98,28 @@ pub(crate) struct Prepared {
     pub(crate) model_config: ModelConfig,
     /// A run at its beginning.
     pub(crate) trainer: Trainer,
+    /// Makes token ids of texts.
+    pub(crate) tokenizer: Arc<TextTokenizer>,
     /// Batches in host memory: decoding and tokenising are no part of a step.
     pub(crate) batches: Vec<HostBatch>,
+    /// The photos of a workload that takes photos; it has no batches.
+    pub(crate) photos: Option<Dataset>,
 }
 
-/// Reads a workload and builds its run; `edit` may change its recipe.
-pub(crate) fn prepare(path: &Path, edit: impl FnOnce(&mut Recipe)) -> Result<Prepared> {
+impl Prepared {
+    /// The photos of a workload that needs some.
+    pub(crate) fn photos(&self) -> Result<&Dataset> {
+        let photos = self.photos.as_ref();
+        Ok(photos.ok_or("this kind of workload takes its batches from photos")?)
+    }
+}
+
+/// Reads a workload and builds its run; `data` is where photos are, and `edit` may change its recipe.
+pub(crate) fn prepare(
+    path: &Path,
+    data: Option<&Path>,
+    edit: impl FnOnce(&mut Recipe),
+) -> Result<Prepared> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let workload: Workload =
@@ -102,12 +136,30 @@ pub(crate) fn prepare(path: &Path, edit: impl FnOnce(&mut Recipe)) -> Result<Pre
     if recipe.model.text.dropout != 0.0 || recipe.model.fusion.dropout != 0.0 {
         return Err("a workload's recipe has no dropout".into());
     }
-    let train = builtin::emoji()?.subset(Split::Train);
+    let (train, photos) = match &workload.batches {
+        Batches::Photos {
+            count,
+            annotations,
+            image_root,
+        } => {
+            let data = data.ok_or("this workload looks at photos: say where with `--data`")?;
+            let all = photos::open(&data.join(annotations), &data.join(image_root))?;
+            let test = photos::first(&all.subset(Split::Test), *count)?;
+            (all.subset(Split::Train), Some(test))
+        }
+        Batches::Random { classes, .. } if *classes > 0 => (
+            answered(&builtin::emoji()?.subset(Split::Train), *classes),
+            None,
+        ),
+        Batches::Random { .. } | Batches::Recipe { .. } => {
+            (builtin::emoji()?.subset(Split::Train), None)
+        }
+    };
     let data = TrainData::new(&recipe, vec![train])?;
     let tokenizer = tokenizer(&recipe, &data)?;
     let tokenizer = Arc::new(match &workload.batches {
-        Batches::Recipe { .. } => tokenizer,
         Batches::Random { vocab_size, .. } => filled_up(&tokenizer, *vocab_size)?,
+        Batches::Recipe { .. } | Batches::Photos { .. } => tokenizer,
     });
     let batches = match &workload.batches {
         Batches::Recipe { count } => from_recipe(&recipe, &data, &tokenizer, *count)?,
@@ -115,17 +167,26 @@ pub(crate) fn prepare(path: &Path, edit: impl FnOnce(&mut Recipe)) -> Result<Pre
             count,
             text_len,
             regions,
+            classes,
             ..
         } => (0..*count)
-            .map(|step| random(&recipe, &tokenizer, step, *text_len, *regions))
+            .map(|step| random(&recipe, &tokenizer, step, *text_len, [*regions, *classes]))
             .collect(),
+        Batches::Photos { .. } => Vec::new(),
     };
     Ok(Prepared {
         model_config: model_config(&recipe, &tokenizer, &data)?,
-        trainer: Trainer::new(recipe.clone(), &data, tokenizer, &Device::flex())?,
+        trainer: Trainer::new(
+            recipe.clone(),
+            &data,
+            Arc::clone(&tokenizer),
+            &Device::flex(),
+        )?,
         workload,
         recipe,
+        tokenizer,
         batches,
+        photos,
     })
 }
 
@@ -164,7 +225,7 @@ fn random(
     tokenizer: &TextTokenizer,
     step: u64,
     text_len: [usize; 2],
-    regions: usize,
+    [regions, classes]: [usize; 2],
 ) -> HostBatch {
     let size = recipe.schedule.batch_size;
     let side = recipe.model.vision.image_size;
@@ -204,6 +265,18 @@ fn random(
         };
         word_ids.push((0..*own).map(word).collect());
     }
+    let right: Vec<usize> = match classes {
+        0 => Vec::new(),
+        classes => (0..size).map(|_| rng::below(&mut rng, classes)).collect(),
+    };
+    // Two answers, as most questions have them: one of six people in ten, one of three.
+    let answers = |[first, second]: [f32; 2]| {
+        let row = |class: &usize| {
+            let [class, next] = [*class, (class + 1) % classes].map(|class| class as u32);
+            vec![(class, first), (next, second)]
+        };
+        right.iter().map(row).collect()
+    };
     HostBatch {
         step,
         epoch: 0,
@@ -223,8 +296,26 @@ fn random(
         lengths,
         word_ids,
         pad_id: special.pad,
-        targets: Vec::new(),
-        shares: Vec::new(),
+        targets: answers([1.0, 0.9]),
+        shares: answers([0.6, 0.3]),
+    }
+}
+
+/// As many samples as classes, with an answer each that no other has: what a classifier is sized by.
+fn answered(train: &Dataset, classes: usize) -> Dataset {
+    let samples = train.samples.iter().cycle().take(classes).enumerate();
+    let samples = samples.map(|(class, sample)| {
+        let mut sample = sample.clone();
+        sample.id = format!("{}-{class}", sample.id);
+        sample.annotations.answers = vec![Answer {
+            text: format!("answer{class}"),
+            count: 1,
+        }];
+        sample
+    });
+    Dataset {
+        name: train.name.clone(),
+        samples: samples.collect(),
     }
 }
 
@@ -267,6 +358,10 @@ fn filled_up(tokenizer: &TextTokenizer, size: usize) -> Result<TextTokenizer> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use chiasm_data::answers::Vocabulary;
+
     use super::*;
 
     #[test]
@@ -276,10 +371,7 @@ mod tests {
         for entry in std::fs::read_dir(root.join("benches/workloads")).unwrap() {
             let path = entry.unwrap().path();
             let name = path.to_string_lossy();
-            if ["_step.toml", "_forward.toml"]
-                .iter()
-                .any(|end| name.ends_with(end))
-            {
+            if !name.ends_with(".recipe.toml") {
                 let workload: Workload =
                     toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
                 Recipe::from_file(&root.join(&workload.recipe)).unwrap();
@@ -287,6 +379,17 @@ mod tests {
             }
         }
         assert!(found >= 4);
+    }
+
+    #[test]
+    fn every_class_has_a_sample() {
+        let train = builtin::emoji().unwrap().subset(Split::Train);
+        let classes = train.len() + 3;
+        let answered = answered(&train, classes);
+        let vocabulary = Vocabulary::learn(&answered.samples, 1);
+        assert_eq!(vocabulary.answers().len(), classes);
+        let ids: BTreeSet<&str> = answered.samples.iter().map(|own| own.id.as_str()).collect();
+        assert_eq!(ids.len(), classes);
     }
 
     #[test]
@@ -299,9 +402,10 @@ mod tests {
         let tokenizer = filled_up(&small, 200).unwrap();
         assert_eq!(tokenizer.vocab_size(), 200);
         let special = tokenizer.special();
-        let batch = random(&recipe, &tokenizer, 0, [3, 9], 0);
+        let batch = random(&recipe, &tokenizer, 0, [3, 9], [0, 7]);
         assert_eq!(batch.pixel_values.len(), 5 * 3 * 16 * 16);
         assert_eq!(batch.text_len, *batch.lengths.iter().max().unwrap());
+        assert_eq!([batch.targets.len(), batch.shares.len()], [5, 5]);
         for (row, own) in batch.lengths.iter().enumerate() {
             let ids = &batch.input_ids[row * batch.text_len..(row + 1) * batch.text_len];
             let mask = &batch.attention_mask[row * batch.text_len..(row + 1) * batch.text_len];
