@@ -608,6 +608,14 @@ impl ObjectivesConfig {
         self.local_completion.as_ref().map_or(0.0, weight) != 0.0
     }
 
+    /// Whether a loss compares pairs of a micro-batch with each other.
+    #[must_use]
+    pub fn compares_pairs(&self) -> bool {
+        let completes = self.global_completion.is_some() || self.local_completion.is_some();
+        let draws = self.matching.is_some() || self.ranking.is_some() || self.knowledge.is_some();
+        self.contrastive.is_some() || completes || draws
+    }
+
     /// Whether masked words are completed.
     #[must_use]
     pub fn completes_words(&self) -> bool {

@@ -251,6 +251,10 @@ pub(crate) struct PretrainArgs {
     /// the labels of labelled pairs [default: the recipe's objectives]
     #[arg(long, value_name = "TASKS")]
     pub(crate) tasks: Option<String>,
+    /// Most memory that a step may take, such as `4G` or `900M`: it is cut into as few micro-batches as hold
+    /// in it [default: as the recipe says]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) memory: Option<u64>,
     /// Build the model, check it against its weights, print the plan and stop; needs no data
     #[arg(long, conflicts_with = "resume")]
     pub(crate) dry_run: bool,
@@ -878,4 +882,21 @@ pub(crate) enum RecipeCommand {
     },
     /// JSON schema of recipe files
     Schema,
+}
+
+/// A size as it is typed: bytes, or thousands, millions or thousand millions of them.
+fn bytes(typed: &str) -> Result<u64, String> {
+    let wrong = || "write a number of bytes, with K, M or G behind it if you like".to_owned();
+    let number = typed.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G', 'B', 'b', 'i']);
+    let unit = match typed.as_bytes().get(number.len()).map(u8::to_ascii_lowercase) {
+        Some(b'k') => 1e3,
+        Some(b'm') => 1e6,
+        Some(b'g') => 1e9,
+        _ => 1.0,
+    };
+    let value: f64 = number.parse().map_err(|_| wrong())?;
+    match value.is_finite() && value > 0.0 {
+        true => Ok((value * unit) as u64),
+        false => Err(wrong()),
+    }
 }

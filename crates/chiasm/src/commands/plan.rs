@@ -19,7 +19,7 @@ use crate::cli::{Global, PlanArgs};
 use crate::commands::recipe;
 use crate::device;
 use crate::error::CliError;
-use crate::output::{self, duration};
+use crate::output::{self, duration, note};
 
 /// Tokens of a text unless it is said: captions of COCO and Flickr have 10 to 14 words.
 const TEXT_LEN: usize = 16;
@@ -133,6 +133,43 @@ pub(crate) fn model_config(recipe: &Recipe, pictures: usize) -> Result<ModelConf
     let wrong = |error: ConfigError| CliError::new(error.to_string(), None);
     config.validate().map_err(wrong)?;
     Ok(config)
+}
+
+/// Cuts the steps of a recipe into as few micro-batches as hold in so many bytes, with texts of the greatest
+/// length; what a step learns from is the same, but pairs are only compared with those of their micro-batch.
+pub(crate) fn fit(recipe: &mut Recipe, budget: u64) -> Result<(), CliError> {
+    let sizes = sizes(recipe, None, Some(recipe.model.text.max_text_len))?;
+    let model = model_config(recipe, sizes.pictures)?;
+    let schedule = &recipe.schedule;
+    let (given, times) = (schedule.batch_size, schedule.accumulate);
+    let all = given as u64 * times;
+    let peak = |batch: usize| {
+        let sizes = PlanSizes { batch, ..sizes };
+        let objectives = &recipe.objectives;
+        let cost = PlanCost::new(&model, objectives, sizes, Accounting::Read);
+        Memory::new(&model, objectives, &cost, all / batch as u64).peak
+    };
+    let mut parts = (1..=given).rev().filter(|batch| all.is_multiple_of(*batch as u64));
+    let Some(batch) = parts.find(|batch| peak(*batch) <= budget as f64) else {
+        return Err(CliError::new(
+            format!(
+                "a step on one pair at a time takes {}, more than `--memory` allows",
+                bytes(peak(1))
+            ),
+            "give it more, take smaller pictures or a smaller model, or freeze a tower".to_owned(),
+        ));
+    };
+    let mut said = format!("memory: {} expected at most", bytes(peak(batch)));
+    if batch < given {
+        let (micro, pairs) = (all / batch as u64, all);
+        let _ = write!(said, ", in {micro} micro-batches of {batch} for {pairs} pairs a step");
+        if recipe.objectives.compares_pairs() {
+            said.push_str("; a pair is compared with those of its micro-batch alone");
+        }
+    }
+    note(&said);
+    (recipe.schedule.batch_size, recipe.schedule.accumulate) = (batch, all / batch as u64);
+    Ok(())
 }
 
 fn report(recipe: &Recipe, sizes: PlanSizes) -> Result<Report<'_>, CliError> {

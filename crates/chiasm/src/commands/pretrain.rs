@@ -139,7 +139,10 @@ fn apply(args: &PretrainArgs, recipe: &mut Recipe) -> Result<(), CliError> {
         })?;
     }
     override_schedule(recipe, args.seed, args.steps);
-    Ok(())
+    match args.memory {
+        Some(budget) => plan::fit(recipe, budget),
+        None => Ok(()),
+    }
 }
 
 /// What attention keeps as it is typed.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::{TINY, fail, succeed};
+use crate::common::{TINY, fail, run, succeed};
 
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -63,6 +63,34 @@ fn sizes_that_the_model_does_not_take_are_refused() {
         (["--text-len", "2"], "takes 3 to 16 tokens"),
     ] {
         let error = fail(dir.path(), &[&["plan", "tiny.toml"][..], &args].concat());
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// A step is cut until it holds in the memory that it is given, and what cannot be is refused.
+#[test]
+fn a_step_fits_into_its_memory() {
+    let dir = folder();
+    let call = ["pretrain", "quickstart", "--steps", "2", "--out", "run"];
+    let with = |memory| [&call[..], &["--memory", memory]].concat();
+    let said = run(dir.path(), &with("190M"));
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("micro-batches of"), "{said}");
+    assert!(said.contains("compared with those of its micro-batch alone"), "{said}");
+    let recipe = std::fs::read_to_string(dir.path().join("run/recipe.toml")).unwrap();
+    let number = |key: &str| -> u64 {
+        let line = recipe.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
+        line.unwrap().parse().unwrap()
+    };
+    assert_eq!(number("batch_size") * number("accumulate"), 64);
+    assert!(number("accumulate") > 1);
+    for (memory, expected) in [
+        ("1K", "a step on one pair at a time takes"),
+        ("much", "write a number of bytes"),
+        ("-1", "write a number of bytes"),
+    ] {
+        let memory = format!("--memory={memory}");
+        let error = fail(dir.path(), &[&call[..], &[&memory]].concat());
         assert!(error.contains(expected), "{error}");
     }
 }
