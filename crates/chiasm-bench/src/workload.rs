@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use chiasm_data::regions::UNKNOWN_SIZE;
 use chiasm_data::{
-    HostBatch, Loader, LoaderConfig, RegionRows, Split, TextTokenizer, Views, builtin, rng,
+    HostBatch, Loader, LoaderConfig, Part, RegionRows, Split, TextTokenizer, Views, builtin, rng,
 };
 use chiasm_nn::ModelConfig;
 use chiasm_train::recipe::BUILTIN_EMOJI;
@@ -150,6 +150,7 @@ fn from_recipe(
             targets: None,
             train: true,
             chunk: None,
+            part: Part::WHOLE,
             cache_bytes: 0,
             threads: 0,
         },
@@ -210,6 +211,7 @@ fn random(
         source: 0,
         samples: (0..size).collect(),
         ids: (0..size).map(|row| format!("noise-{row}")).collect(),
+        part: Part::WHOLE,
         pixel_values,
         regions,
         texts: Vec::new(),

@@ -5,7 +5,7 @@
 )]
 
 use burn::tensor::Device;
-use chiasm_data::RegionRows;
+use chiasm_data::{Part, RegionRows};
 use chiasm_graph::config::MaskAblation;
 use chiasm_objective::config::KnowledgeConfig;
 use chiasm_objective::knowledge::KnowledgeInput;
@@ -106,6 +106,7 @@ impl Batch {
                 captions: &self.captions,
                 offsets: &self.offsets,
                 regions: &self.regions,
+                part: Part::WHOLE,
             },
             &knowledge,
             &Vocabulary::new(100, 5, |id| id < 10),

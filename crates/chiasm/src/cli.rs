@@ -13,6 +13,7 @@ use crate::commands::index::IndexArgs;
 use crate::commands::probe::ProbeArgs;
 use crate::commands::relate::RelateArgs;
 use crate::commands::serve::ServeArgs;
+use crate::ranks;
 
 /// Align pictures and text: train, evaluate and search vision-language models.
 #[derive(Debug, Parser)]
@@ -266,6 +267,10 @@ pub(crate) struct PretrainArgs {
     /// Optimiser steps, instead of the recipe's
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<u64>,
+    /// How long the ranks of a run under `mpirun` or `srun` wait for each other before the run ends with
+    /// an error
+    #[arg(long, value_name = "SECONDS", default_value_t = ranks::LIMIT)]
+    pub(crate) rank_limit: u64,
 }
 
 /// `chiasm plan`.
