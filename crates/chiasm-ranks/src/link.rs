@@ -1,7 +1,6 @@
 //! The one thing that a way to other ranks must be able to do.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What travels from one rank to another: never empty, and at most 2^31 - 1 bytes.
 pub type Parcel = Arc<Vec<u8>>;
@@ -19,14 +18,14 @@ pub trait Link: Send + Sync {
     fn count(&self) -> usize;
 
     /// Gives parcel r to rank r, and returns what each rank gave to this one, in their order; the own
-    /// parcel comes back. All ranks call it equally often. `wait` is asked now and then, with the time
-    /// that has passed, whether to go on waiting; after an error nothing more is exchanged.
+    /// parcel comes back. All ranks call it equally often. `wait` is asked several times a second whether to
+    /// go on waiting; after an error nothing more is exchanged.
     ///
     /// # Errors
     /// The ranks that nothing came from until `wait` said no.
     fn exchange(
         &self,
         parcels: Vec<Parcel>,
-        wait: &dyn Fn(Duration) -> bool,
+        wait: &dyn Fn() -> bool,
     ) -> Result<Vec<Parcel>, Silent>;
 }

@@ -1,5 +1,7 @@
 //! The ranks of a run: sums, gathered bytes, and agreement.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,9 +9,13 @@ use std::time::{Duration, Instant};
 use crate::error::{RankError, Silence};
 use crate::link::{Link, Parcel, Silent};
 
-/// How long ranks may still answer after the run was asked to stop: launchers kill what has not ended a
-/// second or two after they asked.
+/// How long ranks may still answer after the run was asked to stop, unless they have been slower before:
+/// launchers kill what has not ended a second or two after they asked.
 const STOP_GRACE: Duration = Duration::from_millis(400);
+
+/// Between two looks at the clock, more than this is time in which this process itself stood still; it is
+/// not held against the others.
+const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// Numbers that are added up in one exchange: a parcel stays far below 2^31 bytes, and so does the
 /// memory that travels.
@@ -39,6 +45,8 @@ pub struct Ranks {
 struct State {
     /// Exchanges so far.
     number: u64,
+    /// The longest time that an exchange took to come to its end.
+    longest: BTreeMap<&'static str, Duration>,
     broken: Option<RankError>,
 }
 
@@ -64,6 +72,7 @@ impl Ranks {
             step: AtomicU64::new(0),
             state: Mutex::new(State {
                 number: 0,
+                longest: BTreeMap::new(),
                 broken: None,
             }),
         }
@@ -194,7 +203,8 @@ impl Ranks {
         };
         let parcel = sealed(message.as_bytes(), FAILURE, state.number);
         // Whether they hear it cannot matter any more.
-        let _ = link.exchange(vec![parcel; link.count()], &|waited| waited < STOP_GRACE);
+        let clock = Clock::default();
+        let _ = link.exchange(vec![parcel; link.count()], &|| clock.waited() < STOP_GRACE);
         state.broken = Some(RankError::Failed {
             rank: link.rank(),
             message: message.to_owned(),
@@ -205,13 +215,14 @@ impl Ranks {
         let Some(link) = &self.link else {
             return Ok(parts.into_iter().map(<[u8]>::to_vec).collect());
         };
-        let number = {
+        let (number, longest) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(error) = &state.broken {
                 return Err(error.clone());
             }
             state.number += 1;
-            state.number - 1
+            let longest = state.longest.get(what).copied().unwrap_or_default();
+            (state.number - 1, longest)
         };
         let mut parcels: Vec<Parcel> = Vec::with_capacity(parts.len());
         for (place, part) in parts.iter().enumerate() {
@@ -222,27 +233,33 @@ impl Ranks {
             let before = before.and_then(|before| parcels.get(before).cloned());
             parcels.push(before.unwrap_or_else(|| sealed(part, DATA, number)));
         }
-        let (begun, stopped) = (Instant::now(), Mutex::new(None));
-        let wait = |waited: Duration| {
-            let mut stopped = stopped.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.stop.load(Ordering::Relaxed) {
-                let since = *stopped.get_or_insert(waited);
-                return waited - since < STOP_GRACE && waited < self.limit;
+        let (clock, asked) = (Clock::default(), Cell::new(None));
+        let grace = STOP_GRACE.max(2 * longest);
+        let wait = || {
+            let waited = clock.waited();
+            if self.stop.load(Ordering::Relaxed) && asked.get().is_none() {
+                asked.set(Some(waited));
             }
-            waited < self.limit
+            let since = asked.get().map(|asked| waited - asked);
+            waited < self.limit && since.is_none_or(|since| since < grace)
         };
         let given = link.exchange(parcels, &wait).map_err(|Silent(ranks)| {
             let silence = Silence {
                 ranks,
                 step: self.step.load(Ordering::Relaxed),
                 what,
-                seconds: begun.elapsed().as_secs(),
+                seconds: clock.waited().as_secs(),
             };
-            self.breaks(match self.stop.load(Ordering::Relaxed) {
-                true => RankError::Stopped(silence),
-                false => RankError::Silent(silence),
+            self.breaks(match asked.get() {
+                Some(_) => RankError::Stopped(silence),
+                None => RankError::Silent(silence),
             })
         })?;
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let longest = state.longest.entry(what).or_default();
+            *longest = clock.waited().max(*longest);
+        }
         let opened = given.into_iter().enumerate().map(|(rank, parcel)| {
             let (contents, kind, theirs) =
                 opened(parcel).ok_or_else(|| self.breaks(self.astray(rank, what)))?;
@@ -267,6 +284,25 @@ impl Ranks {
     fn breaks(&self, error: RankError) -> RankError {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.broken.get_or_insert(error).clone()
+    }
+}
+
+/// How long something is waited for, without the time in which this process did not run.
+struct Clock(Cell<(Instant, Duration)>);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self(Cell::new((Instant::now(), Duration::ZERO)))
+    }
+}
+
+impl Clock {
+    fn waited(&self) -> Duration {
+        let (last, waited) = self.0.get();
+        let now = Instant::now();
+        let waited = waited + (now - last).min(STANDSTILL);
+        self.0.set((now, waited));
+        waited
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::link::{Link, Parcel, Silent};
 
@@ -52,20 +52,19 @@ impl Link for Thread {
     fn exchange(
         &self,
         parcels: Vec<Parcel>,
-        wait: &dyn Fn(Duration) -> bool,
+        wait: &dyn Fn() -> bool,
     ) -> Result<Vec<Parcel>, Silent> {
         for (sender, parcel) in self.to.iter().zip(parcels) {
             // A thread that has ended is missed below.
             let _ = sender.send(parcel);
         }
-        let begun = Instant::now();
         let (mut got, mut silent) = (Vec::new(), Vec::new());
         for (rank, from) in self.from.iter().enumerate() {
             let from = from.lock().unwrap_or_else(PoisonError::into_inner);
             let parcel = loop {
                 match from.recv_timeout(NAP) {
                     Ok(parcel) => break Some(parcel),
-                    Err(RecvTimeoutError::Timeout) if wait(begun.elapsed()) => {}
+                    Err(RecvTimeoutError::Timeout) if wait() => {}
                     Err(_) => break None,
                 }
             };

@@ -362,7 +362,8 @@ fn train_among(
             "stopped at step {} of {} and saved; go on with: {}",
             outcome.step, recipe.schedule.steps, job.resume_command
         ));
-        return Ok(ExitCode::from(INTERRUPTED));
+        // One code for all: launchers end the other ranks at the first one that is not 0.
+        return Ok(ExitCode::from(if writes { INTERRUPTED } else { 0 }));
     }
     if !writes {
         return Ok(ExitCode::SUCCESS);

@@ -43,7 +43,7 @@ fn mpirun(dir: &Path, count: usize) -> Option<Command> {
 const BINARY: &str = env!("CARGO_BIN_EXE_chiasm");
 
 fn train<'a>(recipe: &'a str, out: &'a str) -> Vec<&'a str> {
-    let data = ["--data", "pairs.csv", "--out", out, "--rank-limit", "20"];
+    let data = ["--data", "pairs.csv", "--out", out];
     [&["pretrain", recipe][..], &data].concat()
 }
 
@@ -163,7 +163,6 @@ fn disturbed(dir: &Path, signal: &str, rank: usize) -> Option<String> {
     recipe(dir, 1_000_000);
     let mut command = mpirun(dir, 2)?;
     command.arg(BINARY).args(train("still.toml", "run"));
-    // The last that is given counts.
     command.args(["--rank-limit", "1"]);
     let mut launcher = command
         .stderr(Stdio::piped())
