@@ -6,7 +6,7 @@
 //! all processes **added up** are those of one process with all of the batch. (The published code's
 //! gather, with gradients averaged, leaves 1 / processes of that: `specs/scl.md` section 2.1.) Losses
 //! that look at own samples alone are means over what these have: pairs, hidden words, regions. Each
-//! counts for the part of all processes' that this is ([`Shares`]).
+//! counts for the part of all processes' that this is.
 
 use burn::tensor::Tensor;
 use chiasm_nn::model::Seen;

@@ -25,6 +25,12 @@ use chiasm_train::trainer::tokenizer;
 use chiasm_train::{Observer, Recipe, StepRecord, TrainData, TrainError, Trainer, checkpoint};
 use common::MODEL;
 
+/// How far a loss may be from that of one rank, relative.
+const LOSS: f64 = 1e-6;
+/// The same of the norm of all gradients: a row's numbers are rounded otherwise where it lies elsewhere in a
+/// product, and a norm has all of that. `gather.rs` of the losses holds whole gradients of a step to 1e-6.
+const NORM: f64 = 3e-6;
+
 /// What the ranks of a run share.
 #[derive(Clone, Copy)]
 struct Job<'a> {
@@ -173,12 +179,10 @@ fn equals_one(recipe: &str) {
     let alone = train(Ranks::alone(), &Job::new(recipe, &folder.path().join("1")));
     assert!(alone.error.is_none());
     assert_eq!(alone.records.len(), 20);
-    let near = |found: f64, expected: f64, what: &str| {
+    let near = |found: f64, expected: f64, most: f64, what: &str| {
         let apart = (found - expected).abs();
-        assert!(
-            apart <= 1e-6 * expected.abs(),
-            "{what}: {found} and {expected}"
-        );
+        let limit = most * expected.abs();
+        assert!(apart <= limit, "{what}: {found} and {expected}");
     };
     for count in [2, 4] {
         let done = all(
@@ -190,15 +194,13 @@ fn equals_one(recipe: &str) {
             assert!(own.weights == done[0].weights, "weights to the bit");
             for (found, expected) in own.records.iter().zip(&alone.records) {
                 let step = found.step;
-                near(found.loss, expected.loss, &format!("{count}, {step}"));
+                near(found.loss, expected.loss, LOSS, &format!("{count}, {step}"));
                 let norm = format!("{count}, {step}, gradient");
-                near(found.gradient_norm, expected.gradient_norm, &norm);
+                near(found.gradient_norm, expected.gradient_norm, NORM, &norm);
                 for (name, value) in &expected.terms {
-                    near(
-                        found.terms[name],
-                        *value,
-                        &format!("{count}, {step}, {name}"),
-                    );
+                    let found = found.terms[name];
+                    let name = format!("{count}, {step}, {name}");
+                    near(found, *value, LOSS, &name);
                 }
             }
         }

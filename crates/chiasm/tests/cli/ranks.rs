@@ -12,6 +12,7 @@ use crate::common::{TINY, chiasm, succeed, workspace};
 
 /// What starts `count` ranks with `dir` as their working folder; `None`, with a message, where that
 /// cannot be done.
+#[allow(clippy::print_stderr, reason = "a skip is no silent pass")]
 fn mpirun(dir: &Path, count: usize) -> Option<Command> {
     if !cfg!(feature = "mpi") {
         eprintln!("skipped: built without the feature `mpi`");
