@@ -6,8 +6,8 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use chiasm_data::regions::UNKNOWN_SIZE;
 use chiasm_data::{
-    Answer, Dataset, HostBatch, Loader, LoaderConfig, RegionRows, Split, TextTokenizer, Views,
-    builtin, rng,
+    Answer, Dataset, HostBatch, Loader, LoaderConfig, Part, RegionRows, Split, TextTokenizer,
+    Views, builtin, rng,
 };
 use chiasm_nn::ModelConfig;
 use chiasm_train::recipe::BUILTIN_EMOJI;
@@ -211,6 +211,7 @@ fn from_recipe(
             targets: None,
             train: true,
             chunk: None,
+            part: Part::WHOLE,
             cache_bytes: 0,
             threads: 0,
         },
@@ -283,6 +284,7 @@ fn random(
         source: 0,
         samples: (0..size).collect(),
         ids: (0..size).map(|row| format!("noise-{row}")).collect(),
+        part: Part::WHOLE,
         pixel_values,
         regions,
         texts: Vec::new(),

@@ -40,6 +40,7 @@ pub mod grouping;
 mod jpeg;
 mod loader;
 pub mod mix;
+mod part;
 pub mod phash;
 pub mod readers;
 pub mod regions;
@@ -72,6 +73,7 @@ pub use loader::{
     Chunk, HostBatch, Loader, LoaderConfig, Shaped, Views, encode_texts, eval_images, kept_shape,
 };
 pub use mix::{Mix, Prefetch};
+pub use part::Part;
 pub use readers::{OpenOptions, Opened, open};
 pub use regions::{RegionLimits, RegionRows, Regions};
 pub use relation::Relation;

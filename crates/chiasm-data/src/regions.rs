@@ -174,6 +174,39 @@ impl RegionRows {
         self.sizes.push(size.unwrap_or(UNKNOWN_SIZE));
     }
 
+    /// Those of some pictures, by number.
+    #[must_use]
+    pub fn select(&self, pictures: &[usize]) -> Self {
+        let mut chosen = Self {
+            dim: self.dim,
+            ..Self::default()
+        };
+        let ends = self.counts.iter().scan(0, |end, count| {
+            *end += count;
+            Some(*end)
+        });
+        let ends: Vec<usize> = ends.collect();
+        for picture in pictures {
+            let (Some(end), Some(count)) = (ends.get(*picture), self.counts.get(*picture)) else {
+                continue;
+            };
+            let (first, end) = (end - count, *end);
+            let own = |per: usize| (first * per)..(end * per);
+            let features = self.features.get(own(self.dim));
+            let boxes = self.boxes.get(own(1));
+            let classes = self.classes.get(own(1));
+            let attributes = self.attributes.get(own(1));
+            chosen.features.extend(features.unwrap_or_default());
+            chosen.boxes.extend(boxes.unwrap_or_default());
+            chosen.classes.extend(classes.unwrap_or_default());
+            chosen.attributes.extend(attributes.unwrap_or_default());
+            chosen.counts.push(*count);
+            let size = self.sizes.get(*picture).copied();
+            chosen.sizes.push(size.unwrap_or(UNKNOWN_SIZE));
+        }
+        chosen
+    }
+
     /// Regions of all pictures.
     pub fn len(&self) -> usize {
         self.boxes.len()

@@ -43,6 +43,9 @@ pub struct StepInput {
     pub pictures: usize,
     /// Texts as given; those behind the last one with an image serve as negatives.
     pub clean: TextInput,
+    /// Texts at the end of these that meet an image in matching and ranking alone: they are pairs of
+    /// other processes.
+    pub borrowed: usize,
     /// Texts that have an image of their own.
     pub pairs: usize,
     /// The first so many pairs go through the fusion encoder; `fused` below.
@@ -57,7 +60,7 @@ pub struct StepInput {
     /// Patches hidden behind the mask token, or regions without their features, in the first `fused`
     /// images, numbered in these images' frames alone, ascending.
     pub hidden_patches: Option<Vec<usize>>,
-    /// Image each of the `fused` texts is matched against.
+    /// Texts and the image that each is matched against.
     pub matching: Option<MatchingDraw>,
     /// Texts that each of the `fused` images is ranked with.
     pub ranking: Option<RankingDraw>,
@@ -102,7 +105,7 @@ impl StepInput {
             Pairing::Own(picture) => Some(fused.map(|row| (row, image(row, picture))).collect()),
             Pairing::Matching => {
                 let draw = self.matching.as_ref()?;
-                Some(fused.zip(draw.partner.iter().copied()).collect())
+                Some(draw.pairs().collect())
             }
             // Masked regions come paired.
             Pairing::Knowledge => {
@@ -404,6 +407,9 @@ fn fuse(
         ) else {
             continue;
         };
+        if pairs.is_empty() {
+            continue;
+        }
         let (text_rows, image_rows): (Vec<usize>, Vec<usize>) = pairs.iter().copied().unzip();
         // The other views have only the images that their passes read.
         let image_rows = match pass.image {

@@ -6,8 +6,8 @@
 use std::io::BufRead;
 use std::ops::Range;
 
-use chiasm_data::RegionRows;
 use chiasm_data::rng;
+use chiasm_data::{Part, RegionRows};
 use chiasm_graph::draw::{Fate, Masks, Pair, draw};
 use chiasm_graph::image::{ImageGraph, Region};
 use chiasm_graph::priors::{PriorCounter, Priors};
@@ -81,9 +81,12 @@ pub struct KnowledgeRows<'a> {
     pub offsets: &'a [Vec<Range<usize>>],
     /// Regions of each picture.
     pub regions: &'a RegionRows,
+    /// The pairs that this process works on.
+    pub part: Part,
 }
 
-/// Draws masks for the first texts, as many as `text` has, and the image that each is paired with.
+/// Draws masks for the own part of the first texts, as many as `text` has, and the image that each is
+/// paired with.
 #[must_use]
 pub fn knowledge_draw(
     text: TextRows<'_>,
@@ -98,22 +101,29 @@ pub fn knowledge_draw(
     let negatives = (batch as f64 * config.negatives).round() as usize;
     let matching = partners(text, batch - negatives.min(batch), "knowledge pairs", key);
     let starts = starts(&rows.regions.counts);
-    let masked: Vec<Masked> = (0..batch)
-        .into_par_iter()
+    let own: Vec<usize> = rows.part.rows(batch).collect();
+    let masked: Vec<Masked> = own
+        .par_iter()
         .map(|row| {
+            let row = *row;
             let image = matching.partner.get(row).copied().unwrap_or(row);
             let span = starts.get(image).copied().unwrap_or(0)
                 ..starts.get(image + 1).copied().unwrap_or(0);
             of_pair(row, span, &matching, rows, knowledge, config, key)
         })
         .collect();
-    let mut ids = text.input_ids.to_vec();
+    let (mut ids, mut keep): (Vec<i64>, Vec<i64>) = (Vec::new(), Vec::new());
     let mut words = MlmTargets::default();
     let mut packed = 0;
-    for (row, masked) in masked.iter().enumerate() {
+    for (row, masked) in own.iter().copied().zip(&masked) {
+        let tokens = row * text.len..(row + 1) * text.len;
+        let first = ids.len();
+        ids.extend(text.input_ids.get(tokens.clone()).unwrap_or_default());
+        keep.extend(text.attention_mask.get(tokens).unwrap_or_default());
         for (token, fate) in masked.tokens.iter().zip(&masked.masks.pieces) {
-            let at = row * text.len + token;
-            let Some(id) = ids.get_mut(at) else { continue };
+            let Some(id) = ids.get_mut(first + token) else {
+                continue;
+            };
             if fate.is_chosen() && masked.masks.predict_pieces {
                 words.positions.push(packed + token);
                 words.labels.push(u32::try_from(*id).unwrap_or(0));
@@ -128,11 +138,11 @@ pub fn knowledge_draw(
     }
     let (seen, targets) = hide(rows.regions, &masked);
     KnowledgeInput {
-        text: TextInput::from_padded(&ids, text.attention_mask, text.len),
+        text: TextInput::from_padded(&ids, &keep, text.len),
         words,
         regions: Regions::new(&seen, device),
         targets,
-        matching,
+        matching: matching.of(&own),
     }
 }
 

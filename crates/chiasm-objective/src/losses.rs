@@ -10,7 +10,7 @@ use crate::completion::{completion_loss, frame_completion_loss};
 use crate::config::{ContrastDirection, ObjectivesConfig};
 use crate::contrast::{contrastive_loss, image_to_text_loss};
 use crate::forward::{Features, FusedPass, StepInput, forward};
-use crate::gather::{Alone, Gather};
+use crate::gather::{Alone, Counted, Gather, Shares};
 use crate::grounding::{rank_loss, shift_loss};
 use crate::knowledge::{feature_loss, sure_class_loss, transport_loss};
 use crate::plan::{
@@ -32,24 +32,37 @@ pub struct LossTerm {
     pub value: Tensor<1>,
     /// Whether it is of the samples of all processes, not of the own ones alone.
     pub gathered: bool,
+    /// What part of it the gradient of this process's features is: of own samples, that which they are
+    /// of all processes' samples; of gathered ones, all. 0 where none are here.
+    pub share: f64,
 }
 
 impl LossTerm {
-    /// A loss of the own samples.
-    fn new(name: &'static str, weight: f64, value: Tensor<1>) -> Self {
+    /// A loss of the own samples, which are a `share` of all.
+    fn new(name: &'static str, weight: f64, value: Tensor<1>, share: f64) -> Self {
         Self {
             name,
             weight,
             value,
             gathered: false,
+            share,
         }
     }
 
-    /// A loss of the samples of all processes.
-    fn gathered(name: &'static str, weight: f64, value: Tensor<1>) -> Self {
+    /// A loss of the samples of all processes, of which `own` rows are here.
+    fn gathered(name: &'static str, weight: f64, value: Tensor<1>, own: usize) -> Self {
         Self {
             gathered: true,
-            ..Self::new(name, weight, value)
+            ..Self::new(name, weight, value, if own > 0 { 1.0 } else { 0.0 })
+        }
+    }
+
+    /// Factor with which the values of so many processes are added up to that of all samples.
+    #[must_use]
+    pub fn part(&self, processes: usize) -> f64 {
+        match self.gathered {
+            true => 1.0 / processes.max(1) as f64,
+            false => self.share,
         }
     }
 }
@@ -62,23 +75,15 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Weighted sum, `[1]`; `None` without any term.
+    /// Weighted sum, `[1]`; `None` where no term has a gradient here. Each of several processes takes
+    /// the gradient of its own: these added up are that of one process with all samples.
     #[must_use]
     pub fn total(&self) -> Option<Tensor<1>> {
-        self.total_of(1)
-    }
-
-    /// What each of `processes` processes takes the gradient of, `[1]`: these gradients added up are
-    /// that of [`Self::total`] in one process with all samples. `None` without any term.
-    #[must_use]
-    pub fn total_of(&self, processes: usize) -> Option<Tensor<1>> {
-        let share = |term: &LossTerm| match term.gathered {
-            true => term.weight,
-            false => term.weight / processes.max(1) as f64,
-        };
         self.terms
             .iter()
-            .map(|term| term.value.clone().mul_scalar(share(term)))
+            // Nothing of this process is in the others, and some operations have no gradient of nothing.
+            .filter(|term| term.share > 0.0)
+            .map(|term| term.value.clone().mul_scalar(term.weight * term.share))
             .reduce(|sum, term| sum + term)
     }
 
@@ -114,6 +119,7 @@ pub fn shared_with(
         input,
         features: &forward(model, &plan, input),
         gather,
+        shares: Shares::of(input, gather),
     };
     let terms = config.enabled().into_iter().flat_map(|objective| {
         match objective {
@@ -156,9 +162,15 @@ struct Step<'a> {
     input: &'a StepInput,
     features: &'a Features,
     gather: &'a dyn Gather,
+    shares: Shares,
 }
 
 impl Step<'_> {
+    /// A loss of own samples, the mean over what is counted.
+    fn own(&self, name: &'static str, weight: f64, value: Tensor<1>, counted: Counted) -> LossTerm {
+        LossTerm::new(name, weight, value, self.shares.get(counted))
+    }
+
     /// The temperature, `[1]`: a constant one, or the learned one. Of that every process gets the whole of its gradient, of which it
     /// counts its share, so that gradients can be added up.
     fn temperature(&self, constant: Option<f64>) -> Option<Tensor<1>> {
@@ -196,11 +208,18 @@ impl Step<'_> {
 
     fn matching(&self) -> Option<Vec<LossTerm>> {
         let config = self.config.matching.as_ref()?;
-        let pooled = self.model.pooled(&self.pass(MATCHING_PASS)?.fused);
         let draw = self.input.matching.as_ref()?;
         let classifier = &self.model.match_head.as_ref()?.classifier;
-        let value = classifier.cross_entropy(pooled, &draw.labels);
-        Some(vec![LossTerm::new("matching", config.weight, value)])
+        // Of several processes, one can be without such a pair.
+        let value = match draw.labels.is_empty() {
+            true => Tensor::zeros([1], &classifier.weight.val().device()),
+            false => {
+                let pooled = self.model.pooled(&self.pass(MATCHING_PASS)?.fused);
+                classifier.cross_entropy(pooled, &draw.labels)
+            }
+        };
+        let counted = Counted::Matching;
+        Some(vec![self.own("matching", config.weight, value, counted)])
     }
 
     fn mlm(&self) -> Option<Vec<LossTerm>> {
@@ -209,7 +228,7 @@ impl Step<'_> {
         let (_, targets) = self.input.mlm.as_ref()?;
         let asked = pass.text_at(&targets.positions);
         let value = self.words(asked, &targets.labels)?;
-        Some(vec![LossTerm::new("mlm", config.weight, value)])
+        Some(vec![self.own("mlm", config.weight, value, Counted::Words)])
     }
 
     /// Loss of hidden words.
@@ -225,7 +244,8 @@ impl Step<'_> {
         let pass = self.pass(KNOWLEDGE_PASS)?;
         let mut terms = Vec::new();
         let words = self.words(pass.text_at(&input.words.positions), &input.words.labels)?;
-        terms.push(LossTerm::new("knowledge_words", config.words, words));
+        let counted = Counted::KnowledgeWords;
+        terms.push(self.own("knowledge_words", config.words, words, counted));
         if let Some(head) = &self.model.region_head {
             let guess = head.forward(pass.image_at(&input.targets.rows));
             let targets = &input.targets;
@@ -233,25 +253,38 @@ impl Step<'_> {
             let objects = sure_class_loss(guess.objects, &targets.objects);
             let attributes = sure_class_loss(guess.attributes, &targets.attributes);
             terms.extend([
-                LossTerm::new("knowledge_features", config.features, features),
-                LossTerm::new("knowledge_objects", config.objects, objects),
-                LossTerm::new("knowledge_attributes", config.attributes, attributes),
+                self.own(
+                    "knowledge_features",
+                    config.features,
+                    features,
+                    Counted::KnowledgeRegions,
+                ),
+                self.own(
+                    "knowledge_objects",
+                    config.objects,
+                    objects,
+                    Counted::KnowledgeObjects,
+                ),
+                self.own(
+                    "knowledge_attributes",
+                    config.attributes,
+                    attributes,
+                    Counted::KnowledgeAttributes,
+                ),
             ]);
         }
         let labels = &input.matching.labels;
         if let Some(head) = &self.model.match_head {
             let pooled = self.model.pooled(&pass.fused);
             let value = head.classifier.cross_entropy(pooled, labels);
-            terms.push(LossTerm::new("knowledge_matching", config.matching, value));
+            let counted = Counted::KnowledgePairs;
+            terms.push(self.own("knowledge_matching", config.matching, value, counted));
         }
         if config.transport != 0.0 {
             let distances = transport_distance(&pass.fused.text, &pass.fused.image);
             let value = transport_loss(distances, labels);
-            terms.push(LossTerm::new(
-                "knowledge_transport",
-                config.transport,
-                value,
-            ));
+            let counted = Counted::KnowledgePairs;
+            terms.push(self.own("knowledge_transport", config.transport, value, counted));
         }
         Some(terms)
     }
@@ -265,8 +298,13 @@ impl Step<'_> {
         let rank = rank_loss(&ranks, &image.spans, targets);
         let shift = shift_loss(shifts, targets);
         Some(vec![
-            LossTerm::new("grounding_rank", config.rank, rank),
-            LossTerm::new("grounding_shift", config.shift, shift),
+            self.own("grounding_rank", config.rank, rank, Counted::GroundRegions),
+            self.own(
+                "grounding_shift",
+                config.shift,
+                shift,
+                Counted::RightRegions,
+            ),
         ])
     }
 
@@ -276,31 +314,31 @@ impl Step<'_> {
             let sides = self.model.project_fused(&self.pass(class_pass(0))?.fused)?;
             let [text, image] = sides.map(|rows| self.gather.all(rows));
             let value = contrastive_loss(text, image, self.temperature(config.temperature)?);
-            let term = LossTerm::gathered("contrastive", config.weight, value);
+            let own = self.input.fused_size;
+            let term = LossTerm::gathered("contrastive", config.weight, value, own);
             return Some(vec![term]);
         }
         let text = self.features.texts.get(&TextView::Clean)?;
         let image = self.features.images.get(&ImageView::Complete)?;
-        let own: Vec<usize> = (0..self.input.pairs)
-            .map(|row| row * self.input.pictures)
-            .collect();
+        let pairs = self.input.pairs;
+        let own: Vec<usize> = (0..pairs).map(|row| row * self.input.pictures).collect();
         let image = image.select(&own);
         let class_tokens = self.input.class_tokens();
         let image = self.model.project_image(&image, class_tokens)?;
         let temperature = self.temperature(config.temperature)?;
         let value = match config.direction {
             ContrastDirection::Both => {
-                let text = self.model.project_text(&text.narrow(0, self.input.pairs))?;
+                let text = self.model.project_text(&text.narrow(0, pairs))?;
                 let [text, image] = [text, image].map(|rows| self.gather.all(rows));
                 contrastive_loss(text, image, temperature)
             }
             ContrastDirection::ImageToText => {
                 let texts = self.model.project_text(text)?;
-                let own = self.input.pairs;
                 // Texts of all pairs first, those without an image behind them.
-                let paired = self.gather.all(texts.clone().narrow(0, 0, own));
-                let [count, _] = texts.dims();
-                let others = self.gather.all(texts.narrow(0, own, count - own));
+                let paired = self.gather.all(texts.clone().narrow(0, 0, pairs));
+                // Borrowed texts are among those of the pairs already.
+                let others = texts.dims()[0] - pairs - self.input.borrowed;
+                let others = self.gather.all(texts.narrow(0, pairs, others));
                 let texts = match others.dims() {
                     [0, _] => paired,
                     _ => Tensor::cat(vec![paired, others], 0),
@@ -308,11 +346,13 @@ impl Step<'_> {
                 image_to_text_loss(texts, self.gather.all(image), temperature)
             }
         };
-        Some(vec![LossTerm::gathered(
-            "contrastive",
-            config.weight,
-            value,
-        )])
+        // A learned temperature has a part of its gradient even where there is no pair.
+        let own = match config.temperature {
+            None => pairs.max(1),
+            Some(_) => pairs,
+        };
+        let weight = config.weight;
+        Some(vec![LossTerm::gathered("contrastive", weight, value, own)])
     }
 
     /// Each target comes from the pass in which the *other* modality is masked.
@@ -321,13 +361,14 @@ impl Step<'_> {
         let masked_image = &self.pass(MASKED_IMAGE_PASS)?.fused;
         let masked_text = &self.pass(MASKED_TEXT_PASS)?.fused;
         let globals = [masked_image.frame_globals(), masked_text.frame_globals()];
+        let own = self.input.fused_size;
         let [recovered, complete] = globals.map(|globals| self.frames(globals));
         let image = frame_completion_loss(&recovered, &complete, config.temperature);
         let (recovered, complete) = (masked_text.text_global(), masked_image.text_global());
         let text = self.completion(recovered, complete, config.temperature);
         Some(vec![
-            LossTerm::gathered("global_completion_image", config.image_weight, image),
-            LossTerm::gathered("global_completion_text", config.text_weight, text),
+            LossTerm::gathered("global_completion_image", config.image_weight, image, own),
+            LossTerm::gathered("global_completion_text", config.text_weight, text, own),
         ])
     }
 
@@ -342,7 +383,8 @@ impl Step<'_> {
             let complete = masked_text.image_at(rows);
             let value = self.completion(recovered, complete, config.temperature);
             let name = "local_completion_image";
-            terms.push(LossTerm::gathered(name, config.image_weight, value));
+            let own = rows.len();
+            terms.push(LossTerm::gathered(name, config.image_weight, value, own));
         }
         if self.config.completes_words() {
             let rows = &self.input.masked.as_ref()?.positions;
@@ -350,7 +392,8 @@ impl Step<'_> {
             let complete = self.pass(MASKED_IMAGE_PASS)?.text_at(rows);
             let value = self.completion(recovered, complete, config.temperature);
             let name = "local_completion_text";
-            terms.push(LossTerm::gathered(name, config.text_weight, value));
+            let own = rows.len();
+            terms.push(LossTerm::gathered(name, config.text_weight, value, own));
         }
         Some(terms)
     }
@@ -367,7 +410,13 @@ impl Step<'_> {
             ClassTargets::Worth(worth) => binary_loss(head.forward(pooled), worth),
             ClassTargets::Shares(shares) => divergence_loss(head.forward(pooled), shares),
         };
-        Some(vec![LossTerm::new("classification", config.weight, value)])
+        let counted = Counted::Classes;
+        Some(vec![self.own(
+            "classification",
+            config.weight,
+            value,
+            counted,
+        )])
     }
 
     fn cluster(&self) -> Option<Vec<LossTerm>> {
@@ -376,7 +425,8 @@ impl Step<'_> {
         let labels = self.input.clusters.as_ref()?;
         let vector = self.model.pooled(&self.pass(class_pass(0))?.fused);
         let value = cluster_loss(head, vector, labels);
-        Some(vec![LossTerm::new("cluster", config.weight(), value)])
+        let counted = Counted::Clusters;
+        Some(vec![self.own("cluster", config.weight(), value, counted)])
     }
 
     fn ranking(&self) -> Option<Vec<LossTerm>> {
@@ -385,9 +435,11 @@ impl Step<'_> {
         let draw = self.input.ranking.as_ref()?;
         let pooled = self.model.pooled(&self.pass(RANKING_PASS)?.fused);
         let [pairs, _] = pooled.dims();
-        let images = draw.candidates.len().max(1);
-        let scores = head.forward(pooled).reshape([images, pairs / images]);
+        let images = draw.candidates.len();
+        let each = pairs.checked_div(images).unwrap_or(0);
+        let scores = head.forward(pooled).reshape([images, each]);
         let value = ranking_loss(scores);
-        Some(vec![LossTerm::new("ranking", config.weight, value)])
+        let counted = Counted::Ranking;
+        Some(vec![self.own("ranking", config.weight, value, counted)])
     }
 }

@@ -5,6 +5,7 @@
 //! Each draw is a pure function of (seed, step, sample), so that a resumed run repeats it, and
 //! none changes its input.
 
+mod own;
 mod partners;
 mod seen;
 mod targets;
@@ -15,6 +16,7 @@ mod words;
 use std::ops::Range;
 
 use burn::tensor::Device;
+use chiasm_data::Part;
 use chiasm_data::rng::{self, Rng};
 use chiasm_nn::text::TextInput;
 
@@ -22,6 +24,7 @@ use crate::config::ObjectivesConfig;
 use crate::forward::{MaskedText, StepInput};
 use crate::knowledge_masks::{Knowledge, KnowledgeRows, knowledge_draw};
 use crate::mlm::MlmTargets;
+use own::Own;
 
 pub(crate) use partners::partners;
 pub use partners::{MatchingDraw, matching_draw, ranking_draw};
@@ -172,9 +175,12 @@ pub struct KnownRows<'a> {
     pub knowledge: Option<&'a Knowledge>,
     /// The groups that they are in, where these are learned.
     pub clusters: Option<&'a [u32]>,
+    /// The samples that this process works on; of these alone there are pixels.
+    pub part: Part,
 }
 
-/// Draws what the enabled objectives need and moves the batch to the device.
+/// Draws what the enabled objectives need and moves the own part of the batch to the device. What
+/// concerns several samples is drawn for the whole batch, so that all processes draw the same.
 #[must_use]
 pub fn step_input(
     text: TextRows<'_>,
@@ -185,8 +191,44 @@ pub fn step_input(
     key: DrawKey<'_>,
     device: &Device,
 ) -> StepInput {
-    let pairs = text.rows();
-    let fused_size = config.fused_size(pairs);
+    let (part, all) = (known.part, text.rows());
+    let all_fused = config.fused_size(all);
+    let matching = config.matching.as_ref();
+    let matching = matching.map(|_| matching_draw(text.first(all_fused), key));
+    let ranking = config.ranking.as_ref();
+    let ranking = ranking.map(|of| ranking_draw(text, all_fused, of.candidates, key));
+    let own = Own::new(part, [all, all_fused], matching.as_ref(), ranking.as_ref());
+    let knowledge = match (&config.knowledge, images, known.knowledge) {
+        (Some(config), SeenRows::Regions(regions), Some(knowledge)) => {
+            let rows = KnowledgeRows {
+                captions: known.captions,
+                offsets: known.offsets,
+                regions,
+                part,
+            };
+            let text = text.first(all_fused);
+            let draw = knowledge_draw(text, rows, knowledge, vocabulary, config, key, device);
+            Some(draw)
+        }
+        _ => None,
+    };
+    // From here on all is of this process alone.
+    let (pairs, fused_size) = (own.pairs, own.fused);
+    let texts = own.texts(text);
+    let text = texts.rows();
+    let samples = own.of(key.samples);
+    let key = DrawKey {
+        samples: &samples,
+        ..key
+    };
+    let regions;
+    let images = match images {
+        SeenRows::Regions(rows) if !part.is_whole() => {
+            regions = rows.select(own.rows());
+            SeenRows::Regions(&regions)
+        }
+        images => images,
+    };
     let fused = text.first(fused_size);
     let view = |ids: &[i64]| TextInput::from_padded(ids, fused.attention_mask, fused.len);
     let pictures = images.pictures();
@@ -196,6 +238,7 @@ pub fn step_input(
         encoded: None,
         pictures,
         clean: TextInput::from_padded(text.input_ids, text.attention_mask, text.len),
+        borrowed: own.borrowed(),
         pairs,
         fused_size,
         mlm: config.mlm.as_ref().map(|mlm| {
@@ -222,41 +265,30 @@ pub fn step_input(
             .as_ref()
             .filter(|_| config.completes_patches())
             .map(|local| images.hidden(fused_size, local.image_mask, key)),
-        matching: config.matching.as_ref().map(|_| {
-            let mut draw = matching_draw(fused, key);
-            for partner in &mut draw.partner {
-                *partner *= pictures;
-            }
-            draw
-        }),
-        ranking: config
-            .ranking
-            .as_ref()
-            .map(|ranking| ranking_draw(text, fused_size, ranking.candidates, key)),
+        matching: matching.map(|draw| own.matching(&draw, pictures)),
+        ranking: ranking.map(|draw| own.ranking(&draw)),
         classes: match (&config.classification, known.classes) {
-            (Some(config), Some(classes)) => Some(classes.targets(fused_size, config)),
-            _ => None,
-        },
-        knowledge: match (&config.knowledge, images, known.knowledge) {
-            (Some(config), SeenRows::Regions(regions), Some(knowledge)) => {
-                let rows = KnowledgeRows {
-                    captions: known.captions,
-                    offsets: known.offsets,
-                    regions,
+            (Some(config), Some(classes)) => {
+                let classes = ClassRows {
+                    targets: &own.of(classes.targets),
+                    shares: &own.of(classes.shares),
+                    ..classes
                 };
-                let draw = knowledge_draw(fused, rows, knowledge, vocabulary, config, key, device);
-                Some(draw)
+                Some(classes.targets(fused_size, config))
             }
             _ => None,
         },
+        knowledge,
         grounding: match (&config.grounding, images) {
             (Some(_), SeenRows::Regions(rows)) => {
-                Some(ground_targets(rows, known.referred, fused_size))
+                Some(ground_targets(rows, &own.of(known.referred), fused_size))
             }
             _ => None,
         },
         clusters: match (&config.cluster, known.clusters) {
-            (Some(_), Some(clusters)) => Some(clusters.iter().copied().take(fused_size).collect()),
+            (Some(_), Some(clusters)) => {
+                Some(own.of(clusters).into_iter().take(fused_size).collect())
+            }
             _ => None,
         },
     }

@@ -1,4 +1,4 @@
-//! Two processes with half a batch each compute what one does with all of it (O4 of `specs/scl.md`).
+//! Processes with a part of a batch each compute what one does with all of it (O4 of `specs/scl.md`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,32 +10,54 @@ use std::collections::BTreeMap;
 use std::sync::{Barrier, Mutex};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use chiasm_data::rng;
+use chiasm_data::{Part, rng};
 use chiasm_nn::layers::Init;
 use chiasm_nn::weights::take_gradients;
-use chiasm_nn::{FusionConfig, ModelConfig, TextConfig, VisionConfig, VisionLanguageModel};
+use chiasm_nn::{
+    FusionConfig, HeadsConfig, ModelConfig, TextConfig, VisionConfig, VisionLanguageModel,
+};
 use chiasm_objective::config::{
-    ContrastiveConfig, GlobalCompletionConfig, LocalCompletionConfig, MatchingConfig, MlmConfig,
+    ClassificationConfig, ContrastiveConfig, GlobalCompletionConfig, LocalCompletionConfig,
+    MatchingConfig, MlmConfig, RankingConfig,
 };
 use chiasm_objective::losses::{shared, shared_with};
 use chiasm_objective::masking::{
-    DrawKey, ImageRows, KnownRows, SeenRows, TextRows, Vocabulary, step_input,
+    ClassRows, DrawKey, ImageRows, KnownRows, SeenRows, TextRows, Vocabulary, step_input,
 };
-use chiasm_objective::{Gather, Losses, ObjectivesConfig, StepInput};
+use chiasm_objective::{Gather, LossTerm, Losses, ObjectivesConfig, StepInput};
 
 const SAMPLES: usize = 8;
 const SIDE: usize = 12;
 
-/// One of two threads that show each other their features.
+/// One of several threads that show each other their features.
 struct Thread<'a> {
     number: usize,
-    shown: &'a [Mutex<Vec<f32>>; 2],
+    shown: &'a [Mutex<Vec<f32>>],
     barrier: &'a Barrier,
+}
+
+impl Thread<'_> {
+    /// What all threads show, in their order.
+    fn show(&self, own: Vec<f32>) -> Vec<Vec<f32>> {
+        *self.shown[self.number].lock().unwrap() = own;
+        self.barrier.wait();
+        let all = self.shown.iter();
+        let all = all.map(|shown| shown.lock().unwrap().clone()).collect();
+        self.barrier.wait();
+        all
+    }
 }
 
 impl Gather for Thread<'_> {
     fn processes(&self) -> usize {
-        2
+        self.shown.len()
+    }
+
+    fn totals(&self, own: &[usize]) -> Vec<usize> {
+        let all = self.show(own.iter().map(|count| *count as f32).collect());
+        (0..own.len())
+            .map(|kind| all.iter().map(|counts| counts[kind] as usize).sum())
+            .collect()
     }
 
     fn others(&self, own: &Tensor<2>) -> [Tensor<2>; 2] {
@@ -46,18 +68,13 @@ impl Gather for Thread<'_> {
             .into_data()
             .try_into_vec::<f32>()
             .unwrap();
-        *self.shown[self.number].lock().unwrap() = values;
-        self.barrier.wait();
-        let theirs = self.shown[1 - self.number].lock().unwrap().clone();
-        self.barrier.wait();
-        let device = own.device();
-        let rows = theirs.len() / width;
-        let theirs = Tensor::from_data(TensorData::new(theirs, [rows, width]), &device);
-        let none = Tensor::zeros([0, width], &device);
-        match self.number {
-            0 => [none, theirs],
-            _ => [theirs, none],
-        }
+        let all = self.show(values);
+        let (before, after) = (&all[..self.number], &all[self.number + 1..]);
+        [before, after].map(|theirs| {
+            let theirs = theirs.concat();
+            let rows = theirs.len() / width;
+            Tensor::from_data(TensorData::new(theirs, [rows, width]), &own.device())
+        })
     }
 }
 
@@ -92,14 +109,19 @@ fn model_config() -> ModelConfig {
             dropout: 0.0,
             ..FusionConfig::default()
         },
+        heads: HeadsConfig {
+            ranking: true,
+            classes: 3,
+            ..HeadsConfig::default()
+        },
         projection_size: 6,
         init_std: 0.3,
         ..ModelConfig::default()
     }
 }
 
-/// The samples `from..to` as a step; draws depend on the sample alone.
-fn step(from: usize, to: usize, config: &ObjectivesConfig, device: &Device) -> StepInput {
+/// A part of the samples as a step.
+fn step(part: Part, config: &ObjectivesConfig, device: &Device) -> StepInput {
     const LEN: usize = 6;
     const FRAMES: usize = 2;
     let picture = FRAMES * 3 * SIDE * SIDE;
@@ -107,35 +129,53 @@ fn step(from: usize, to: usize, config: &ObjectivesConfig, device: &Device) -> S
     let pixels: Vec<f32> = (0..SAMPLES * picture)
         .map(|_| rng::uniform(&mut noise, -1.0, 1.0) as f32)
         .collect();
-    let ids: Vec<i64> = (from..to)
+    let own = part.rows(SAMPLES);
+    let own = own.flat_map(|row| &pixels[row * picture..(row + 1) * picture]);
+    let ids: Vec<i64> = (0..SAMPLES)
         .flat_map(|sample| {
             let word = move |column: usize| (5 + (sample * 7 + column * 3) % 30) as i64;
             std::iter::once(2).chain((1..LEN - 1).map(word)).chain([3])
         })
         .collect();
-    let words: Vec<Vec<Option<u32>>> = (from..to)
+    // Texts of different lengths: the processes have different numbers of words.
+    let mask: Vec<i64> = (0..SAMPLES * LEN)
+        .map(|place| i64::from(place % LEN < 3 + place / LEN % 4))
+        .collect();
+    let words: Vec<Vec<Option<u32>>> = (0..SAMPLES)
         .map(|_| {
             (0..LEN as u32)
                 .map(|c| (c > 0 && c < LEN as u32 - 1).then_some(c))
                 .collect()
         })
         .collect();
-    let samples: Vec<usize> = (from..to).collect();
+    let samples: Vec<usize> = (0..SAMPLES).collect();
+    let classes: Vec<Vec<(u32, f32)>> = (0..SAMPLES)
+        .map(|sample| vec![((sample % 3) as u32, 1.0)])
+        .collect();
     step_input(
         TextRows {
             input_ids: &ids,
-            attention_mask: &vec![1; ids.len()],
+            attention_mask: &mask,
             len: LEN,
             word_ids: &words,
         },
         SeenRows::Pixels(ImageRows {
-            pixel_values: &pixels[from * picture..to * picture],
+            pixel_values: &own.copied().collect::<Vec<f32>>(),
             pictures: 1,
             frames: FRAMES,
             image_size: SIDE,
             patches: 9,
         }),
-        KnownRows::default(),
+        KnownRows {
+            classes: Some(ClassRows {
+                targets: &classes,
+                shares: &[],
+                classes: 3,
+                progress: 0.0,
+            }),
+            part,
+            ..KnownRows::default()
+        },
         &Vocabulary::new(40, 4, |id| id <= 4),
         config,
         DrawKey {
@@ -147,13 +187,12 @@ fn step(from: usize, to: usize, config: &ObjectivesConfig, device: &Device) -> S
     )
 }
 
-fn gradients(
-    model: &VisionLanguageModel,
-    losses: &Losses,
-    processes: usize,
-) -> BTreeMap<String, Vec<f32>> {
+fn gradients(model: &VisionLanguageModel, losses: &Losses) -> BTreeMap<String, Vec<f32>> {
     let mut found = BTreeMap::new();
-    let mut gradients = losses.total_of(processes).unwrap().backward();
+    let Some(total) = losses.total() else {
+        return found;
+    };
+    let mut gradients = total.backward();
     take_gradients(model, &mut gradients, |path, _, gradient| {
         let values = gradient.into_data().try_into_vec::<f32>().unwrap();
         found.insert(path.name(), values);
@@ -161,74 +200,79 @@ fn gradients(
     found
 }
 
-fn scalar(losses: &Losses, name: &str) -> f32 {
-    losses.get(name).unwrap().into_scalar::<f32>()
+/// Values of all terms, weighted as they are added up over so many processes.
+fn parts(losses: &Losses, processes: usize) -> Vec<f64> {
+    let part = |term: &LossTerm| {
+        let value = term.value.clone().into_scalar::<f32>();
+        f64::from(value) * term.part(processes)
+    };
+    losses.terms.iter().map(part).collect()
 }
 
 #[test]
-fn two_processes_are_one() {
+fn several_processes_are_one() {
     let config = ObjectivesConfig {
+        fused_share: 0.8,
         contrastive: Some(ContrastiveConfig::default()),
+        matching: Some(MatchingConfig::default()),
         mlm: Some(MlmConfig::default()),
         global_completion: Some(GlobalCompletionConfig {
             image_drop: 0.5,
             ..GlobalCompletionConfig::default()
         }),
         local_completion: Some(LocalCompletionConfig::default()),
-        // Whose partner is whose depends on the batch: not a loss of gathered features.
-        matching: None::<MatchingConfig>,
+        ranking: Some(RankingConfig::default()),
+        classification: Some(ClassificationConfig::default()),
         ..ObjectivesConfig::default()
     };
     let device = Device::flex().autodiff();
     let built = || VisionLanguageModel::new(&Init::new(3, 0.3, &device), &model_config());
     let model = built();
-    let whole = shared(&model, &config, &step(0, SAMPLES, &config, &device));
-    let expected = gradients(&model, &whole, 1);
-
-    let (shown, barrier) = ([const { Mutex::new(Vec::new()) }; 2], Barrier::new(2));
-    let half = SAMPLES / 2;
-    let parts: Vec<_> = std::thread::scope(|scope| {
-        let run = |number: usize| {
-            let (shown, barrier, config, whole, device) =
-                (&shown, &barrier, &config, &whole, &device);
-            scope.spawn(move || {
-                let model = VisionLanguageModel::new(&Init::new(3, 0.3, device), &model_config());
+    let whole = shared(&model, &config, &step(Part::WHOLE, &config, &device));
+    let expected = (parts(&whole, 1), gradients(&model, &whole));
+    assert_eq!(whole.terms.len(), 9);
+    // With seven, most have one sample.
+    for processes in [2, 3, 4, 7] {
+        let shown: Vec<_> = (0..processes).map(|_| Mutex::new(Vec::new())).collect();
+        let barrier = Barrier::new(processes);
+        let found: Vec<_> = std::thread::scope(|scope| {
+            let (shown, barrier, config, built) = (&shown, &barrier, &config, &built);
+            let device = &device;
+            let run = move |number: usize| {
+                let model = built();
                 let gather = Thread {
                     number,
                     shown,
                     barrier,
                 };
-                let input = step(number * half, (number + 1) * half, config, device);
+                let input = step(Part::new(number, processes), config, device);
                 let losses = shared_with(&model, config, &input, &gather);
-                for term in whole.terms.iter().filter(|term| term.gathered) {
-                    let (own, all) = (scalar(&losses, term.name), scalar(whole, term.name));
-                    assert!(
-                        (own - all).abs() <= 1e-5 * all.abs().max(1.0),
-                        "{}",
-                        term.name
-                    );
-                }
-                gradients(&model, &losses, 2)
-            })
-        };
-        let threads = [run(0), run(1)];
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
-    });
-    assert!(whole.terms.iter().filter(|term| term.gathered).count() == 5);
-    for (name, expected) in &expected {
-        let largest = expected
-            .iter()
-            .fold(1e-3f32, |max, value| max.max(value.abs()));
-        let parts: Vec<_> = parts.iter().filter_map(|part| part.get(name)).collect();
-        for (index, expected) in expected.iter().enumerate() {
-            let sum: f32 = parts.iter().map(|part| part[index]).sum();
+                (parts(&losses, processes), gradients(&model, &losses))
+            };
+            let threads: Vec<_> = (0..processes)
+                .map(|number| scope.spawn(move || run(number)))
+                .collect();
+            let found = threads.into_iter().map(|thread| thread.join().unwrap());
+            found.collect()
+        });
+        for (term, expected) in expected.0.iter().enumerate() {
+            let sum: f64 = found.iter().map(|(values, _)| values[term]).sum();
+            let name = whole.terms[term].name;
             assert!(
-                (sum - expected).abs() <= 2e-5 * largest,
-                "{name}: {sum} and {expected}"
+                (sum - expected).abs() <= 1e-6 * expected.abs(),
+                "{processes} {name}: {sum} and {expected}"
             );
         }
+        // Of the whole gradient's length: single numbers are differences of large ones.
+        let (mut apart, mut length) = (0.0, 0.0);
+        for (name, expected) in &expected.1 {
+            let parts: Vec<_> = found.iter().filter_map(|(_, of)| of.get(name)).collect();
+            for (index, expected) in expected.iter().enumerate() {
+                let sum: f64 = parts.iter().map(|part| f64::from(part[index])).sum();
+                apart += (sum - f64::from(*expected)).powi(2);
+                length += f64::from(*expected).powi(2);
+            }
+        }
+        assert!(apart <= length * 1e-12, "{processes}: {apart} of {length}");
     }
 }

@@ -375,6 +375,7 @@ fn step(pairs: &[Pair], frames: usize, device: &Device) -> StepInput {
         grounding: None,
         clusters: None,
         pictures: 1,
+        borrowed: 0,
         pairs: count,
         fused_size: count,
         mlm: Some((
@@ -394,6 +395,7 @@ fn step(pairs: &[Pair], frames: usize, device: &Device) -> StepInput {
         }),
         hidden_patches: Some(in_frames(|pair| &pair.hidden)),
         matching: Some(MatchingDraw {
+            texts: (0..count).collect(),
             partner: pairs
                 .iter()
                 .map(|pair| {

@@ -5,7 +5,7 @@
 )]
 
 use burn::tensor::Device;
-use chiasm_data::RegionRows;
+use chiasm_data::{Part, RegionRows};
 use chiasm_graph::config::MaskAblation;
 use chiasm_objective::config::KnowledgeConfig;
 use chiasm_objective::knowledge::KnowledgeInput;
@@ -93,6 +93,10 @@ impl Batch {
     }
 
     fn draw(&self, config: &KnowledgeConfig, step: u64) -> KnowledgeInput {
+        self.draw_of(Part::WHOLE, config, step)
+    }
+
+    fn draw_of(&self, part: Part, config: &KnowledgeConfig, step: u64) -> KnowledgeInput {
         let names = vec!["man".to_owned(), "dog".to_owned()];
         let knowledge = Knowledge::learn(CAPTIONS.into_iter(), names, None::<&[u8]>).unwrap();
         knowledge_draw(
@@ -106,6 +110,7 @@ impl Batch {
                 captions: &self.captions,
                 offsets: &self.offsets,
                 regions: &self.regions,
+                part,
             },
             &knowledge,
             &Vocabulary::new(100, 5, |id| id < 10),
@@ -221,5 +226,40 @@ fn nothing_is_hidden_without_masks() {
         assert_eq!(ids, batch.packed());
         assert_eq!(rows(&input), batch.regions.features);
         assert!(input.words.positions.is_empty() && input.targets.rows.is_empty());
+    }
+}
+
+#[test]
+fn parts_together_are_the_whole() {
+    let batch = Batch::new();
+    let config = KnowledgeConfig::default();
+    for step in 0..20 {
+        let whole = batch.draw(&config, step);
+        let parts = [0, 1, 2].map(|number| batch.draw_of(Part::new(number, 3), &config, step));
+        let lengths = |input: &KnowledgeInput| input.text.spans.lengths().collect::<Vec<_>>();
+        let regions = |input: &KnowledgeInput| {
+            let spans = input.regions.features.spans.lengths();
+            spans.collect::<Vec<_>>()
+        };
+        for row in 0..4 {
+            let (part, own) = (&parts[row % 3], row / 3);
+            assert_eq!(part.matching.labels[own], whole.matching.labels[row]);
+            assert_eq!(part.matching.partner[own], whole.matching.partner[row]);
+            assert_eq!(lengths(part)[own], lengths(&whole)[row]);
+            assert_eq!(regions(part)[own], regions(&whole)[row]);
+        }
+        let sorted = |of: &dyn Fn(&KnowledgeInput) -> Vec<u32>, inputs: &[KnowledgeInput]| {
+            let mut all: Vec<u32> = inputs.iter().flat_map(of).collect();
+            all.sort_unstable();
+            all
+        };
+        let words = |input: &KnowledgeInput| input.words.labels.clone();
+        let classes = |input: &KnowledgeInput| {
+            let objects = input.targets.objects.iter();
+            objects.map(|(class, _)| *class).collect()
+        };
+        let whole = [whole];
+        assert_eq!(sorted(&words, &parts), sorted(&words, &whole));
+        assert_eq!(sorted(&classes, &parts), sorted(&classes, &whole));
     }
 }

@@ -381,6 +381,7 @@ fn step(device: &Device) -> StepInput {
         seen: pixels(&[0, 1, 2], device),
         encoded: None,
         pictures: 1,
+        borrowed: 0,
         clean: texts(&IDS),
         pairs: 3,
         fused_size: 3,

@@ -107,6 +107,7 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
         grounding: None,
         clusters: None,
         pictures,
+        borrowed: 0,
         pairs,
         fused_size: pairs,
         mlm: has("text_labels_mlm").then(|| {
@@ -151,6 +152,7 @@ fn step_input(case: &Case, device: &Device) -> StepInput {
             let labels = case.tensor("inputs.itm_labels").i64s();
             let rows = labels.iter().enumerate();
             MatchingDraw {
+                texts: (0..labels.len()).collect(),
                 partner: rows
                     .map(|(row, own)| row + (1 - *own as usize) * pairs)
                     .collect(),

@@ -211,6 +211,7 @@ fn input(case: &Case, device: &Device) -> StepInput {
         seen: Seen::Regions(regions(case, device)),
         encoded: None,
         pictures: 1,
+        borrowed: 0,
         clean,
         pairs,
         fused_size: pairs,
@@ -445,6 +446,7 @@ fn pretraining_losses() {
                 attributes: sure("attr_label", "attr_conf"),
             },
             matching: MatchingDraw {
+                texts: (0..4).collect(),
                 partner: (0..4).collect(),
                 labels: ints("itm_label")
                     .iter()

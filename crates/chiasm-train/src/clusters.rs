@@ -20,6 +20,7 @@ use chiasm_nn::weights::{HostTensor, StateDict};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::config::{ClusterConfig, ClusterScale, ClusterView};
 use chiasm_objective::masking::SeenRows;
+use chiasm_ranks::Ranks;
 use chiasm_relation::kmeans::Balance;
 use chiasm_relation::{
     Assignment, KMeans, KMeansConfig, Preparation, RelationError, Rows, align, kmeans, kmeans_from,
@@ -159,9 +160,10 @@ impl Clusters {
         model: &VisionLanguageModel,
         seen: impl Fn(&HostBatch) -> SeenRows<'_>,
         device: &Device,
+        ranks: &Ranks,
     ) -> Result<ChunkRecord, TrainError> {
         let start = Instant::now();
-        let vectors = self.vectors(chunk, model, seen, device)?;
+        let vectors = self.vectors(chunk, model, seen, device, ranks)?;
         let failed = |source| self.failed(chunk, source);
         let rows = self.rows(&vectors).map_err(failed)?;
         let scale = self.preparation();
@@ -189,24 +191,39 @@ impl Clusters {
         Ok(record)
     }
 
-    /// The vectors of a chunk's pairs in the view of the recipe, row after row.
+    /// The vectors of a chunk's pairs in the view of the recipe, row after row. Each rank encodes its
+    /// part of every batch.
     fn vectors(
         &self,
         chunk: &Chunk,
         model: &VisionLanguageModel,
         seen: impl Fn(&HostBatch) -> SeenRows<'_>,
         device: &Device,
+        ranks: &Ranks,
     ) -> Result<Vec<f32>, TrainError> {
-        let width: usize = self.widths.iter().sum();
-        let mut vectors = Vec::with_capacity(chunk.samples.len() * width);
+        let (mut vectors, mut sizes) = (Vec::new(), Vec::new());
         let batches = Mix::one(self.plain.clone()).prefetch(chunk.steps.clone(), PREFETCH);
         for batch in batches {
             let batch = batch?;
-            let (ids, mask) = (&batch.input_ids, &batch.attention_mask);
-            let text = TextInput::from_padded(ids, mask, batch.text_len);
+            sizes.push(batch.samples.len());
+            let own: Vec<usize> = batch.part.rows(batch.samples.len()).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let tokens = |of: &[i64]| -> Vec<i64> {
+                let of = |row: &usize| of.get(row * batch.text_len..(row + 1) * batch.text_len);
+                own.iter().filter_map(of).flatten().copied().collect()
+            };
+            let (ids, mask) = (tokens(&batch.input_ids), tokens(&batch.attention_mask));
+            let text = TextInput::from_padded(&ids, &mask, batch.text_len);
             let vector = match self.config.view {
                 ClusterView::TextImage => {
-                    let seen = seen(&batch).seen(batch.samples.len(), device);
+                    let seen = match seen(&batch) {
+                        SeenRows::Regions(rows) => {
+                            SeenRows::Regions(&rows.select(&own)).seen(own.len(), device)
+                        }
+                        pixels => pixels.seen(own.len(), device),
+                    };
                     let vector = model.pair_vector(&text, &seen);
                     vector.ok_or_else(|| TrainError::Recipe {
                         path: self.loader.dataset().name.clone(),
@@ -215,22 +232,44 @@ impl Clusters {
                     })?
                 }
                 view => {
-                    let other = self.texts_beside(&batch, view)?;
+                    let other = self.texts_beside(&batch, &own, view)?;
                     let vectors = [text, other].map(|text| model.text_vector(&text));
                     Tensor::cat(vectors.to_vec(), 1)
                 }
             };
             vectors.extend(host(vector)?);
         }
-        Ok(vectors)
+        if ranks.count() == 1 {
+            return Ok(vectors);
+        }
+        let given = ranks.gather("vectors", bytemuck::cast_slice(&vectors))?;
+        let given = given
+            .iter()
+            .map(|bytes| bytemuck::pod_collect_to_vec(bytes));
+        let given: Vec<Vec<f32>> = given.collect();
+        // Rows were dealt like cards, batch by batch.
+        let width: usize = self.widths.iter().sum();
+        let mut rows: Vec<_> = given
+            .iter()
+            .map(|rows| rows.chunks_exact(width.max(1)))
+            .collect();
+        let dealt = sizes.into_iter().flat_map(|size| 0..size);
+        let count = ranks.count();
+        let dealt = dealt.filter_map(|row| rows.get_mut(row % count)?.next());
+        Ok(dealt.flatten().copied().collect())
     }
 
-    /// The OCR texts or captions of a batch; empty where a sample has none.
-    fn texts_beside(&self, batch: &HostBatch, view: ClusterView) -> Result<TextInput, TrainError> {
+    /// The OCR texts or captions of some rows of a batch; empty where a sample has none.
+    fn texts_beside(
+        &self,
+        batch: &HostBatch,
+        rows: &[usize],
+        view: ClusterView,
+    ) -> Result<TextInput, TrainError> {
         let dataset = self.loader.dataset();
-        let texts = batch
-            .samples
+        let texts = rows
             .iter()
+            .filter_map(|row| batch.samples.get(*row))
             .map(|index| Ok(beside(dataset.sample(*index)?, view).unwrap_or_default()))
             .collect::<Result<Vec<&str>, TrainError>>()?;
         let (ids, mask, len) = encode_texts(&self.tokenizer, &texts, self.max_text_len);

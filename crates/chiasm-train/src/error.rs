@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use chiasm_data::{DataError, TokenizerError};
 use chiasm_nn::weights::WeightError;
+use chiasm_ranks::RankError;
 use chiasm_relation::RelationError;
 
 /// An error of training; [`TrainError::hint`] says how to go on.
@@ -92,6 +93,9 @@ pub enum TrainError {
         /// What is wrong.
         source: RelationError,
     },
+    /// Another rank of the run is gone, or has failed.
+    #[error(transparent)]
+    Ranks(#[from] RankError),
     /// The device did not return a result.
     #[error("the device returned no values: {0}")]
     Device(String),
@@ -126,6 +130,7 @@ impl TrainError {
                 "lower `optimizer.learning_rate` or set `schedule.clip_norm`; the last checkpoint is intact"
                     .to_owned(),
             ),
+            Self::Ranks(error) => error.hint(),
             Self::Clusters { source, .. } => source.hint().map(str::to_owned),
             Self::Device(_)
             | Self::Weights { .. }

@@ -108,7 +108,7 @@ impl FrozenImages {
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, TensorData};
-    use chiasm_data::{Dataset, Loader, LoaderConfig, Preprocess, Split, Views, builtin};
+    use chiasm_data::{Dataset, Loader, LoaderConfig, Part, Preprocess, Split, Views, builtin};
     use chiasm_nn::layers::Init;
     use std::sync::Arc;
 
@@ -171,6 +171,7 @@ mod tests {
             regions: None,
             targets: None,
             chunk: None,
+            part: Part::WHOLE,
             train: false,
             cache_bytes: 0,
             threads: 1,

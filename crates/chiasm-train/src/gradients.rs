@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::{Device, Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use chiasm_nn::compute::is_fused;
 use chiasm_nn::weights::{take_gradients, to_host};
 
@@ -27,6 +27,36 @@ impl GradientSum {
             Self::Host(BTreeMap::new())
         } else {
             Self::Tensors(BTreeMap::new())
+        }
+    }
+
+    /// Gradients in memory, of parameters on `device`.
+    #[must_use]
+    pub(crate) fn of_host(values: BTreeMap<String, Vec<f32>>, device: &Device) -> Self {
+        if is_fused(device) {
+            return Self::Host(values);
+        }
+        let tensor = |values: Vec<f32>| {
+            let count = values.len();
+            Tensor::from_data(TensorData::new(values, [count]), device)
+        };
+        let tensors = values.into_iter();
+        Self::Tensors(
+            tensors
+                .map(|(name, values)| (name, tensor(values)))
+                .collect(),
+        )
+    }
+
+    /// The gradients in memory.
+    #[must_use]
+    pub(crate) fn into_host(self) -> BTreeMap<String, Vec<f32>> {
+        match self {
+            Self::Host(values) => values,
+            Self::Tensors(tensors) => tensors
+                .into_iter()
+                .map(|(name, tensor)| (name, to_host(tensor, false).values))
+                .collect(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Training: the recipe, the optimiser, the loop, checkpoints and resume, and the record of a run.
 //!
-//! Owns what happens between a recipe and a checkpoint. Knows neither metrics (`chiasm-eval`) nor
+//! Owns what happens between a recipe and a checkpoint, on one process or on several. Knows neither metrics (`chiasm-eval`) nor
 //! the command line: both hook in through [`trainer::Observer`].
 
 mod adam;
@@ -16,6 +16,7 @@ pub mod run;
 pub mod schedule;
 pub mod start;
 pub mod tensorboard;
+mod together;
 pub mod trained;
 pub mod trainer;
 

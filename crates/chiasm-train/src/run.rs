@@ -37,6 +37,12 @@ pub struct MetricLine {
 /// An open run folder.
 pub struct RunDir {
     root: PathBuf,
+    /// None of a rank that only reads.
+    files: Option<Open>,
+}
+
+/// What is written to all the time.
+struct Open {
     metrics: File,
     log: File,
     events: EventWriter,
@@ -69,12 +75,25 @@ impl RunDir {
             options.open(&path).map_err(TrainError::io(&path))
         };
         let events_dir = root.join("tensorboard");
-        Ok(Self {
+        let files = Open {
             metrics: append("metrics.jsonl")?,
             log: append("log.txt")?,
             events: EventWriter::create(&events_dir, now()).map_err(TrainError::io(&events_dir))?,
+        };
+        Ok(Self {
             root: root.to_owned(),
+            files: Some(files),
         })
+    }
+
+    /// The folder for one of several ranks that leaves writing to the first one: nothing of what it
+    /// writes appears.
+    #[must_use]
+    pub fn silent(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            files: None,
+        }
     }
 
     /// Folder of the checkpoints.
@@ -88,6 +107,9 @@ impl RunDir {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, name: &str, content: &str) -> Result<(), TrainError> {
+        if self.files.is_none() {
+            return Ok(());
+        }
         let path = self.root.join(name);
         atomic::write_bytes(&path, content.as_bytes()).map_err(TrainError::io(&path))
     }
@@ -97,7 +119,10 @@ impl RunDir {
     /// # Errors
     /// If it cannot be written.
     pub fn log(&mut self, message: &str) -> Result<(), TrainError> {
-        writeln!(self.log, "{:.3} {message}", now())
+        let Some(files) = &mut self.files else {
+            return Ok(());
+        };
+        writeln!(files.log, "{:.3} {message}", now())
             .map_err(TrainError::io(self.root.join("log.txt")))
     }
 
@@ -106,19 +131,23 @@ impl RunDir {
     /// # Errors
     /// If they cannot be written.
     pub fn record(&mut self, line: &MetricLine) -> Result<(), TrainError> {
+        let Some(files) = &mut self.files else {
+            return Ok(());
+        };
         let path = self.root.join("metrics.jsonl");
         let text = serde_json::to_string(line).unwrap_or_default();
-        writeln!(self.metrics, "{text}").map_err(TrainError::io(&path))?;
+        writeln!(files.metrics, "{text}").map_err(TrainError::io(&path))?;
         let time = now();
         let events = self.root.join("tensorboard");
         for (name, value) in &line.values {
             let tag = format!("{}/{name}", line.kind);
             let step = i64::try_from(line.step).unwrap_or(i64::MAX);
-            self.events
+            files
+                .events
                 .scalar(step, time, &tag, *value as f32)
                 .map_err(TrainError::io(&events))?;
         }
-        self.events.flush().map_err(TrainError::io(&events))
+        files.events.flush().map_err(TrainError::io(&events))
     }
 }
 

@@ -4,6 +4,10 @@
 //! keyed by (seed, step, sample), never by a generator that has been running. So a run that is
 //! killed and resumed from a checkpoint repeats, bit for bit on the same machine and number of
 //! threads, what an uninterrupted run does.
+//!
+//! Several ranks ([`Ranks`]) train as one: each computes its part of every batch, and gradients are
+//! added up (`together.rs`). All of them hold the same weights and take the same decisions; the first one
+//! alone writes. Dropout is drawn apart: with it, N ranks are as good as one and not the same.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,8 +21,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use chiasm_data::regions::RegionSet;
 use chiasm_data::{
-    HostBatch, Loader, LoaderConfig, Mix, Normalisation, Preprocess, RandAugment, RegionLimits,
-    Resize, Targets, TextTokenizer,
+    HostBatch, Loader, LoaderConfig, Mix, Normalisation, Part, Preprocess, RandAugment,
+    RegionLimits, Resize, Targets, TextTokenizer,
 };
 use chiasm_nn::dropout;
 use chiasm_nn::heads::ClusterHead;
@@ -33,6 +37,7 @@ use chiasm_objective::masking::{
     ClassRows, DrawKey, ImageRows, KnownRows, SeenRows, TextRows, Vocabulary, step_input,
 };
 
+use chiasm_ranks::{RankError, Ranks};
 use serde_json::Value;
 
 use crate::checkpoint::{self, Best, Checkpoint, Files, Keep, Metrics, RunState};
@@ -45,6 +50,7 @@ use crate::optimizer::Optimizer;
 use crate::recipe::{NormalizeRule, Recipe, ResizeRule};
 use crate::run::{MetricLine, RunDir};
 use crate::start::{self, Loaded};
+use crate::together::{Together, add_up, digest};
 use crate::trained::load_weights;
 
 /// Bounds of the learned temperature; outside them the published form can reach zero or below.
@@ -128,6 +134,11 @@ pub struct Trainer {
     evaluated: BTreeMap<String, f64>,
     best: Option<Best>,
     data_fingerprint: String,
+    ranks: Arc<Ranks>,
+    /// Step of the last checkpoint of this process.
+    saved_at: Option<u64>,
+    /// Whether this rank was asked to stop, and whether any was before the step that was done last.
+    stopping: [bool; 2],
 }
 
 /// Names of the classes that the regions of the first source have; those of bottom-up attention where
@@ -186,6 +197,47 @@ pub fn tokenizer(recipe: &Recipe, data: &TrainData) -> Result<TextTokenizer, Tra
         recipe.tokenizer.vocab_size,
     );
     Ok(TextTokenizer::train(data.texts(), kind, size)?)
+}
+
+/// Refuses more ranks than the smallest batch has pairs for, counting those that are fused: the engine
+/// cannot compute on nothing.
+fn require_rows(
+    ranks: &Ranks,
+    recipe: &Recipe,
+    loaders: &[(Loader, f64)],
+) -> Result<(), TrainError> {
+    let count = ranks.count();
+    if count == 1 {
+        return Ok(());
+    }
+    let size = recipe.schedule.batch_size;
+    let smallest = loaders.iter().map(|(loader, _)| {
+        let whole = size.min(loader.dataset().len());
+        let (mut smallest, mut step) = (whole, 0);
+        while step < loader.steps_per_epoch() {
+            let Some(chunk) = loader.chunk(step) else {
+                break;
+            };
+            let last = chunk.samples.len() % size;
+            smallest = smallest.min(if last == 0 { whole } else { last });
+            step = chunk.steps.end.max(step + 1);
+        }
+        smallest
+    });
+    let smallest = smallest.min().unwrap_or(0);
+    let pairs = recipe.objectives.fused_size(smallest);
+    if pairs >= count {
+        return Ok(());
+    }
+    Err(TrainError::Recipe {
+        path: recipe.name.clone(),
+        message: format!("there are {count} ranks, and {pairs} pairs for them in the smallest batch"),
+        hint: Some(
+            "start fewer ranks or raise `schedule.batch_size`; with `objectives.cluster`, what a chunk leaves \
+             for its last batch counts: choose another `chunk`"
+                .to_owned(),
+        ),
+    })
 }
 
 /// What masking must know of a tokenizer.
@@ -321,6 +373,20 @@ impl Trainer {
         tokenizer: Arc<TextTokenizer>,
         device: &Device,
     ) -> Result<Self, TrainError> {
+        Self::among(Arc::new(Ranks::alone()), recipe, data, tokenizer, device)
+    }
+
+    /// One rank's side of a run of several at its beginning.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn among(
+        ranks: Arc<Ranks>,
+        recipe: Recipe,
+        data: &TrainData,
+        tokenizer: Arc<TextTokenizer>,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
         let device = device.clone().autodiff();
         let model_config = model_config(&recipe, &tokenizer, data)?;
         let init = Init::new(recipe.schedule.seed, model_config.init_std, &device);
@@ -345,12 +411,14 @@ impl Trainer {
                         .cluster
                         .as_ref()
                         .map(|cluster| cluster.chunk),
+                    part: Part::new(ranks.rank(), ranks.count()),
                     cache_bytes: config.cache_mb << 20,
                     threads: 0,
                 },
             )?;
             loaders.push((loader, config.weight));
         }
+        require_rows(&ranks, &recipe, &loaders)?;
         let knowledge = knowledge(&recipe, data)?;
         let clusters = match (&recipe.objectives.cluster, loaders.first()) {
             (Some(cluster), Some((loader, _))) => {
@@ -375,6 +443,9 @@ impl Trainer {
             evaluated: BTreeMap::new(),
             best: None,
             data_fingerprint: data.fingerprint(),
+            ranks,
+            saved_at: None,
+            stopping: [false; 2],
         })
     }
 
@@ -430,6 +501,7 @@ impl Trainer {
             &self.device.clone().without_autodiff(),
         );
         self.step = state.step;
+        self.saved_at = Some(state.step);
         self.best = state.best;
         if let (Some(clusters), Some(chunk)) = (&mut self.clusters, state.chunk) {
             let labels = weights(checkpoint::CLUSTERS_FILE)?;
@@ -478,20 +550,45 @@ impl Trainer {
     /// Trains to the recipe's last step, or until `stop` is set; saves at the end of either.
     ///
     /// # Errors
-    /// Bad data, a full disk, a loss that is not a number; checkpoints written before stay.
+    /// Bad data, a full disk, a loss that is not a number, a rank that is gone; checkpoints written
+    /// before stay.
     pub fn run(
         &mut self,
         run: &mut RunDir,
         observer: &mut dyn Observer,
         stop: &AtomicBool,
     ) -> Result<Outcome, TrainError> {
+        let outcome = self.run_steps(run, observer, stop);
+        match &outcome {
+            Err(TrainError::Ranks(error)) => {
+                run.log(&format!("step {}: {error}", self.step))?;
+                let is_whole = !matches!(error, RankError::Differ { .. });
+                // What this rank holds is the state after the last step that all took.
+                if is_whole && self.step > 0 && self.saved_at != Some(self.step) {
+                    self.write(run, observer)?;
+                }
+            }
+            Err(error) => self.ranks.fail(&error.to_string()),
+            Ok(_) => {}
+        }
+        outcome
+    }
+
+    fn run_steps(
+        &mut self,
+        run: &mut RunDir,
+        observer: &mut dyn Observer,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, TrainError> {
+        self.ranks.begin_step(self.step);
+        self.require_same_weights()?;
         let schedule = self.recipe.schedule.clone();
         let micro = schedule.accumulate;
         let batches = self.step * micro..schedule.steps * micro;
         let mut stream = self.batches.prefetch(batches, PREFETCH);
         let (mut busy, mut pairs) = (0.0, 0usize);
-        let mut saved_at = None;
-        while self.step < schedule.steps && !stop.load(Ordering::Relaxed) {
+        while self.step < schedule.steps && !self.is_stopped(stop) {
+            self.ranks.begin_step(self.step + 1);
             if let Some(record) = self.begin_chunk()? {
                 observer.chunk(&record);
                 run.record(&MetricLine {
@@ -509,6 +606,7 @@ impl Trainer {
                 }
             }
             let count: usize = batches.iter().map(|batch| batch.samples.len()).sum();
+            self.stopping[0] = stop.load(Ordering::Relaxed);
             let mut record = self.train_step(&batches)?;
             let seconds = start.elapsed().as_secs_f64();
             record.samples_per_second = count as f64 / seconds;
@@ -522,10 +620,9 @@ impl Trainer {
             let is_best = measure && self.evaluate(run, observer)?;
             if due(schedule.save_every) || (is_best && schedule.keep_best) {
                 self.save(run, observer)?;
-                saved_at = Some(self.step);
             }
         }
-        if saved_at != Some(self.step) {
+        if self.saved_at != Some(self.step) {
             self.save(run, observer)?;
         }
         Ok(Outcome {
@@ -533,6 +630,25 @@ impl Trainer {
             interrupted: self.step < schedule.steps,
             samples_per_second: if busy > 0.0 { pairs as f64 / busy } else { 0.0 },
         })
+    }
+
+    /// Whether to stop before the next step. Several ranks stop when all know that one of them was
+    /// asked to, so that they stop after the same step.
+    fn is_stopped(&self, stop: &AtomicBool) -> bool {
+        match self.ranks.count() {
+            1 => stop.load(Ordering::Relaxed),
+            _ => self.stopping[1],
+        }
+    }
+
+    /// Refuses to go on with ranks whose weights are not those of the first one.
+    fn require_same_weights(&self) -> Result<(), TrainError> {
+        if self.ranks.count() > 1 {
+            let step = self.step.to_le_bytes();
+            self.ranks.agree("step", &step)?;
+            self.ranks.agree("weights", &digest(self.model()))?;
+        }
+        Ok(())
     }
 
     /// Gives the pairs of the next step's chunk their pseudo-labels, where that step begins one, and
@@ -553,7 +669,8 @@ impl Trainer {
         };
         let model = self.evaluation_model();
         let device = self.device.clone().without_autodiff();
-        let record = clusters.begin(&chunk, &model, |batch| self.seen(batch), &device);
+        let ranks = &self.ranks;
+        let record = clusters.begin(&chunk, &model, |batch| self.seen(batch), &device, ranks);
         let config = clusters.config();
         let (align, reset) = (config.align, config.reset_moments);
         self.clusters = Some(clusters);
@@ -583,36 +700,55 @@ impl Trainer {
         let (seed, total) = (schedule.seed, schedule.steps);
         let share = 1.0 / batches.len().max(1) as f64;
         let mut terms: BTreeMap<String, f64> = BTreeMap::new();
-        let (mut loss, mut sum) = (0.0, GradientSum::new(&self.device));
+        let (mut loss, mut all, mut sum) = (0.0, 0.0, GradientSum::new(&self.device));
         let progress = self.step as f64 / total.max(1) as f64;
         select::begin_step(self.selection_strength(), progress);
         // What is kept is counted now and then: counting costs as much as attending.
         let counts = self.model_config.select.is_some() && self.step.is_multiple_of(KEPT_EVERY);
         let meter = counts.then(|| Arc::new(Meter::new()));
         for batch in batches {
-            dropout::begin_step(dropout_seed(seed, batch.step), &self.device);
+            let drawn = dropout_seed(seed, batch.step, self.ranks.rank());
+            dropout::begin_step(drawn, &self.device);
             let mut input = self.step_input(batch);
             if let (Some(frozen), Some(model)) = (&mut self.frozen, &self.model) {
                 input.encoded = frozen.images(model, &input.seen, batch);
             }
-            let run = || losses::shared(self.model(), &self.recipe.objectives, &input);
+            let (objectives, gather) = (&self.recipe.objectives, Together(&self.ranks));
+            let run = || losses::shared_with(self.model(), objectives, &input, &gather);
             let losses = match &meter {
                 Some(meter) => select::metered(meter, run),
                 None => run(),
             };
+            if let Some(error) = self.ranks.broken() {
+                return Err(error.into());
+            }
+            let ranks = self.ranks.count();
+            for term in &losses.terms {
+                let part = share * term.part(ranks) * scalar(&term.value);
+                *terms.entry(term.name.to_owned()).or_default() += part;
+                all += term.weight * part;
+            }
             let Some(total) = losses.total() else {
                 continue;
             };
-            for term in &losses.terms {
-                *terms.entry(term.name.to_owned()).or_default() += share * scalar(&term.value);
-            }
-            let value = scalar(&total);
-            if !value.is_finite() {
-                return Err(self.not_finite("the loss", batches));
-            }
-            loss += share * value;
+            loss += share * scalar(&total);
             let mut gradients = total.mul_scalar(share).backward();
             sum.collect(self.model(), &mut gradients);
+        }
+        if self.ranks.count() > 1 {
+            let stopping = if self.stopping[0] { 1.0 } else { 0.0 };
+            let mut figures: Vec<f32> = terms.values().map(|value| *value as f32).collect();
+            figures.extend([all as f32, stopping]);
+            sum = add_up(&self.ranks, self.model(), sum, &mut figures, &self.device)?;
+            self.stopping[1] = figures.pop().is_some_and(|asked| asked > 0.0);
+            loss = figures.pop().map_or(loss, f64::from);
+            for (value, figure) in terms.values_mut().zip(figures) {
+                *value = f64::from(figure);
+            }
+        }
+        // Here and not before: then all ranks see it.
+        if !loss.is_finite() {
+            return Err(self.not_finite("the loss", batches));
         }
         let norm = sum.norm();
         if !norm.is_finite() {
@@ -690,6 +826,7 @@ impl Trainer {
                 offsets: &batch.offsets,
                 knowledge: self.knowledge.as_ref(),
                 clusters: clusters.as_deref(),
+                part: batch.part,
             },
             &self.vocabulary,
             &self.recipe.objectives,
@@ -723,7 +860,9 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<bool, TrainError> {
         let model = self.evaluation_model();
+        // Every rank measures: one that waited for another would not know a long evaluation from a hang.
         let values = observer.evaluate(&model).map_err(TrainError::Evaluation)?;
+        let values = self.of_first(values)?;
         if values.is_empty() {
             return Ok(false);
         }
@@ -753,7 +892,37 @@ impl Trainer {
         Ok(is_best)
     }
 
-    fn save(&self, run: &mut RunDir, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    /// The figures of the first rank, whose decisions are all ranks'.
+    fn of_first(
+        &self,
+        mut own: BTreeMap<String, f64>,
+    ) -> Result<BTreeMap<String, f64>, TrainError> {
+        if self.ranks.count() > 1 {
+            let values: Vec<f64> = own.values().copied().collect();
+            let given = self
+                .ranks
+                .gather("figures", bytemuck::cast_slice(&values))?;
+            let first = given.into_iter().next().unwrap_or_default();
+            let first: Vec<f64> = bytemuck::pod_collect_to_vec(&first);
+            for (own, first) in own.values_mut().zip(first) {
+                *own = first;
+            }
+        }
+        Ok(own)
+    }
+
+    /// Saves, after a look whether all ranks hold the same.
+    fn save(&mut self, run: &mut RunDir, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        self.require_same_weights()?;
+        self.write(run, observer)
+    }
+
+    /// Writes a checkpoint, where this is the first rank.
+    fn write(&mut self, run: &mut RunDir, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        self.saved_at = Some(self.step);
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
         let files = self.files()?;
         let keep = Keep {
             newest: self.recipe.schedule.keep,
@@ -907,7 +1076,10 @@ fn scalar(tensor: &Tensor<1>) -> f64 {
     f64::from(tensor.clone().into_scalar::<f32>())
 }
 
-fn dropout_seed(seed: u64, step: u64) -> u64 {
-    let mut stream = chiasm_data::rng::stream(seed, "dropout", &[step]);
+/// Of a rank: its rows of a batch are others than the same rows of another rank.
+fn dropout_seed(seed: u64, step: u64, rank: usize) -> u64 {
+    let key = [step, rank as u64];
+    let key = if rank == 0 { &key[..1] } else { &key[..] };
+    let mut stream = chiasm_data::rng::stream(seed, "dropout", key);
     chiasm_data::rng::below(&mut stream, usize::MAX) as u64
 }

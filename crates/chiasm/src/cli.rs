@@ -13,6 +13,7 @@ use crate::commands::index::IndexArgs;
 use crate::commands::probe::ProbeArgs;
 use crate::commands::relate::RelateArgs;
 use crate::commands::serve::ServeArgs;
+use crate::ranks;
 
 /// Align pictures and text: train, evaluate and search vision-language models.
 #[derive(Debug, Parser)]
@@ -270,6 +271,10 @@ pub(crate) struct PretrainArgs {
     /// Optimiser steps, instead of the recipe's
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<u64>,
+    /// How long the ranks of a run under `mpirun` or `srun` wait for each other before the run ends with
+    /// an error
+    #[arg(long, value_name = "SECONDS", default_value_t = ranks::LIMIT)]
+    pub(crate) rank_limit: u64,
 }
 
 /// `chiasm plan`.
@@ -888,7 +893,11 @@ pub(crate) enum RecipeCommand {
 fn bytes(typed: &str) -> Result<u64, String> {
     let wrong = || "write a number of bytes, with K, M or G behind it if you like".to_owned();
     let number = typed.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G', 'B', 'b', 'i']);
-    let unit = match typed.as_bytes().get(number.len()).map(u8::to_ascii_lowercase) {
+    let unit = match typed
+        .as_bytes()
+        .get(number.len())
+        .map(u8::to_ascii_lowercase)
+    {
         Some(b'k') => 1e3,
         Some(b'm') => 1e6,
         Some(b'g') => 1e9,

@@ -9,6 +9,7 @@ use chiasm_eval::tasks::embedder::TaskError;
 use chiasm_explain::ExplainError;
 use chiasm_format::FormatError;
 use chiasm_index::IndexError;
+use chiasm_ranks::RankError;
 use chiasm_regions::RegionError;
 use chiasm_relation::RelationError;
 use chiasm_train::TrainError;
@@ -73,6 +74,12 @@ impl From<FormatError> for CliError {
 impl From<IndexError> for CliError {
     fn from(error: IndexError) -> Self {
         Self::new(error.to_string(), error.hint().map(str::to_owned))
+    }
+}
+
+impl From<RankError> for CliError {
+    fn from(error: RankError) -> Self {
+        Self::new(error.to_string(), error.hint())
     }
 }
 

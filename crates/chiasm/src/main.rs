@@ -10,6 +10,7 @@ mod error;
 mod features;
 mod model;
 mod output;
+mod ranks;
 mod regional;
 mod serving;
 mod source;

@@ -1,6 +1,7 @@
 //! What people see while they wait, and how results reach stdout.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chiasm_eval::score::{grouped, shorten};
@@ -13,10 +14,24 @@ use crate::error::CliError;
 /// Between two lines of progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
+/// Whether only errors are shown.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Shows nothing from here on but errors: of several ranks, one speaks.
+pub(crate) fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
+
 /// A line to stderr.
 #[allow(clippy::print_stderr)]
 pub(crate) fn note(text: &str) {
-    eprintln!("{text}");
+    if !is_silent() {
+        eprintln!("{text}");
+    }
 }
 
 /// A text to stdout, a line break after it. A closed pipe is not an error.
@@ -58,7 +73,8 @@ pub(crate) struct Progress {
 impl Progress {
     /// Starts at 0 of `total`.
     pub(crate) fn new(what: &str, total: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let shown = std::io::stderr().is_terminal() && !is_silent();
+        let bar = shown.then(|| {
             let bar = ProgressBar::new(total);
             if let Ok(style) =
                 ProgressStyle::with_template("{prefix:10} {bar:24} {pos}/{len} {eta:>4} {wide_msg}")

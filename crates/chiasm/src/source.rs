@@ -136,8 +136,17 @@ pub(crate) fn open_and_check(config: &DataConfig) -> Result<Checked, CliError> {
 /// Opens and checks a source for a run: writes the list of unusable samples, and stops when there
 /// are too many of them or none is left.
 pub(crate) fn load(config: &DataConfig, quarantine_file: &Path) -> Result<Checked, CliError> {
+    load_among(config, quarantine_file, true)
+}
+
+/// [`load`] on one of several ranks, of which one writes.
+pub(crate) fn load_among(
+    config: &DataConfig,
+    quarantine_file: &Path,
+    writes: bool,
+) -> Result<Checked, CliError> {
     let checked = open_and_check(config)?;
-    if !checked.quarantine.is_empty() {
+    if writes && !checked.quarantine.is_empty() {
         checked.quarantine.write_jsonl(quarantine_file)?;
         note(&format!(
             "{} of {} samples cannot be used, see {}",

@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use crate::dataset::{Dataset, Sample};
 use crate::decode::Rgb;
 use crate::error::DataError;
+use crate::part::Part;
 use crate::regions::{RegionLimits, RegionRows};
 use crate::rng::{Rng, below, permutation, stream};
 use crate::targets::Targets;
@@ -53,6 +54,8 @@ pub struct LoaderConfig {
     /// Samples of a chunk, with which batches end; an epoch then has no partial batch to drop. `None`:
     /// an epoch is one whole.
     pub chunk: Option<usize>,
+    /// The rows of a batch whose pictures are read; texts are those of all rows, and so are regions.
+    pub part: Part,
     /// Memory for decoded pictures, in bytes; 0 decodes every time. Frames of clips are not kept.
     pub cache_bytes: usize,
     /// Threads that decode and tokenise, its own, so that training neither waits for them nor holds
@@ -73,7 +76,9 @@ pub struct HostBatch {
     pub samples: Vec<usize>,
     /// Id of each sample.
     pub ids: Vec<String>,
-    /// `[batch, pictures * frames, 3, image_size, image_size]`; empty where regions are read.
+    /// The rows that have pixels.
+    pub part: Part,
+    /// `[rows of part, pictures * frames, 3, image_size, image_size]`; empty where regions are read.
     pub pixel_values: Vec<f32>,
     /// Regions of each sample, where these are read.
     pub regions: Option<RegionRows>,
@@ -250,10 +255,11 @@ impl Inner {
         let views = self.config.views;
         let view_len = views.count() * self.config.preprocess.picture_len();
         let sees_pixels = self.config.regions.is_none();
+        let part = self.config.part;
         let mut pixel_values = vec![
             0.0;
             if sees_pixels {
-                samples.len() * view_len
+                part.count(samples.len()) * view_len
             } else {
                 0
             }
@@ -261,9 +267,11 @@ impl Inner {
         // Each sample on its own and in its own place: the number of threads cannot matter.
         let (rows, regions): (Vec<Row>, Option<RegionRows>) = self.pool.install(|| {
             let Some(limits) = self.config.regions else {
-                let pixels = pixel_values.par_chunks_exact_mut(view_len);
-                let rows = samples.par_iter().zip(pixels);
-                let rows = rows.map(|(index, pixels)| self.row(epoch, *index, Some(pixels)));
+                let mut pixels = pixel_values.chunks_exact_mut(view_len);
+                let own = (0..samples.len()).map(|row| part.has(row).then(|| pixels.next()));
+                let own: Vec<_> = own.map(Option::flatten).collect();
+                let rows = samples.par_iter().zip(own);
+                let rows = rows.map(|(index, pixels)| self.row(epoch, *index, pixels));
                 return Ok((rows.collect::<Result<_, DataError>>()?, None));
             };
             let rows = samples.par_iter();
@@ -282,6 +290,7 @@ impl Inner {
             epoch,
             source: 0,
             ids: rows.iter().map(|row| row.id.clone()).collect(),
+            part,
             pixel_values,
             regions,
             texts: rows.iter().map(|row| row.raw.clone()).collect(),

@@ -34,6 +34,7 @@ pub(crate) fn loader(samples: usize, change: impl FnOnce(&mut LoaderConfig)) -> 
         targets: None,
         train: true,
         chunk: None,
+        part: Part::WHOLE,
         cache_bytes: 1 << 20,
         threads: 2,
     };
@@ -52,6 +53,30 @@ impl Loader {
     pub(crate) fn cached(&self) -> usize {
         let slots = self.inner.cache.iter();
         slots.filter(|slot| slot.get().is_some()).count()
+    }
+}
+
+#[test]
+fn a_part_has_the_pictures_of_its_rows() {
+    let whole = loader(30, |_| {}).batch(1).unwrap();
+    let len = whole.pixel_values.len() / 8;
+    for number in 0..3 {
+        let part = Part::new(number, 3);
+        let own = loader(30, |config| config.part = part).batch(1).unwrap();
+        let expected = part
+            .rows(8)
+            .flat_map(|row| &whole.pixel_values[row * len..][..len]);
+        assert!(own.pixel_values.iter().eq(expected));
+        let pixel_values = whole.pixel_values.clone();
+        let part = Part::WHOLE;
+        assert_eq!(
+            HostBatch {
+                pixel_values,
+                part,
+                ..own
+            },
+            whole
+        );
     }
 }
 

@@ -36,13 +36,35 @@ pub fn ranking_draw(
     RankingDraw { candidates: drawn }
 }
 
-/// Image each text is matched against, and 1 where it is its own.
+/// Texts and the image that each is matched against, and 1 where it is its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MatchingDraw {
-    /// Image index, a text.
+    /// Text index, a pair.
+    pub texts: Vec<usize>,
+    /// Image index, a pair.
     pub partner: Vec<usize>,
     /// 1 = own image.
     pub labels: Vec<u32>,
+}
+
+impl MatchingDraw {
+    /// Text and image of each pair.
+    pub fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.texts.iter().copied().zip(self.partner.iter().copied())
+    }
+
+    /// Some of the pairs.
+    pub(crate) fn of(&self, pairs: &[usize]) -> Self {
+        fn chosen<T: Copy>(of: &[T], pairs: &[usize]) -> Vec<T> {
+            let places = pairs.iter();
+            places.filter_map(|pair| of.get(*pair).copied()).collect()
+        }
+        Self {
+            texts: chosen(&self.texts, pairs),
+            partner: chosen(&self.partner, pairs),
+            labels: chosen(&self.labels, pairs),
+        }
+    }
 }
 
 /// Half of the texts (rounded down) keep their image; every other gets that of another sample of
@@ -65,6 +87,7 @@ pub(crate) fn partners(
     partial_shuffle(&mut order, batch, &mut rng);
     let row_ids = |row: usize| text.input_ids.get(row * text.len..(row + 1) * text.len);
     let mut draw = MatchingDraw {
+        texts: (0..batch).collect(),
         partner: (0..batch).collect(),
         labels: vec![1; batch],
     };

@@ -149,7 +149,9 @@ pub(crate) fn fit(recipe: &mut Recipe, budget: u64) -> Result<(), CliError> {
         let cost = PlanCost::new(&model, objectives, sizes, Accounting::Read);
         Memory::new(&model, objectives, &cost, all / batch as u64).peak
     };
-    let mut parts = (1..=given).rev().filter(|batch| all.is_multiple_of(*batch as u64));
+    let mut parts = (1..=given)
+        .rev()
+        .filter(|batch| all.is_multiple_of(*batch as u64));
     let Some(batch) = parts.find(|batch| peak(*batch) <= budget as f64) else {
         return Err(CliError::new(
             format!(
@@ -162,7 +164,10 @@ pub(crate) fn fit(recipe: &mut Recipe, budget: u64) -> Result<(), CliError> {
     let mut said = format!("memory: {} expected at most", bytes(peak(batch)));
     if batch < given {
         let (micro, pairs) = (all / batch as u64, all);
-        let _ = write!(said, ", in {micro} micro-batches of {batch} for {pairs} pairs a step");
+        let _ = write!(
+            said,
+            ", in {micro} micro-batches of {batch} for {pairs} pairs a step"
+        );
         if recipe.objectives.compares_pairs() {
             said.push_str("; a pair is compared with those of its micro-batch alone");
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::module::Module as _;
 use burn::tensor::Device;
@@ -22,6 +22,7 @@ use chiasm_graph::config::MaskAblation;
 use chiasm_nn::layers::Init;
 use chiasm_nn::select::SelectConfig;
 use chiasm_nn::{VisionLanguageModel, compute};
+use chiasm_ranks::Ranks;
 use chiasm_train::data::{Source, views};
 use chiasm_train::recipe::DataConfig;
 use chiasm_train::run::RunDir;
@@ -35,7 +36,7 @@ use crate::commands::report::{self, Facts};
 use crate::commands::{audit, eval, plan, recipe};
 use crate::error::CliError;
 use crate::output::{self, Progress, duration, note};
-use crate::{device, source};
+use crate::{device, ranks, source};
 
 /// Exit code after Ctrl-C, as shells count it.
 const INTERRUPTED: u8 = 130;
@@ -52,6 +53,8 @@ pub(crate) struct Job {
     pub(crate) resume_command: String,
     /// Free searches shown in the report and on stdout.
     pub(crate) searches: Vec<String>,
+    /// How long several ranks wait for each other, in seconds.
+    pub(crate) rank_limit: u64,
 }
 
 pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliError> {
@@ -79,6 +82,7 @@ pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliE
             resume: args.resume,
             resume_command,
             searches: Vec::new(),
+            rank_limit: args.rank_limit,
         },
         global,
     )
@@ -225,8 +229,20 @@ pub(crate) fn override_schedule(recipe: &mut Recipe, seed: Option<u64>, steps: O
     }
 }
 
-/// Trains, evaluates, reports.
+/// Trains, evaluates, reports; on all ranks where there are several.
 pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let ranks = ranks::join(Duration::from_secs(job.rank_limit), Arc::clone(&stop))?;
+    let outcome = train_among(&ranks, job, global, &stop);
+    ranks::settle(&ranks, outcome)
+}
+
+fn train_among(
+    ranks: &Arc<Ranks>,
+    job: &Job,
+    global: &Global,
+    stop: &Arc<AtomicBool>,
+) -> Result<ExitCode, CliError> {
     let started = Instant::now();
     let recipe = &job.recipe;
     recipe.validate(&recipe.name)?;
@@ -239,14 +255,20 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
         ));
     }
     let device = device::open(global)?;
-    let mut run = RunDir::open(&job.out, job.resume)?;
-    let checked = source::load(&recipe.data, &job.out.join("quarantine.jsonl"))?;
+    ranks::same_binary(ranks)?;
+    ranks.agree("recipe", recipe.to_toml()?.as_bytes())?;
+    let writes = ranks.is_first();
+    let mut run = match writes {
+        true => RunDir::open(&job.out, job.resume)?,
+        false => RunDir::silent(&job.out),
+    };
+    let checked = source::load_among(&recipe.data, &job.out.join("quarantine.jsonl"), writes)?;
     let dataset = &checked.dataset;
     let mut training = audit::traces(&checked, &recipe.data.train_splits);
     let mut sets = vec![training_set(dataset, &recipe.data)?];
     for (number, config) in recipe.mix.iter().enumerate() {
         let file = format!("quarantine-mix-{}.jsonl", number + 1);
-        let checked = source::load(config, &job.out.join(file))?;
+        let checked = source::load_among(config, &job.out.join(file), writes)?;
         training.extend(audit::traces(&checked, &config.train_splits));
         sets.push(training_set(&checked.dataset, config)?);
     }
@@ -258,7 +280,14 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
         ));
     }
     let tokenizer = Arc::new(tokenizer(recipe, &data)?);
-    let mut trainer = Trainer::new(recipe.clone(), &data, Arc::clone(&tokenizer), &device)?;
+    ranks.agree("training data", data.fingerprint().as_bytes())?;
+    let mut trainer = Trainer::among(
+        Arc::clone(ranks),
+        recipe.clone(),
+        &data,
+        Arc::clone(&tokenizer),
+        &device,
+    )?;
     if job.resume {
         let (checkpoint, damaged) = checkpoint::latest(&run.checkpoints())?;
         for message in damaged {
@@ -290,7 +319,9 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
         job.out.display()
     ));
 
-    audit::record_training(&job.out, &training, job.resume)?;
+    if writes {
+        audit::record_training(&job.out, &training, job.resume)?;
+    }
     let overlap_of = |split| {
         let tested = audit::Tested {
             config: &recipe.data,
@@ -325,8 +356,8 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
         tokenizer: &tokenizer,
         device: &device,
     };
-    let stop = stop_flag()?;
-    let outcome = trainer.run(&mut run, &mut watcher, &stop)?;
+    stop_on_signals(stop)?;
+    let outcome = trainer.run(&mut run, &mut watcher, stop)?;
     watcher.progress.finish();
     drop(trainer);
     if outcome.interrupted {
@@ -334,7 +365,11 @@ pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
             "stopped at step {} of {} and saved; go on with: {}",
             outcome.step, recipe.schedule.steps, job.resume_command
         ));
-        return Ok(ExitCode::from(INTERRUPTED));
+        // One code for all: launchers end the other ranks at the first one that is not 0.
+        return Ok(ExitCode::from(if writes { INTERRUPTED } else { 0 }));
+    }
+    if !writes {
+        return Ok(ExitCode::SUCCESS);
     }
     let (Some((split, subset)), Some(overlap)) = (held_out, overlap) else {
         note("no `test` or `val` samples: nothing to evaluate");
@@ -493,17 +528,15 @@ fn environment(global: &Global, command: &str) -> BTreeMap<String, String> {
 }
 
 /// Set by the first Ctrl-C; the second one ends the process at once.
-fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
+fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
+    let flag = Arc::clone(stop);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(INTERRUPTED));
         }
         note("\nstopping after this step and saving; press Ctrl-C again to stop at once");
     })
-    .map_err(|error| CliError::new(format!("cannot listen for Ctrl-C: {error}"), None))?;
-    Ok(stop)
+    .map_err(|error| CliError::new(format!("cannot listen for Ctrl-C: {error}"), None))
 }
 
 struct Watcher<'a> {

@@ -8,6 +8,7 @@ use crate::commands::pretrain::{self, Job, override_schedule};
 use crate::commands::recipe;
 use crate::error::CliError;
 use crate::output::note;
+use crate::ranks;
 
 /// Words that are looked for among held-out drawings.
 const SEARCHES: [&str; 3] = ["red heart", "woman with dark skin tone", "flag"];
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> Result<ExitCode, Cl
             resume: false,
             resume_command,
             searches: SEARCHES.map(str::to_owned).to_vec(),
+            rank_limit: ranks::LIMIT,
         },
         global,
     )?;

@@ -17,6 +17,7 @@ mod own_data;
 mod pair_models;
 mod plan;
 mod posts;
+mod ranks;
 mod recipes;
 mod regions;
 mod relation;

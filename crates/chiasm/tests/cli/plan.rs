@@ -76,10 +76,15 @@ fn a_step_fits_into_its_memory() {
     let said = run(dir.path(), &with("190M"));
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("micro-batches of"), "{said}");
-    assert!(said.contains("compared with those of its micro-batch alone"), "{said}");
+    assert!(
+        said.contains("compared with those of its micro-batch alone"),
+        "{said}"
+    );
     let recipe = std::fs::read_to_string(dir.path().join("run/recipe.toml")).unwrap();
     let number = |key: &str| -> u64 {
-        let line = recipe.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
+        let line = recipe
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
         line.unwrap().parse().unwrap()
     };
     assert_eq!(number("batch_size") * number("accumulate"), 64);

@@ -1,0 +1,140 @@
+//! A step of several ranks: features of the others, gradients and figures added up.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::weights::{ParamPath, state_dict};
+use chiasm_objective::Gather;
+use chiasm_ranks::{RankError, Ranks};
+
+use crate::gradients::GradientSum;
+
+/// The ranks as losses see them. A loss cannot fail: after an error it gets nothing from the others, and
+/// whoever asked for it looks at [`Ranks::broken`].
+pub(crate) struct Together<'a>(pub(crate) &'a Ranks);
+
+impl Gather for Together<'_> {
+    fn processes(&self) -> usize {
+        self.0.count()
+    }
+
+    fn others(&self, own: &Tensor<2>) -> [Tensor<2>; 2] {
+        let [_, width] = own.dims();
+        let device = own.device();
+        let given = match own.clone().inner().try_into_vec_as::<f32>() {
+            Ok(values) => self.0.gather("features", bytemuck::cast_slice(&values)),
+            Err(error) => {
+                self.0.fail(&error.to_string());
+                Ok(Vec::new())
+            }
+        };
+        let given = given.unwrap_or_default();
+        let rank = self.0.rank();
+        let before = given.get(..rank).unwrap_or_default();
+        let after = given.get(rank + 1..).unwrap_or_default();
+        [before, after].map(|theirs| {
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&theirs.concat());
+            let rows = values.len().checked_div(width).unwrap_or(0);
+            Tensor::from_data(TensorData::new(values, [rows, width]), &device)
+        })
+    }
+
+    fn totals(&self, own: &[usize]) -> Vec<usize> {
+        let counts: Vec<u64> = own.iter().map(|count| *count as u64).collect();
+        let Ok(given) = self.0.gather("counts", bytemuck::cast_slice(&counts)) else {
+            return own.to_vec();
+        };
+        let mut totals = vec![0; own.len()];
+        for theirs in given {
+            let theirs: Vec<u64> = bytemuck::pod_collect_to_vec(&theirs);
+            for (total, count) in totals.iter_mut().zip(theirs) {
+                *total += count as usize;
+            }
+        }
+        totals
+    }
+}
+
+/// The gradients of all ranks added up, and in `figures` their sums. All of it travels as one flat
+/// buffer: every parameter that is trained, in the order of the model, whether it has a gradient here or
+/// not; then who has one; then the figures.
+///
+/// # Errors
+/// As [`Ranks::sum`].
+pub(crate) fn add_up(
+    ranks: &Ranks,
+    model: &VisionLanguageModel,
+    own: GradientSum,
+    figures: &mut [f32],
+    device: &Device,
+) -> Result<GradientSum, RankError> {
+    if ranks.count() == 1 {
+        return Ok(own);
+    }
+    let own = own.into_host();
+    let trained = trained(model);
+    let numbers: usize = trained.iter().map(|(_, len)| len).sum();
+    let mut flat = Vec::with_capacity(numbers + trained.len() + figures.len());
+    let mut present = Vec::with_capacity(trained.len());
+    for (name, len) in &trained {
+        let end = flat.len() + len;
+        let values = own.get(name);
+        present.push(f32::from(u8::from(values.is_some())));
+        flat.extend(values.map(Vec::as_slice).unwrap_or_default());
+        flat.resize(end, 0.0);
+    }
+    flat.extend(present);
+    flat.extend_from_slice(figures);
+    ranks.sum("gradients", &mut flat)?;
+    let (numbers, rest) = flat.split_at(numbers);
+    let (present, sums) = rest.split_at(trained.len());
+    figures.copy_from_slice(sums);
+    let (mut summed, mut first) = (BTreeMap::new(), 0);
+    for ((name, len), present) in trained.into_iter().zip(present) {
+        let values = numbers.get(first..first + len).unwrap_or_default();
+        first += len;
+        if *present > 0.0 {
+            summed.insert(name, values.to_vec());
+        }
+    }
+    Ok(GradientSum::of_host(summed, device))
+}
+
+/// Names and sizes of the parameters that are trained.
+fn trained(model: &VisionLanguageModel) -> Vec<(String, usize)> {
+    #[derive(Default)]
+    struct Trained {
+        path: ParamPath,
+        found: Vec<(String, usize)>,
+    }
+    impl ModuleVisitor for Trained {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val();
+            if value.is_require_grad() {
+                let len = value.dims().iter().product();
+                self.found.push((self.path.name(), len));
+            }
+        }
+    }
+    let mut trained = Trained::default();
+    model.visit(&mut trained);
+    trained.found
+}
+
+/// Changes with any bit of any weight.
+pub(crate) fn digest(model: &VisionLanguageModel) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for (name, tensor) in state_dict(model) {
+        hasher.update(name.as_bytes());
+        hasher.update(bytemuck::cast_slice(&tensor.values));
+    }
+    hasher.finalize().into()
+}

@@ -1,0 +1,333 @@
+//! Several ranks with a part of every batch each train as one with all of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap here is the failed test"
+)]
+
+#[allow(dead_code, reason = "only the model's sizes are used here")]
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use burn::tensor::Device;
+use chiasm_data::{Dataset, Split, builtin};
+use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::weights::{HostTensor, StateDict, state_dict};
+use chiasm_ranks::{Ranks, threads};
+use chiasm_train::run::RunDir;
+use chiasm_train::trainer::tokenizer;
+use chiasm_train::{Observer, Recipe, StepRecord, TrainData, TrainError, Trainer, checkpoint};
+use common::MODEL;
+
+/// How far a loss may be from that of one rank, relative.
+const LOSS: f64 = 1e-6;
+/// The same of the norm of all gradients: a row's numbers are rounded otherwise where it lies elsewhere in a
+/// product, and a norm has all of that. `gather.rs` of the losses holds whole gradients of a step to 1e-6.
+const NORM: f64 = 3e-6;
+
+/// What the ranks of a run share.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    recipe: &'a str,
+    dir: &'a Path,
+    resume: bool,
+    /// What happens to which rank after which step.
+    trouble: Option<(Trouble, usize, u64)>,
+}
+
+impl<'a> Job<'a> {
+    fn new(recipe: &'a str, dir: &'a Path) -> Self {
+        Self {
+            recipe,
+            dir,
+            resume: false,
+            trouble: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Trouble {
+    /// It is asked to stop.
+    Stop,
+    /// It dies without a word.
+    Die,
+    /// It has an error.
+    Fail,
+}
+
+/// What one rank did.
+struct Done {
+    records: Vec<StepRecord>,
+    weights: StateDict,
+    error: Option<TrainError>,
+}
+
+struct Watch<'a> {
+    records: Vec<StepRecord>,
+    trouble: Option<(Trouble, u64)>,
+    stop: &'a AtomicBool,
+}
+
+impl Observer for Watch<'_> {
+    fn step(&mut self, record: &StepRecord) {
+        self.records.push(record.clone());
+        match self.trouble {
+            Some((Trouble::Stop, step)) if step == record.step => {
+                self.stop.store(true, Ordering::Relaxed);
+            }
+            Some((Trouble::Die, step)) if step == record.step => {
+                panic!("a rank dies, as it should")
+            }
+            _ => {}
+        }
+    }
+
+    fn evaluate(&mut self, _: &VisionLanguageModel) -> Result<BTreeMap<String, f64>, String> {
+        let step = self.records.len() as u64;
+        match self.trouble {
+            Some((Trouble::Fail, at)) if at == step => Err("no room".to_owned()),
+            _ => Ok(BTreeMap::new()),
+        }
+    }
+}
+
+fn data(recipe: &str) -> TrainData {
+    let recipe = Recipe::from_toml(recipe, "test").unwrap();
+    let mut train: Dataset = builtin::emoji().unwrap().subset(Split::Train);
+    train.samples.truncate(480);
+    TrainData::new(&recipe, vec![train]).unwrap()
+}
+
+fn trainer_of(ranks: Ranks, recipe: &str, data: &TrainData) -> Result<Trainer, TrainError> {
+    let recipe = Recipe::from_toml(recipe, "test").unwrap();
+    let tokenizer = Arc::new(tokenizer(&recipe, data).unwrap());
+    Trainer::among(Arc::new(ranks), recipe, data, tokenizer, &Device::flex())
+}
+
+fn trainer(ranks: Ranks, recipe: &str) -> Trainer {
+    trainer_of(ranks, recipe, &data(recipe)).unwrap()
+}
+
+fn train(ranks: Ranks, job: &Job<'_>) -> Done {
+    let rank = ranks.rank();
+    let mut run = match rank {
+        0 => RunDir::open(job.dir, job.resume).unwrap(),
+        _ => RunDir::silent(job.dir),
+    };
+    let mut trainer = trainer(ranks, job.recipe);
+    if job.resume {
+        let (checkpoint, _) = checkpoint::latest(&run.checkpoints()).unwrap();
+        trainer.restore(&checkpoint).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch {
+        records: Vec::new(),
+        trouble: job
+            .trouble
+            .filter(|(_, of, _)| *of == rank)
+            .map(|(trouble, _, step)| (trouble, step)),
+        stop: &stop,
+    };
+    let outcome = trainer.run(&mut run, &mut watch, &stop);
+    Done {
+        records: watch.records,
+        weights: state_dict(trainer.model()),
+        error: outcome.err(),
+    }
+}
+
+/// Trains on so many threads; what those did that did not die.
+fn all(count: usize, job: &Job<'_>) -> Vec<Done> {
+    std::thread::scope(|scope| {
+        let spawn = |link| {
+            scope.spawn(move || {
+                let limit = Duration::from_secs(100);
+                train(Ranks::new(Box::new(link), limit, Arc::default()), job)
+            })
+        };
+        let handles: Vec<_> = threads(count).into_iter().map(spawn).collect();
+        let done = handles.into_iter().map(|handle| handle.join().ok());
+        let dies = |rank| matches!(job.trouble, Some((Trouble::Die, of, _)) if of == rank);
+        let done = done.enumerate().filter(|(rank, _)| !dies(*rank));
+        done.map(|(_, done)| done.unwrap()).collect()
+    })
+}
+
+/// Nothing that is dropped; features that are far from each other, temperatures that do not multiply what
+/// rounding leaves of their differences; and an optimiser that does not make much of what is nearly nothing:
+/// Adam moves a weight whose gradient is only rounding as far as any other.
+fn recipe(objectives: &str, schedule: &str) -> String {
+    let model = MODEL
+        .replace("dropout = 0.1", "dropout = 0.0")
+        .replace("init_std = 0.1", "init_std = 0.3");
+    format!(
+        "name = \"ranks\"\n{model}{objectives}[optimizer]\neps = 0.1\nlearning_rate = 0.001\n\
+         [schedule]\nsteps = 20\nbatch_size = 16\neval_every = 0\nseed = 11\n{schedule}"
+    )
+}
+
+/// Holds runs of two and four ranks to that of one.
+fn equals_one(recipe: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = train(Ranks::alone(), &Job::new(recipe, &folder.path().join("1")));
+    assert!(alone.error.is_none());
+    assert_eq!(alone.records.len(), 20);
+    let near = |found: f64, expected: f64, most: f64, what: &str| {
+        let apart = (found - expected).abs();
+        let limit = most * expected.abs();
+        assert!(apart <= limit, "{what}: {found} and {expected}");
+    };
+    for count in [2, 4] {
+        let done = all(
+            count,
+            &Job::new(recipe, &folder.path().join(count.to_string())),
+        );
+        for own in &done {
+            assert!(own.error.is_none(), "{:?}", own.error);
+            assert!(own.weights == done[0].weights, "weights to the bit");
+            for (found, expected) in own.records.iter().zip(&alone.records) {
+                let step = found.step;
+                near(found.loss, expected.loss, LOSS, &format!("{count}, {step}"));
+                let norm = format!("{count}, {step}, gradient");
+                near(found.gradient_norm, expected.gradient_norm, NORM, &norm);
+                for (name, value) in &expected.terms {
+                    let found = found.terms[name];
+                    let name = format!("{count}, {step}, {name}");
+                    near(found, *value, LOSS, &name);
+                }
+            }
+        }
+        // The difference of all weights against the way that they have come.
+        let started = state_dict(trainer(Ranks::alone(), recipe).model());
+        let length = |left: &StateDict, right: &StateDict| {
+            let of = |(name, tensor): (&String, &HostTensor)| {
+                let other = right[name].values.iter();
+                let pairs = tensor.values.iter().zip(other);
+                pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
+            };
+            left.iter().map(of).sum::<f64>().sqrt()
+        };
+        let (apart, way) = (
+            length(&done[0].weights, &alone.weights),
+            length(&alone.weights, &started),
+        );
+        assert!(apart <= 1e-5 * way, "{count}: {apart} of {way}");
+    }
+}
+
+#[test]
+fn contrast_and_completion() {
+    let objectives = "[objectives]\nfused_share = 0.75\n[objectives.contrastive]\ntemperature = 0.5\n\
+                      [objectives.global_completion]\ntemperature = 0.5\n\
+                      [objectives.local_completion]\ntemperature = 0.5\n";
+    equals_one(&recipe(objectives, ""));
+}
+
+#[test]
+fn matching_and_words() {
+    let objectives = "[objectives.matching]\n[objectives.mlm]\n";
+    equals_one(&recipe(objectives, "accumulate = 2\n"));
+}
+
+#[test]
+fn ranks_without_a_pair_are_refused() {
+    let short =
+        recipe("[objectives.contrastive]\n", "").replace("batch_size = 16", "batch_size = 2");
+    // The last batch of a chunk has a few pairs.
+    let chunks = recipe("[objectives.cluster]\nchunk = 17\nclusters = 2\n", "");
+    for recipe in [short, chunks] {
+        let data = data(&recipe);
+        let link = threads(9).remove(0);
+        let ranks = Ranks::new(Box::new(link), Duration::ZERO, Arc::default());
+        let error = trainer_of(ranks, &recipe, &data).err().unwrap();
+        assert!(
+            error.to_string().contains("there are 9 ranks, and "),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn ranking() {
+    equals_one(&recipe("[objectives.ranking]\ncandidates = 4\n", ""));
+}
+
+#[test]
+fn groups_that_are_found() {
+    let objectives = "[objectives.contrastive]\ntemperature = 0.5\n\
+                      [objectives.cluster]\nchunk = 96\nclusters = 4\n";
+    equals_one(&recipe(objectives, ""));
+}
+
+#[test]
+fn dropout_leaves_weights_the_same_on_all_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe("[objectives.contrastive]\n[objectives.mlm]\n", "");
+    let recipe = recipe
+        .replace("dropout = 0.0", "dropout = 0.1")
+        .replace("steps = 20", "steps = 3");
+    let done = all(3, &Job::new(&recipe, folder.path()));
+    assert!(done.iter().all(|own| own.weights == done[0].weights));
+}
+
+#[test]
+fn what_ends_a_run_leaves_a_checkpoint_that_another_number_of_ranks_goes_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let objectives = "[objectives.contrastive]\n[objectives.matching]\n";
+    let recipe =
+        recipe(objectives, "save_every = 100\n").replace("eval_every = 0", "eval_every = 7");
+    let alone = train(
+        Ranks::alone(),
+        &Job::new(&recipe, &folder.path().join("whole")),
+    );
+    let expected = alone.records.last().unwrap().loss;
+    for (trouble, name, steps) in [
+        // All stop together, one step after one of them was asked to.
+        (Trouble::Stop, "stop", 8),
+        (Trouble::Die, "die", 7),
+        (Trouble::Fail, "fail", 7),
+    ] {
+        let dir = folder.path().join(name);
+        let job = Job::new(&recipe, &dir);
+        let done = all(
+            3,
+            &Job {
+                trouble: Some((trouble, 1, 7)),
+                ..job
+            },
+        );
+        for own in &done {
+            assert_eq!(own.records.len(), steps, "{name}");
+            let error = own.error.as_ref().map(ToString::to_string);
+            let error = error.unwrap_or_default();
+            match trouble {
+                Trouble::Stop => assert_eq!(error, ""),
+                Trouble::Die => {
+                    assert!(error.starts_with("rank 1 sent nothing for `"), "{error}");
+                    assert!(error.contains(" in step 7 "), "{error}");
+                }
+                Trouble::Fail => assert!(error.contains("no room"), "{error}"),
+            }
+        }
+        let resumed = all(
+            2,
+            &Job {
+                resume: true,
+                ..job
+            },
+        );
+        assert_eq!(resumed[0].records.len(), 20 - steps, "{name}");
+        let found = resumed[0].records.last().unwrap().loss;
+        assert!(
+            (found - expected).abs() <= 1e-6 * expected,
+            "{name}: {found}"
+        );
+    }
+}
