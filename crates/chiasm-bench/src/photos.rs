@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use chiasm_data::{Dataset, Loader, LoaderConfig, Views};
+use chiasm_data::{Dataset, Loader, LoaderConfig, Part, Views};
 use chiasm_eval::metrics::{DirectionMetrics, TieRule};
 use chiasm_eval::predictions::{ModelIdentity, Predictions};
 use chiasm_eval::score::{ScoreReport, score};
@@ -120,6 +120,7 @@ pub(crate) fn found(predictions: &Predictions, report: &ScoreReport) -> Result<(
 pub(crate) fn loader(prepared: &Prepared) -> Result<Loader> {
     let recipe = &prepared.recipe;
     let config = LoaderConfig {
+        part: Part::WHOLE,
         batch_size: recipe.schedule.batch_size,
         seed: recipe.schedule.seed,
         max_text_len: recipe.model.text.max_text_len,
