@@ -36,6 +36,8 @@ BATCH, CHUNK = 32, 1000
 HEAVY = 1.0
 # Test photos whose phrases are explained.
 EXPLAINED = 40
+# Side of the photos and steps of the run whose maps have more places.
+FINE_SIDE, FINE_STEPS = 168, 600
 # Precision that an answer is to have.
 WANTED = 0.8
 
@@ -195,26 +197,41 @@ class Study(study.Study):
         heads.append("right of these, %")
         return [*study.table(heads, lines), ""]
 
+    def fine(self, seed):
+        """A run that sees more of each photo, for longer: what maps of places need."""
+        text = re.sub(r"image_size = 84", f"image_size = {FINE_SIDE}", sized("itr-towers-tiny", FINE_STEPS, CHUNK))
+        captions = self.data / "flickr8k/dataset_flickr8k.json"
+        return self.run("fine-4", text, seed, "--data", captions, *self.towers, "--tasks", "4")
+
     def pointing(self):
         """Where Grad-CAM of the cosine points for phrases with boxes."""
         phrases = self.data / "flickr8k/phrases.jsonl"
-        reports = []
-        for seed in self.seeds:
-            run = dict(self.flickr(seed))["4"]
-            words = ["--score", "--no-curves", "--method", "grad-cam", "--limit", EXPLAINED]
-            kept = ["--predictions", self.runs / f"pointing-{seed}.jsonl"]
-            reports.append(self.once(f"pointing-{seed}", "explain", run, "--data", phrases, *words, *kept))
+        coarse = f"84 px, {FLICKR_PAIRS // BATCH} steps"
+        settings = {
+            coarse: ("pointing", lambda seed: dict(self.flickr(seed))["4"]),
+            f"{FINE_SIDE} px, {FINE_STEPS} steps": ("pointing-fine", self.fine),
+        }
         share = lambda own, key: 100 * own[key]["mean"]
-        rows = []
-        for methods in zip(*(report["methods"] for report in reports)):
-            keys = ["pointing", "pointing_small"]
-            cells = [spread([share(own, key) for own in methods]) for key in keys]
-            cells.append(spread([100 * own["inside"] for own in methods]))
-            rows.append((methods[0]["method"], *cells))
-        own, photos = reports[0]["methods"][0], reports[0]["pictures"]
+        rows, first = [], None
+        for setting, (name, trained) in settings.items():
+            reports = []
+            for seed in self.seeds:
+                words = ["--score", "--no-curves", "--method", "grad-cam", "--limit", EXPLAINED]
+                kept = ["--predictions", self.runs / f"{name}-{seed}.jsonl"]
+                reports.append(self.once(f"{name}-{seed}", "explain", trained(seed), "--data", phrases, *words, *kept))
+            reports = [report for report in reports if report]
+            first = first or (reports[0] if reports else None)
+            for methods in zip(*(report["methods"] for report in reports)):
+                keys = ["pointing", "pointing_small"]
+                cells = [spread([share(own, key) for own in methods]) for key in keys]
+                cells.append(spread([100 * own["inside"] for own in methods]))
+                rows.append((f"{setting}: {methods[0]['method']}", *cells))
+        if not first:
+            return ["Nothing was run yet.", ""]
+        own = first["methods"][0]
         small = own["pointing_small"]["samples"]
         return [
-            f"{own['phrases']:,} phrases on {photos} test photos, {small:,} of them small.",
+            f"{own['phrases']:,} phrases on {first['pictures']} test photos, {small:,} of them small.",
             "",
             *study.table(["", "pointing, %", "of small, %", "inside, %"], rows),
             "",

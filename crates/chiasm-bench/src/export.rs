@@ -11,7 +11,7 @@ use chiasm_nn::text::TextInput;
 use chiasm_objective::StepInput;
 use chiasm_objective::classification::ClassTargets;
 use chiasm_train::checkpoint::MODEL_FILE;
-use chiasm_train::trainer::preprocess;
+use chiasm_train::prepare::preprocess;
 use safetensors::tensor::{Dtype, View};
 use serde_json::json;
 

@@ -12,8 +12,8 @@ use chiasm_eval::score::{ScoreReport, score};
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
 use chiasm_eval::tasks::retrieval::{self, RetrievalJob};
 use chiasm_nn::VisionLanguageModel;
+use chiasm_train::prepare::preprocess;
 use chiasm_train::recipe::DataConfig;
-use chiasm_train::trainer::preprocess;
 
 use crate::Result;
 use crate::serve::Values;

@@ -10,8 +10,8 @@ use chiasm_data::{
     Views, builtin, rng,
 };
 use chiasm_nn::ModelConfig;
+use chiasm_train::prepare::{model_config, preprocess, tokenizer};
 use chiasm_train::recipe::BUILTIN_EMOJI;
-use chiasm_train::trainer::{model_config, preprocess, tokenizer};
 use chiasm_train::{Recipe, TrainData, Trainer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -11,6 +11,7 @@ pub mod error;
 mod frozen;
 pub mod gradients;
 pub mod optimizer;
+pub mod prepare;
 pub mod recipe;
 pub mod run;
 pub mod schedule;

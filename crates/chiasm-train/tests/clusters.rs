@@ -17,8 +17,8 @@ use chiasm_data::{Dataset, Split, builtin};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::layers::Init;
 use chiasm_nn::weights::{StateDict, from_safetensors, state_dict};
+use chiasm_train::prepare::tokenizer;
 use chiasm_train::run::{MetricLine, read_metrics};
-use chiasm_train::trainer::tokenizer;
 use chiasm_train::{Outcome, Recipe, StepRecord, TrainData, Trainer, checkpoint};
 use common::{MODEL, bytes, train};
 

@@ -15,8 +15,8 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use chiasm_data::{Dataset, Split, builtin};
+use chiasm_train::prepare::tokenizer;
 use chiasm_train::run::{RunDir, read_metrics};
-use chiasm_train::trainer::tokenizer;
 use chiasm_train::{Observer, Outcome, Recipe, TrainData, Trainer, checkpoint};
 use common::{MODEL, bytes, train};
 

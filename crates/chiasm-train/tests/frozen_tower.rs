@@ -15,7 +15,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use chiasm_data::{Dataset, Split, builtin};
 use chiasm_nn::weights::state_dict;
-use chiasm_train::trainer::tokenizer;
+use chiasm_train::prepare::tokenizer;
 use chiasm_train::{Recipe, TrainData, Trainer};
 use common::{MODEL, train};
 

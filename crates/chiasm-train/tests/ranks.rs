@@ -20,8 +20,8 @@ use chiasm_data::{Dataset, Split, builtin};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::weights::{HostTensor, StateDict, state_dict};
 use chiasm_ranks::{Ranks, threads};
+use chiasm_train::prepare::tokenizer;
 use chiasm_train::run::RunDir;
-use chiasm_train::trainer::tokenizer;
 use chiasm_train::{Observer, Recipe, StepRecord, TrainData, TrainError, Trainer, checkpoint};
 use common::MODEL;
 

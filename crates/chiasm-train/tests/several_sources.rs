@@ -17,7 +17,7 @@ use chiasm_data::{Clip, Dataset, Split, Visual, builtin};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::text::TextInput;
 use chiasm_nn::weights::state_dict;
-use chiasm_train::trainer::tokenizer;
+use chiasm_train::prepare::tokenizer;
 use chiasm_train::{Recipe, TrainData, Trainer};
 use common::{MODEL, bytes, train};
 

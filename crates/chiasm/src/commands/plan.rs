@@ -12,7 +12,7 @@ use chiasm_objective::cost::{self, PassCost, Stream};
 use chiasm_objective::plan::Objective;
 use chiasm_objective::{Accounting, Memory, PlanCost, PlanSizes};
 use chiasm_train::Recipe;
-use chiasm_train::trainer::sized;
+use chiasm_train::prepare::sized;
 use serde::Serialize;
 
 use crate::cli::{Global, PlanArgs};

@@ -24,9 +24,9 @@ use chiasm_nn::select::SelectConfig;
 use chiasm_nn::{VisionLanguageModel, compute};
 use chiasm_ranks::Ranks;
 use chiasm_train::data::{Source, views};
+use chiasm_train::prepare::{preprocess, tokenizer};
 use chiasm_train::recipe::DataConfig;
 use chiasm_train::run::RunDir;
-use chiasm_train::trainer::{preprocess, tokenizer};
 use chiasm_train::{
     ChunkRecord, Observer, Recipe, StepRecord, TrainData, Trainer, checkpoint, start,
 };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use chiasm_train::Recipe;
-use chiasm_train::trainer::sized;
+use chiasm_train::prepare::sized;
 
 use crate::common::{run, succeed};
 
