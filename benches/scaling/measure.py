@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--busy", action="store_true", help="measure on a busy machine too: to try it, not for figures")
+    parser.add_argument("--program", type=Path, help="a built chiasm with `mpi`, instead of the target folder's")
     args = parser.parse_args()
     before = busy_seconds()
     time.sleep(2)
@@ -116,7 +117,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(args.turns):
             for ranks in (1, args.ranks):
-                seconds = ours(release / "chiasm", Path(folder), ranks, args.batch, args.steps)
+                program = args.program or release / "chiasm"
+                seconds = ours(program, Path(folder), ranks, args.batch, args.steps)
                 found.setdefault(f"chiasm, {ranks}", []).append(statistics.median(seconds[WARM:]))
                 batches = export(release / "chiasm-bench", Path(folder), args.batch // ranks)
                 seconds = theirs(batches, ranks, args.steps)

@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import twin  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "twin"))
+from trainer import Trainer  # noqa: E402
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    trainer = twin.Trainer(args.folder, fused_optimizer=True, compiled=False, onnx=False)
+    settings = json.loads((args.folder / "workload.json").read_text())
+    trainer = Trainer(args.folder, settings, fused_optimizer=True, compiled=False, onnx=False)
     if args.ranks > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(args.port)}
         dist.init_process_group("gloo", rank=args.rank, world_size=args.ranks)

@@ -80,10 +80,13 @@ fn each_setting_of_tasks_trains_and_its_pairs_embed() {
     // Both towers are 16 wide.
     assert_eq!(vectors.unwrap().shape, [58, 32]);
 
-    // In 8 bits the vectors are others, but hardly.
+    // In 8 bits the vectors are others, but hardly; plain operations have no such products.
     let call = ["embed", "run-2", "--data", POSTS, "--pairs"];
     let rounded = ["--precision", "int8", "--out", "rounded.safetensors"];
-    succeed(dir.path(), &[&call[..], &rounded].concat());
+    let plain = [&call[..], &["--kernels", "plain"], &rounded].concat();
+    assert!(fail(dir.path(), &plain).contains("is for CPUs"));
+    let fused = [&call[..], &["--kernels", "fused"], &rounded].concat();
+    succeed(dir.path(), &fused);
     let read = |name| {
         let archive = Archive::open(&dir.path().join(name)).unwrap();
         archive.read_f32("pair_vectors").unwrap()
