@@ -342,46 +342,27 @@ fn quantile_of(row: &[f32], quantile: f32, scratch: &mut Vec<f32>) -> f32 {
 }
 
 /// The smallest of the largest numbers that make this share of the sum of a row.
-#[inline(always)]
 fn least_of_mass(row: &[f32], mass: f32, scratch: &mut Vec<f32>) -> f32 {
-    // A few make most of a row: they are looked for one after another, all others are sorted.
-    const LOOKED_FOR: usize = 16;
-    let wanted = f64::from(mass) * f64_sum(row);
-    let (mut reached, mut above) = (0.0, u32::MAX);
-    for _ in 0..LOOKED_FOR {
-        let below = row.iter().map(|x| x.to_bits());
-        let below = below.map(|x| if x < above { x } else { 0 });
-        above = below.fold(0, u32::max);
-        let x = f32::from_bits(above);
-        let equal = row.iter().map(|x| u32::from(x.to_bits() == above));
-        reached += f64::from(equal.sum::<u32>()) * f64::from(x);
-        if reached >= wanted || above == 0 {
-            return x;
-        }
-    }
     let copy = room(scratch, row.len());
     copy.copy_from_slice(row);
-    copy.sort_unstable_by(falling);
-    let rest = copy.iter().filter(|x| x.to_bits() < above);
-    for x in rest {
-        reached += f64::from(*x);
-        if reached >= wanted {
-            return *x;
+    let wanted = f64::from(mass) * copy.iter().map(|x| f64::from(*x)).sum::<f64>();
+    let (mut rest, mut reached) = (copy, 0.0);
+    // A few make most of a row: the largest ones are sorted, and more of them only where these do not do.
+    let mut next = 8;
+    while !rest.is_empty() {
+        if next < rest.len() {
+            rest.select_nth_unstable_by(next - 1, falling);
         }
+        let (first, others) = rest.split_at_mut(next.min(rest.len()));
+        first.sort_unstable_by(falling);
+        for x in first.iter() {
+            reached += f64::from(*x);
+            if reached >= wanted {
+                return *x;
+            }
+        }
+        rest = others;
+        next *= 2;
     }
     0.0
-}
-
-/// The sum of a row without its rounding, in the same order everywhere.
-#[inline(always)]
-fn f64_sum(row: &[f32]) -> f64 {
-    let (chunks, rest) = row.as_chunks::<8>();
-    let mut sums = [0.0; 8];
-    for chunk in chunks {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *sum += f64::from(*x);
-        }
-    }
-    let rest: f64 = rest.iter().map(|x| f64::from(*x)).sum();
-    sums.iter().sum::<f64>() + rest
 }
