@@ -7,6 +7,7 @@
 
 use super::lxmert::{Lxmert, LxmertConfig};
 use super::positions::{self, Resampling};
+use super::rosita::filled;
 use super::vilt::{Vilt, ViltConfig};
 use super::visual_bert::{VisualBert, VisualBertConfig};
 use super::vit::Vit;
@@ -15,9 +16,9 @@ use crate::VisionLanguageModel;
 use crate::config::{
     FusionConfig, FusionKind, ModelConfig, NormPlace, RegionConfig, RegionPlace, TextConfig,
 };
-use crate::names::{bert_names, from_published, layer_names};
+use crate::names::{bert_names, layer_names};
 use crate::published::family::{Family, recognise};
-use crate::weights::{HostTensor, LoadReport, StateDict, WeightError, load_state_dict, shapes};
+use crate::weights::{HostTensor, LoadReport, StateDict, WeightError};
 
 /// Table of word positions.
 const LENGTH: [&str; 2] = [
@@ -127,7 +128,7 @@ pub fn fill(
         Family::Lxmert => canonical::<Lxmert>(found),
         _ => canonical::<Vilt>(found),
     };
-    let names = match family {
+    let names: fn(&str) -> Vec<String> = match family {
         Family::VisualBert => {
             fold_regions(&mut state);
             visual_bert
@@ -139,20 +140,10 @@ pub fn fill(
         }
     };
     let reshaped = fit_positions(config, &mut state)?;
-    let ours = from_published(&shapes(&model), &mut state, names);
-    let (model, mut report) = load_state_dict(model, ours)?;
+    let (model, mut report) = filled(model, state, ignored, names)?;
     // Heads of ours are in no such file.
     report.missing.retain(|name| !names(name).is_empty());
-    let unexpected = state.into_keys().collect();
-    Ok((
-        model,
-        LoadReport {
-            ignored,
-            unexpected,
-            reshaped,
-            ..report
-        },
-    ))
+    Ok((model, LoadReport { reshaped, ..report }))
 }
 
 /// Longer or shorter texts, larger or smaller pictures than the file's.

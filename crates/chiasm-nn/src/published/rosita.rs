@@ -186,7 +186,8 @@ fn renamed(found: StateDict, todays: impl Fn(&str) -> Option<String>) -> (StateD
     (state, ignored)
 }
 
-fn filled(
+/// Fills a model from tensors under published names; the report speaks of our names.
+pub(super) fn filled(
     model: VisionLanguageModel,
     mut state: StateDict,
     ignored: Vec<String>,
