@@ -219,10 +219,10 @@ impl Clusters {
             let vector = match self.config.view {
                 ClusterView::TextImage => {
                     let seen = match seen(&batch) {
-                        SeenRows::Regions(rows) => {
+                        SeenRows::Regions(rows) if !batch.part.is_whole() => {
                             SeenRows::Regions(&rows.select(&own)).seen(own.len(), device)
                         }
-                        pixels => pixels.seen(own.len(), device),
+                        all => all.seen(own.len(), device),
                     };
                     let vector = model.pair_vector(&text, &seen);
                     vector.ok_or_else(|| TrainError::Recipe {

@@ -79,21 +79,26 @@ impl Rounded {
             shifts: vec![0; width],
             fast,
         };
-        let column = |j: usize| (0..rows).map(move |i| element(b, i, j));
-        for j in 0..cols {
-            let largest = column(j).fold(0, |most, x| most.max(x.abs().to_bits()));
-            rounded.steps[j] = step(largest);
-            let per_step = reciprocal(rounded.steps[j]);
-            let panel = j / PANEL * groups * (PANEL * GROUP / 64);
-            let (line_of, place) = ((j % PANEL) / 16, j % 16);
-            let mut sum = 0;
-            for (i, x) in column(j).enumerate() {
-                let value = round(x, per_step);
-                sum += i32::from(value);
-                let line = panel + i / GROUP * (PANEL * GROUP / 64) + line_of;
-                rounded.lines[line].0[place * GROUP + i % GROUP] = value;
+        // Row after row, as they lie: first the largest number of every column, then all of them.
+        let (mut largest, mut apart) = (vec![0; cols], Vec::new());
+        for i in 0..rows {
+            for (most, x) in largest.iter_mut().zip(row(b, i, &mut apart)) {
+                *most = x.abs().to_bits().max(*most);
             }
-            rounded.shifts[j] = sum * i32::from(SHIFT);
+        }
+        for (own, most) in rounded.steps.iter_mut().zip(largest) {
+            *own = step(most);
+        }
+        let lines_of_group = PANEL * GROUP / 64;
+        let per_step: Vec<f32> = rounded.steps.iter().map(|step| reciprocal(*step)).collect();
+        for i in 0..rows {
+            for (j, x) in row(b, i, &mut apart).iter().enumerate() {
+                let value = round(*x, per_step[j]);
+                rounded.shifts[j] += i32::from(value) * i32::from(SHIFT);
+                let group = j / PANEL * groups + i / GROUP;
+                let line = group * lines_of_group + j % PANEL / 16;
+                rounded.lines[line].0[j % 16 * GROUP + i % GROUP] = value;
+            }
         }
         rounded
     }
@@ -112,12 +117,15 @@ impl Rounded {
     }
 }
 
-/// An element of a view of either order.
-fn element(b: View, i: usize, j: usize) -> f32 {
-    match b.is_row_major() {
-        true => b.row(i)[j],
-        false => b.t().row(j)[i],
+/// A row of a view, brought together in `apart` where its numbers lie apart.
+fn row<'a>(view: View<'a>, i: usize, apart: &'a mut Vec<f32>) -> &'a [f32] {
+    if view.is_row_major() {
+        return view.row(i);
     }
+    let columns = view.t();
+    apart.clear();
+    apart.extend((0..view.cols()).map(|j| columns.row(j)[i]));
+    apart
 }
 
 /// A step of numbers whose largest has these bits without its sign: those of what is no number are the largest.
@@ -155,7 +163,7 @@ struct Rows {
     values: Vec<u8>,
     steps: Vec<f32>,
     /// For a row whose numbers lie apart.
-    row: Vec<f32>,
+    apart: Vec<f32>,
 }
 
 thread_local! {
@@ -170,14 +178,7 @@ impl Rows {
         self.values.resize(a.rows() * stride, SHIFT);
         self.steps.clear();
         for (i, values) in self.values.chunks_exact_mut(stride.max(1)).enumerate() {
-            let row = match a.is_row_major() {
-                true => a.row(i),
-                false => {
-                    self.row.clear();
-                    self.row.extend((0..a.cols()).map(|j| element(a, i, j)));
-                    &self.row
-                }
-            };
+            let row = row(a, i, &mut self.apart);
             self.steps.push(simd(
                 #[inline(always)]
                 || round_row(row, values),
