@@ -38,6 +38,18 @@ pub trait Gather {
         let parts = [before, own, after].into_iter();
         Tensor::cat(parts.filter(|part| part.dims()[0] > 0).collect(), 0)
     }
+
+    /// As [`Self::all`], of two sides whose rows belong together. They travel as one: where the others
+    /// fall silent, both sides miss the same rows.
+    fn pairs(&self, own: [Tensor<2>; 2]) -> [Tensor<2>; 2] {
+        if self.processes() == 1 {
+            return own;
+        }
+        let widths = own.each_ref().map(|side| side.dims()[1]);
+        let all = self.all(Tensor::cat(own.into(), 1));
+        [(0, widths[0]), (widths[0], widths[1])]
+            .map(|(first, width)| all.clone().narrow(1, first, width))
+    }
 }
 
 /// A run of one process.

@@ -188,17 +188,19 @@ impl Step<'_> {
         })
     }
 
-    /// Features of the frames of all processes' clips, `[batch, frames, width]`.
-    fn frames(&self, own: Tensor<3>) -> Tensor<3> {
-        let [batch, frames, width] = own.dims();
-        let all = self.gather.all(own.reshape([batch, frames * width]));
-        let [batch, _] = all.dims();
-        all.reshape([batch, frames, width])
+    /// Both sides' features of the frames of all processes' clips, `[batch, frames, width]`.
+    fn frames(&self, own: [Tensor<3>; 2]) -> [Tensor<3>; 2] {
+        let [_, frames, width] = own[0].dims();
+        let flat = own.map(|side| side.flatten::<2>(1, 2));
+        self.gather.pairs(flat).map(|side| {
+            let [batch, _] = side.dims();
+            side.reshape([batch, frames, width])
+        })
     }
 
     /// Completion of rows of all processes.
     fn completion(&self, recovered: Tensor<2>, complete: Tensor<2>, temperature: f64) -> Tensor<1> {
-        let [recovered, complete] = [recovered, complete].map(|rows| self.gather.all(rows));
+        let [recovered, complete] = self.gather.pairs([recovered, complete]);
         completion_loss(recovered, complete, temperature)
     }
 
@@ -312,7 +314,7 @@ impl Step<'_> {
         let config = self.config.contrastive.as_ref()?;
         if self.model.contrasts_fused() {
             let sides = self.model.project_fused(&self.pass(class_pass(0))?.fused)?;
-            let [text, image] = sides.map(|rows| self.gather.all(rows));
+            let [text, image] = self.gather.pairs(sides);
             let value = contrastive_loss(text, image, self.temperature(config.temperature)?);
             let own = self.input.fused_size;
             let term = LossTerm::gathered("contrastive", config.weight, value, own);
@@ -329,13 +331,14 @@ impl Step<'_> {
         let value = match config.direction {
             ContrastDirection::Both => {
                 let text = self.model.project_text(&text.narrow(0, pairs))?;
-                let [text, image] = [text, image].map(|rows| self.gather.all(rows));
+                let [text, image] = self.gather.pairs([text, image]);
                 contrastive_loss(text, image, temperature)
             }
             ContrastDirection::ImageToText => {
                 let texts = self.model.project_text(text)?;
                 // Texts of all pairs first, those without an image behind them.
-                let paired = self.gather.all(texts.clone().narrow(0, 0, pairs));
+                let paired = texts.clone().narrow(0, 0, pairs);
+                let [paired, image] = self.gather.pairs([paired, image]);
                 // Borrowed texts are among those of the pairs already.
                 let others = texts.dims()[0] - pairs - self.input.borrowed;
                 let others = self.gather.all(texts.narrow(0, pairs, others));
@@ -343,7 +346,7 @@ impl Step<'_> {
                     [0, _] => paired,
                     _ => Tensor::cat(vec![paired, others], 0),
                 };
-                image_to_text_loss(texts, self.gather.all(image), temperature)
+                image_to_text_loss(texts, image, temperature)
             }
         };
         // A learned temperature has a part of its gradient even where there is no pair.
@@ -362,7 +365,7 @@ impl Step<'_> {
         let masked_text = &self.pass(MASKED_TEXT_PASS)?.fused;
         let globals = [masked_image.frame_globals(), masked_text.frame_globals()];
         let own = self.input.fused_size;
-        let [recovered, complete] = globals.map(|globals| self.frames(globals));
+        let [recovered, complete] = self.frames(globals);
         let image = frame_completion_loss(&recovered, &complete, config.temperature);
         let (recovered, complete) = (masked_text.text_global(), masked_image.text_global());
         let text = self.completion(recovered, complete, config.temperature);

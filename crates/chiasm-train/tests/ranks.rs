@@ -12,14 +12,14 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use burn::tensor::Device;
 use chiasm_data::{Dataset, Split, builtin};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::weights::{HostTensor, StateDict, state_dict};
-use chiasm_ranks::{Ranks, threads};
+use chiasm_ranks::{Link, Parcel, Ranks, Silent, Thread, threads};
 use chiasm_train::prepare::tokenizer;
 use chiasm_train::run::RunDir;
 use chiasm_train::{Observer, Recipe, StepRecord, TrainData, TrainError, Trainer, checkpoint};
@@ -95,6 +95,17 @@ impl Observer for Watch<'_> {
             Some((Trouble::Fail, at)) if at == step => Err("no room".to_owned()),
             _ => Ok(BTreeMap::new()),
         }
+    }
+}
+
+/// Looks at nothing.
+struct Idle;
+
+impl Observer for Idle {
+    fn step(&mut self, _: &StepRecord) {}
+
+    fn evaluate(&mut self, _: &VisionLanguageModel) -> Result<BTreeMap<String, f64>, String> {
+        Ok(BTreeMap::new())
     }
 }
 
@@ -234,6 +245,80 @@ fn contrast_and_completion() {
 fn matching_and_words() {
     let objectives = "[objectives.matching]\n[objectives.mlm]\n";
     equals_one(&recipe(objectives, "accumulate = 2\n"));
+}
+
+/// A way to the others that ends after so many exchanges.
+struct Mortal {
+    link: Thread,
+    left: AtomicUsize,
+}
+
+impl Link for Mortal {
+    fn rank(&self) -> usize {
+        self.link.rank()
+    }
+
+    fn count(&self) -> usize {
+        self.link.count()
+    }
+
+    fn exchange(
+        &self,
+        parcels: Vec<Parcel>,
+        wait: &dyn Fn() -> bool,
+    ) -> Result<Vec<Parcel>, Silent> {
+        let left = self.left.fetch_sub(1, Ordering::Relaxed);
+        assert!(left > 0, "a rank dies, as it should");
+        self.link.exchange(parcels, wait)
+    }
+}
+
+/// Losses cannot fail: what they get from a rank that falls silent between two of their exchanges must
+/// still fit together.
+#[test]
+fn a_rank_may_die_at_any_exchange() {
+    let recipe = recipe(
+        "[objectives.contrastive]\n[objectives.matching]\n[objectives.mlm]\n\
+         [objectives.global_completion]\n[objectives.local_completion]\n\
+         [objectives.ranking]\ncandidates = 4\n",
+        "",
+    );
+    let recipe = recipe.replace("steps = 20", "steps = 2");
+    let data = data(&recipe);
+    let folder = tempfile::tempdir().unwrap();
+    let run = |ranks: Ranks, dir: &Path| {
+        let mut run = match ranks.rank() {
+            0 => RunDir::open(dir, false).unwrap(),
+            _ => RunDir::silent(dir),
+        };
+        let mut trainer = trainer_of(ranks, &recipe, &data)?;
+        trainer.run(&mut run, &mut Idle, &AtomicBool::new(false))
+    };
+    let survives = |exchanges: usize| {
+        let dir = &folder.path().join(exchanges.to_string());
+        let run = &run;
+        let ranks = |link: Box<dyn Link>| {
+            let limit = Duration::from_secs(100);
+            Ranks::new(link, limit, Arc::default())
+        };
+        std::thread::scope(|scope| {
+            let [first, link]: [Thread; 2] = threads(2).try_into().ok().unwrap();
+            let left = AtomicUsize::new(exchanges);
+            let mortal = Box::new(Mortal { link, left });
+            let second = scope.spawn(move || run(ranks(mortal), dir));
+            let outcome = run(ranks(Box::new(first)), dir);
+            // How it ends does not matter.
+            let _ = second.join();
+            outcome
+        })
+    };
+    let mut died = 0;
+    while let Err(error) = survives(died) {
+        let error = error.to_string();
+        assert!(error.starts_with("rank 1 sent nothing for `"), "{error}");
+        died += 1;
+    }
+    assert!(died > 20, "{died}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::commands::index::IndexArgs;
 use crate::commands::probe::ProbeArgs;
 use crate::commands::relate::RelateArgs;
 use crate::commands::serve::ServeArgs;
-use crate::ranks;
+use crate::ranks::RankArgs;
 
 /// Align pictures and text: train, evaluate and search vision-language models.
 #[derive(Debug, Parser)]
@@ -271,10 +271,8 @@ pub(crate) struct PretrainArgs {
     /// Optimiser steps, instead of the recipe's
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<u64>,
-    /// How long the ranks of a run under `mpirun` or `srun` wait for each other before the run ends with
-    /// an error
-    #[arg(long, value_name = "SECONDS", default_value_t = ranks::LIMIT)]
-    pub(crate) rank_limit: u64,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// `chiasm plan`.
@@ -542,6 +540,8 @@ pub(crate) enum DataCommand {
         /// Where to write the list of unusable samples
         #[arg(long, value_name = "FILE", default_value = "quarantine.jsonl")]
         quarantine: PathBuf,
+        #[command(flatten)]
+        ranks: RankArgs,
     },
     /// Find samples of B that A already holds: same bytes, same look, same id, same text
     Audit(Box<AuditArgs>),
@@ -629,6 +629,8 @@ pub(crate) struct AuditArgs {
     /// Where to write the ids of the affected samples of B, by kind, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// `chiasm regions`.
@@ -719,6 +721,8 @@ pub(crate) struct ExtractArgs {
     /// Pictures that go through the tower together
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub(crate) batch_size: usize,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// `chiasm regions inspect`.
@@ -843,6 +847,8 @@ pub(crate) struct EmbedArgs {
     /// in place of the first two
     #[arg(long, value_name = "FILE", default_value = "embeddings.safetensors")]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// `chiasm convert`.

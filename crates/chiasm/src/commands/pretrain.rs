@@ -36,7 +36,8 @@ use crate::commands::report::{self, Facts};
 use crate::commands::{audit, eval, plan, recipe};
 use crate::error::CliError;
 use crate::output::{self, Progress, duration, note};
-use crate::{device, ranks, source};
+use crate::ranks::{self, RankArgs};
+use crate::{device, source};
 
 /// Exit code after Ctrl-C, as shells count it.
 const INTERRUPTED: u8 = 130;
@@ -53,8 +54,8 @@ pub(crate) struct Job {
     pub(crate) resume_command: String,
     /// Free searches shown in the report and on stdout.
     pub(crate) searches: Vec<String>,
-    /// How long several ranks wait for each other, in seconds.
-    pub(crate) rank_limit: u64,
+    /// How long several ranks wait for each other.
+    pub(crate) ranks: RankArgs,
 }
 
 pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliError> {
@@ -82,7 +83,7 @@ pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliE
             resume: args.resume,
             resume_command,
             searches: Vec::new(),
-            rank_limit: args.rank_limit,
+            ranks: args.ranks,
         },
         global,
     )
@@ -232,7 +233,7 @@ pub(crate) fn override_schedule(recipe: &mut Recipe, seed: Option<u64>, steps: O
 /// Trains, evaluates, reports; on all ranks where there are several.
 pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
-    let ranks = ranks::join(Duration::from_secs(job.rank_limit), Arc::clone(&stop))?;
+    let ranks = ranks::join(Duration::from_secs(job.ranks.rank_limit), Arc::clone(&stop))?;
     let outcome = train_among(&ranks, job, global, &stop);
     ranks::settle(&ranks, outcome)
 }
