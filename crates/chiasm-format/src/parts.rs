@@ -93,7 +93,7 @@ pub struct Parts {
 
 impl Parts {
     /// Begins a job, or goes on with it: `job` says what the parts are made of. Claims of processes that are
-    /// gone are removed, so no other process may be at work yet.
+    /// gone are removed, so no other process may be at work yet. A job of which nothing was done makes room.
     ///
     /// # Errors
     /// A folder that holds something else or that somebody works in, or a failing file system.
@@ -105,15 +105,21 @@ impl Parts {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(io_at(&path)(error)),
         };
-        if let Some(bytes) = &known {
-            let same = serde_json::from_slice(bytes).is_ok_and(|own: Manifest| own == manifest);
-            if !same {
-                return Err(PartsError::Other(folder.to_owned()));
-            }
-        } else {
+        let is_own = |bytes: &Vec<u8>| {
+            serde_json::from_slice(bytes).is_ok_and(|own: Manifest| own == manifest)
+        };
+        let is_known = known.as_ref().is_some_and(is_own);
+        if !is_known {
             fs::create_dir_all(folder).map_err(io_at(folder))?;
+            // Only what a job leaves that did nothing.
+            let is_rest = |path: &Path| {
+                let ending = path.extension().unwrap_or_default();
+                path.ends_with(LOCK)
+                    || known.is_some()
+                        && (path.ends_with(MANIFEST) || ending == CLAIM || ending == PARTIAL)
+            };
             let mut inside = fs::read_dir(folder).map_err(io_at(folder))?.flatten();
-            if inside.any(|entry| entry.file_name() != LOCK) {
+            if inside.any(|entry| !is_rest(&entry.path())) {
                 return Err(PartsError::Other(folder.to_owned()));
             }
         }
@@ -126,7 +132,7 @@ impl Parts {
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(io_at(&lock)(error)),
         }
-        if known.is_none() {
+        if !is_known {
             let bytes = serde_json::to_vec(&manifest).map_err(|error| io_at(&path)(error.into()))?;
             write_bytes(&path, &bytes).map_err(io_at(&path))?;
         }
@@ -363,6 +369,15 @@ mod tests {
 
         fs::write(parts.path(2), b"short").unwrap();
         assert!(matches!(parts.read(2), Err(PartsError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_job_that_did_nothing_makes_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("parts");
+        std::mem::forget(Parts::begin(&path, json!(1)).unwrap().claim(3).unwrap());
+        let parts = Parts::begin(&path, json!(2)).unwrap();
+        assert!(parts.claim(3).unwrap().is_some());
     }
 
     #[test]
