@@ -381,11 +381,7 @@ impl<'a> Check<'a> {
 }
 
 /// What the sample's pictures are recognised by, or why the sample cannot be used.
-fn judge(
-    sample: &Sample,
-    views: &[usize],
-    seen: &[Seen],
-) -> Result<Vec<Print>, String> {
+fn judge(sample: &Sample, views: &[usize], seen: &[Seen]) -> Result<Vec<Print>, String> {
     if sample.texts.iter().all(|text| text.trim().is_empty()) {
         return Err("no text".to_owned());
     }
@@ -726,10 +722,16 @@ mod tests {
             seen.push(own);
         }
         assert!(left.is_empty());
-        assert_eq!(Seen::take(&mut &bytes[..bytes.len() / 2 - 1]), seen.first().cloned());
+        assert_eq!(
+            Seen::take(&mut &bytes[..bytes.len() / 2 - 1]),
+            seen.first().cloned()
+        );
         let halves = halves.conclude(seen);
         assert_eq!(halves.quarantine, report.quarantine);
-        assert_eq!((&halves.prints, &halves.summary), (&report.prints, &report.summary));
+        assert_eq!(
+            (&halves.prints, &halves.summary),
+            (&report.prints, &report.summary)
+        );
         assert_eq!((report.good.len(), report.quarantine.len()), (18, 2));
         assert!(report.quarantine.entries[1].path.contains("file.png"));
         assert_eq!((report.summary.samples, report.prints.len()), (18, 18));

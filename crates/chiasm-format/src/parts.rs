@@ -133,7 +133,8 @@ impl Parts {
             Err(TryLockError::Error(error)) => return Err(io_at(&lock)(error)),
         }
         if !is_known {
-            let bytes = serde_json::to_vec(&manifest).map_err(|error| io_at(&path)(error.into()))?;
+            let bytes =
+                serde_json::to_vec(&manifest).map_err(|error| io_at(&path)(error.into()))?;
             write_bytes(&path, &bytes).map_err(io_at(&path))?;
         }
         for entry in fs::read_dir(folder).map_err(io_at(folder))?.flatten() {

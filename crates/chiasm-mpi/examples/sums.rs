@@ -68,13 +68,7 @@ fn theirs(largest: u32, turns: usize) {
 }
 
 /// Times sums of ones, and checks them.
-fn measure(
-    rank: usize,
-    count: usize,
-    largest: u32,
-    turns: usize,
-    mut sum: impl FnMut(&mut [f32]),
-) {
+fn measure(rank: usize, count: usize, largest: u32, turns: usize, mut sum: impl FnMut(&mut [f32])) {
     for power in SMALLEST..=largest {
         let mut seconds = Vec::with_capacity(turns);
         let mut values = vec![1.0_f32; 1 << power];
@@ -88,7 +82,10 @@ fn measure(
             assert!(values.iter().all(|value| *value == count as f32));
         }
         if rank == 0 {
-            println!("{{\"numbers\": {}, \"seconds\": {seconds:?}}}", 1u64 << power);
+            println!(
+                "{{\"numbers\": {}, \"seconds\": {seconds:?}}}",
+                1u64 << power
+            );
         }
     }
 }

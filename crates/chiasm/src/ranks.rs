@@ -50,7 +50,8 @@ pub(crate) fn refuse() -> Result<(), CliError> {
     };
     Err(CliError::new(
         format!("a launcher started {count} ranks of a command that does not share its work"),
-        "start one process; docs/guides/many-machines.md has the commands that several can share".to_owned(),
+        "start one process; docs/guides/many-machines.md has the commands that several can share"
+            .to_owned(),
     ))
 }
 
@@ -91,7 +92,10 @@ impl Job<'_> {
         let parts = begin(ranks, self.folder, &self.of)?;
         let missing = (0..self.parts()).filter(|number| !parts.has(*number));
         let missing: Vec<usize> = missing.collect();
-        let left = missing.iter().map(|number| self.range(*number).len()).sum::<usize>();
+        let left = missing
+            .iter()
+            .map(|number| self.range(*number).len())
+            .sum::<usize>();
         // All have looked before anybody adds a part.
         ranks.gather("parts", &[])?;
         let mut bar = Progress::new(self.what, left as u64);
@@ -122,7 +126,11 @@ pub(crate) fn left(
     })?;
     let own: Vec<u8> = own.into_iter().map(u8::from).collect();
     let said = ranks.gather("what is left", &own)?.into_iter().next();
-    Ok(said.unwrap_or_default().iter().map(|left| *left == 1).collect())
+    Ok(said
+        .unwrap_or_default()
+        .iter()
+        .map(|left| *left == 1)
+        .collect())
 }
 
 /// Opens a folder of parts on all ranks: the first one begins it, or goes on with what is there.

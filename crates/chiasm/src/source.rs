@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use chiasm_data::check::Summary;
 use chiasm_data::{
-    Check, CheckReport, Dataset, Limits, Print, Quarantine, Seen, builtin, check, enforce_rate, readers,
+    Check, CheckReport, Dataset, Limits, Print, Quarantine, Seen, builtin, check, enforce_rate,
+    readers,
 };
 use chiasm_ranks::Ranks;
 use chiasm_train::recipe::DataConfig;

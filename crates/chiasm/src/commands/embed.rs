@@ -184,9 +184,8 @@ pub(crate) fn run(args: &EmbedArgs, ranks: &Ranks, global: &Global) -> Result<()
         })
     })?;
     // What they were kept for is written.
-    std::fs::remove_dir_all(&rows.folder).map_err(|error| {
-        CliError::new(format!("{}: {error}", rows.folder.display()), None)
-    })?;
+    std::fs::remove_dir_all(&rows.folder)
+        .map_err(|error| CliError::new(format!("{}: {error}", rows.folder.display()), None))?;
     let report = Report {
         file: args.out.display().to_string(),
         images: tables.get("image_embeds").map_or(0, |_| images),

@@ -459,10 +459,16 @@ impl Embedded {
     fn read(parts: &Parts, number: usize) -> Result<Self, CliError> {
         let bytes = parts.read(number)?;
         let damaged = || CliError::from(parts.damaged(number));
-        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(damaged)?;
+        let end = bytes
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .ok_or_else(damaged)?;
         let (about, values) = bytes.split_at(end);
         let mut embedded: Self = serde_json::from_slice(about).map_err(|_| damaged())?;
-        let values = values.get(1..).unwrap_or_default().chunks_exact(size_of::<f32>());
+        let values = values
+            .get(1..)
+            .unwrap_or_default()
+            .chunks_exact(size_of::<f32>());
         let value = |bytes: &[u8]| bytes.first_chunk().map(|bytes| f32::from_le_bytes(*bytes));
         embedded.values = values.filter_map(value).collect();
         Ok(embedded)

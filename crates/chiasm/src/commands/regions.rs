@@ -15,10 +15,10 @@ use chiasm_format::darknet::Darknet;
 use chiasm_graph::vocabulary;
 use chiasm_nn::published::encoder::Sizes;
 use chiasm_nn::published::yolo::YoloTiny;
+use chiasm_ranks::Ranks;
 use chiasm_regions::{
     Detector, Given, Grid, Names, Naming, Provider, Report, Step, boxes, convert, draw, extract,
 };
-use chiasm_ranks::Ranks;
 use chiasm_train::recipe::DataConfig;
 use serde::Serialize;
 use serde_json::json;
@@ -207,7 +207,9 @@ impl<'a> Job<'a> {
         };
         let left = ranks::left(self.ranks, || {
             let is_left = |picture: &regions::Picture| {
-                !writer.as_ref().is_some_and(|writer| writer.contains(&picture.name))
+                !writer
+                    .as_ref()
+                    .is_some_and(|writer| writer.contains(&picture.name))
             };
             Ok(pictures.iter().map(is_left).collect())
         })?;
@@ -223,7 +225,11 @@ impl<'a> Job<'a> {
         let parts = job.share(self.ranks, |range, claim, done| {
             let folder = claim.folder();
             let mut writer = self.writer(&folder, set, String::new())?;
-            let own = pictures.iter().zip(&left).skip(range.start).take(range.len());
+            let own = pictures
+                .iter()
+                .zip(&left)
+                .skip(range.start)
+                .take(range.len());
             let own = own.filter(|(_, left)| **left);
             let own: Vec<regions::Picture> = own.map(|(picture, _)| picture.clone()).collect();
             let mut before = 0;
@@ -244,9 +250,13 @@ impl<'a> Job<'a> {
         };
         for number in 0..job.parts() {
             let path = parts.path(number);
-            let own = convert(&path, &regions::list(&path)?, &mut writer, batch, &mut |_| {})?;
-            report.written += own.written;
-            report.regions += own.regions;
+            // All of a part may be there already, or unusable.
+            if regions::manifest(&path)?.is_some_and(|manifest| manifest.samples > 0) {
+                let sources = regions::list(&path)?;
+                let own = convert(&path, &sources, &mut writer, batch, &mut |_| {})?;
+                report.written += own.written;
+                report.regions += own.regions;
+            }
             let refused = Quarantine::read_jsonl(path.join(REFUSED_FILE))?;
             report.refused.entries.extend(refused.entries);
         }

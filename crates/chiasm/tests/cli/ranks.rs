@@ -13,7 +13,7 @@ use crate::common::{TINY, chiasm, succeed, workspace};
 /// What starts `count` ranks with `dir` as their working folder; `None`, with a message, where that
 /// cannot be done.
 #[allow(clippy::print_stderr, reason = "a skip is no silent pass")]
-fn mpirun(dir: &Path, count: usize) -> Option<Command> {
+pub(crate) fn mpirun(dir: &Path, count: usize) -> Option<Command> {
     if !cfg!(feature = "mpi") {
         eprintln!("skipped: built without the feature `mpi`");
         return None;
@@ -41,7 +41,7 @@ fn mpirun(dir: &Path, count: usize) -> Option<Command> {
     Some(command)
 }
 
-const BINARY: &str = env!("CARGO_BIN_EXE_chiasm");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_chiasm");
 
 fn train<'a>(recipe: &'a str, out: &'a str) -> Vec<&'a str> {
     let data = ["--data", "pairs.csv", "--out", out];
