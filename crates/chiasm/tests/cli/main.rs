@@ -12,6 +12,7 @@ mod common;
 mod curate;
 mod explain;
 mod grounding;
+mod hosts;
 mod jobs;
 mod new;
 mod own_data;
