@@ -188,20 +188,10 @@ impl Step<'_> {
         })
     }
 
-    /// Both sides' features of the frames of all processes' clips, `[batch, frames, width]`.
-    fn frames(&self, own: [Tensor<3>; 2]) -> [Tensor<3>; 2] {
-        let [_, frames, width] = own[0].dims();
-        let flat = own.map(|side| side.flatten::<2>(1, 2));
-        self.gather.pairs(flat).map(|side| {
-            let [batch, _] = side.dims();
-            side.reshape([batch, frames, width])
-        })
-    }
-
     /// Completion of rows of all processes.
     fn completion(&self, recovered: Tensor<2>, complete: Tensor<2>, temperature: f64) -> Tensor<1> {
-        let [recovered, complete] = self.gather.pairs([recovered, complete]);
-        completion_loss(recovered, complete, temperature)
+        let sides = self.gather.sides([recovered, complete]);
+        completion_loss(sides, temperature)
     }
 
     fn pass(&self, pass: FusionPass) -> Option<&FusedPass> {
@@ -314,8 +304,8 @@ impl Step<'_> {
         let config = self.config.contrastive.as_ref()?;
         if self.model.contrasts_fused() {
             let sides = self.model.project_fused(&self.pass(class_pass(0))?.fused)?;
-            let [text, image] = self.gather.pairs(sides);
-            let value = contrastive_loss(text, image, self.temperature(config.temperature)?);
+            let temperature = self.temperature(config.temperature)?;
+            let value = contrastive_loss(self.gather.sides(sides), temperature);
             let own = self.input.fused_size;
             let term = LossTerm::gathered("contrastive", config.weight, value, own);
             return Some(vec![term]);
@@ -331,8 +321,7 @@ impl Step<'_> {
         let value = match config.direction {
             ContrastDirection::Both => {
                 let text = self.model.project_text(&text.narrow(0, pairs))?;
-                let [text, image] = self.gather.pairs([text, image]);
-                contrastive_loss(text, image, temperature)
+                contrastive_loss(self.gather.sides([text, image]), temperature)
             }
             ContrastDirection::ImageToText => {
                 let texts = self.model.project_text(text)?;
@@ -365,8 +354,11 @@ impl Step<'_> {
         let masked_text = &self.pass(MASKED_TEXT_PASS)?.fused;
         let globals = [masked_image.frame_globals(), masked_text.frame_globals()];
         let own = self.input.fused_size;
-        let [recovered, complete] = self.frames(globals);
-        let image = frame_completion_loss(&recovered, &complete, config.temperature);
+        let [_, frames, _] = globals[0].dims();
+        let sides = self
+            .gather
+            .sides(globals.map(|side| side.flatten::<2>(1, 2)));
+        let image = frame_completion_loss(&sides, frames, config.temperature);
         let (recovered, complete) = (masked_text.text_global(), masked_image.text_global());
         let text = self.completion(recovered, complete, config.temperature);
         Some(vec![

@@ -32,13 +32,13 @@ const SIDE: usize = 12;
 /// One of several threads that show each other their features.
 struct Thread<'a> {
     number: usize,
-    shown: &'a [Mutex<Vec<f32>>],
+    shown: &'a [Mutex<Vec<f64>>],
     barrier: &'a Barrier,
 }
 
 impl Thread<'_> {
     /// What all threads show, in their order.
-    fn show(&self, own: Vec<f32>) -> Vec<Vec<f32>> {
+    fn show(&self, own: Vec<f64>) -> Vec<Vec<f64>> {
         *self.shown[self.number].lock().unwrap() = own;
         self.barrier.wait();
         let all = self.shown.iter();
@@ -54,10 +54,14 @@ impl Gather for Thread<'_> {
     }
 
     fn totals(&self, own: &[usize]) -> Vec<usize> {
-        let all = self.show(own.iter().map(|count| *count as f32).collect());
+        let all = self.show(own.iter().map(|count| *count as f64).collect());
         (0..own.len())
             .map(|kind| all.iter().map(|counts| counts[kind] as usize).sum())
             .collect()
+    }
+
+    fn share(&self, own: &[f64]) -> Vec<f64> {
+        self.show(own.to_vec()).concat()
     }
 
     fn others(&self, own: &Tensor<2>) -> [Tensor<2>; 2] {
@@ -68,10 +72,11 @@ impl Gather for Thread<'_> {
             .into_data()
             .try_into_vec::<f32>()
             .unwrap();
-        let all = self.show(values);
+        let all = self.show(values.into_iter().map(f64::from).collect());
         let (before, after) = (&all[..self.number], &all[self.number + 1..]);
         [before, after].map(|theirs| {
-            let theirs = theirs.concat();
+            let theirs = theirs.concat().into_iter();
+            let theirs: Vec<f32> = theirs.map(|value| value as f32).collect();
             let rows = theirs.len() / width;
             Tensor::from_data(TensorData::new(theirs, [rows, width]), &own.device())
         })

@@ -41,6 +41,14 @@ impl Gather for Together<'_> {
         })
     }
 
+    fn share(&self, own: &[f64]) -> Vec<f64> {
+        let given = self.0.gather("similarities", bytemuck::cast_slice(own));
+        let given = given.unwrap_or_default().into_iter();
+        given
+            .flat_map(|theirs| bytemuck::pod_collect_to_vec::<u8, f64>(&theirs))
+            .collect()
+    }
+
     fn totals(&self, own: &[usize]) -> Vec<usize> {
         let counts: Vec<u64> = own.iter().map(|count| *count as u64).collect();
         let Ok(given) = self.0.gather("counts", bytemuck::cast_slice(&counts)) else {

@@ -29,5 +29,5 @@ pub(crate) use embed::Embed;
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use gemm::int8_pays;
 pub(crate) use linear::Linear;
-pub(crate) use loss::{Contrast, CrossEntropy};
+pub(crate) use loss::{Among, Contrast, CrossEntropy, FACTS, Similarities};
 pub(crate) use norm::{LayerNorm, Norm};
