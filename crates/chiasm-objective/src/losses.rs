@@ -33,7 +33,8 @@ pub struct LossTerm {
     /// Whether it is of the samples of all processes, not of the own ones alone.
     pub gathered: bool,
     /// What part of it the gradient of this process's features is: of own samples, that which they are
-    /// of all processes' samples; of gathered ones, all. 0 where none are here.
+    /// of all processes' samples; of gathered ones, all, or what [`ObjectivesConfig::averaged_gather`] leaves. 0
+    /// where none are here.
     pub share: f64,
 }
 
@@ -136,9 +137,13 @@ pub fn shared_with(
         }
         .unwrap_or_default()
     });
-    Losses {
-        terms: terms.collect(),
+    let mut terms: Vec<LossTerm> = terms.collect();
+    if config.averaged_gather {
+        for term in terms.iter_mut().filter(|term| term.gathered) {
+            term.share /= gather.processes() as f64;
+        }
     }
+    Losses { terms }
 }
 
 /// The same losses with passes of its own for each of [`ObjectivesConfig::sets`], as the published code
@@ -180,6 +185,8 @@ impl Step<'_> {
         }
         Some(match self.gather.processes() {
             1 => temperature,
+            // The term's own share is that already.
+            _ if self.config.averaged_gather => temperature,
             processes => {
                 let share = 1.0 / processes as f64;
                 let constant = temperature.clone().detach().mul_scalar(1.0 - share);

@@ -47,6 +47,8 @@ struct State {
     number: u64,
     /// The longest time that an exchange took to come to its end.
     longest: BTreeMap<&'static str, Duration>,
+    /// Time that this rank has spent on exchanges.
+    waited: Duration,
     broken: Option<RankError>,
 }
 
@@ -73,6 +75,7 @@ impl Ranks {
             state: Mutex::new(State {
                 number: 0,
                 longest: BTreeMap::new(),
+                waited: Duration::ZERO,
                 broken: None,
             }),
         }
@@ -105,6 +108,13 @@ impl Ranks {
     /// The step, counted from 1, that errors name from here on.
     pub fn begin_step(&self, step: u64) {
         self.step.store(step, Ordering::Relaxed);
+    }
+
+    /// Time that this rank has spent on exchanges: most of it waiting, where others are slower.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waited
     }
 
     /// The first error, if there was one.
@@ -259,6 +269,7 @@ impl Ranks {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let longest = state.longest.entry(what).or_default();
             *longest = clock.waited().max(*longest);
+            state.waited += clock.waited();
         }
         let opened = given.into_iter().enumerate().map(|(rank, parcel)| {
             let (contents, kind, theirs) =

@@ -327,7 +327,9 @@ pub(crate) enum CheckpointArg {
 pub(crate) enum PrecisionArg {
     /// As they are
     F32,
-    /// In 8 bits: faster on CPUs with AVX-512 VNNI, a little less exact
+    /// In 16 bits: faster on CPUs with AVX-512 BF16, hardly less exact
+    Bf16,
+    /// In 8 bits: faster still on CPUs with AVX-512 VNNI, a little less exact
     Int8,
 }
 
@@ -418,7 +420,7 @@ pub(crate) struct EvalArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
     #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
     pub(crate) precision: PrecisionArg,
     /// Which samples
@@ -786,7 +788,7 @@ pub(crate) struct SearchArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
     #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
     pub(crate) precision: PrecisionArg,
     /// The model that made the index, where it is now [default: where it was]
@@ -828,7 +830,7 @@ pub(crate) struct EmbedArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
     #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
     pub(crate) precision: PrecisionArg,
     /// Which samples

@@ -27,7 +27,7 @@ pub(crate) use bridge::{Held, apply, edit};
 pub(crate) use dropout::Dropout;
 pub(crate) use embed::Embed;
 pub(crate) use feed_forward::FeedForward;
-pub(crate) use gemm::int8_pays;
+pub(crate) use gemm::{bf16_pays, int8_pays};
 pub(crate) use linear::Linear;
 pub(crate) use loss::{Among, Contrast, CrossEntropy, FACTS, Similarities};
 pub(crate) use norm::{LayerNorm, Norm};

@@ -28,7 +28,7 @@ use chiasm_train::prepare::{preprocess, tokenizer};
 use chiasm_train::recipe::DataConfig;
 use chiasm_train::run::RunDir;
 use chiasm_train::{
-    ChunkRecord, Observer, Recipe, StepRecord, TrainData, Trainer, checkpoint, start,
+    ChunkRecord, Observer, Recipe, SlowRank, StepRecord, TrainData, Trainer, checkpoint, start,
 };
 
 use crate::cli::{CheckpointArg, Global, MaskingArg, PretrainArgs};
@@ -349,6 +349,7 @@ fn train_among(
         .samples
         .truncate(if validates { val_images } else { 0 });
     let mut watcher = Watcher {
+        slow: None,
         progress: Progress::new("train", recipe.schedule.steps),
         val_set,
         mark: if val_overlap.marked { MARK } else { "" },
@@ -542,6 +543,8 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
 
 struct Watcher<'a> {
     progress: Progress,
+    /// The rank that was named last because all wait for it.
+    slow: Option<usize>,
     val_set: Dataset,
     /// Follows figures on a validation split with pictures that were trained on.
     mark: &'static str,
@@ -584,6 +587,15 @@ impl Observer for Watcher<'_> {
 
     fn saved(&mut self, path: &Path) {
         self.progress.line(&format!("saved {}", path.display()));
+    }
+
+    fn slow(&mut self, slow: &SlowRank) {
+        if self.slow.replace(slow.rank) != Some(slow.rank) {
+            self.progress.line(&format!(
+                "rank {} works {:.2} s on a step, the others {:.2} s and wait for it: look at its machine",
+                slow.rank, slow.seconds, slow.others
+            ));
+        }
     }
 
     fn evaluate(&mut self, model: &VisionLanguageModel) -> Result<BTreeMap<String, f64>, String> {
