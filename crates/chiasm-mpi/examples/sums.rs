@@ -17,6 +17,8 @@ const WARM: usize = 3;
 const SMALLEST: u32 = 8;
 
 fn main() {
+    // As in the program: memory that was given back is not asked for again.
+    chiasm_alloc::keep_freed_memory();
     let mut args = std::env::args().skip(1);
     let who = args.next().unwrap_or_default();
     let mut number = |otherwise| {
