@@ -47,7 +47,7 @@ fn ours(largest: u32, turns: usize) {
     let ranks = Ranks::new(Box::new(world), Duration::from_secs(60), Arc::default());
     let (rank, count) = (ranks.rank(), ranks.count());
     measure(rank, count, largest, turns, |values| {
-        if let Err(error) = ranks.sum("sum", values) {
+        if let Err(error) = ranks.sum("sum", &mut [values]) {
             eprintln!("error: {error}");
             std::process::exit(1);
         }

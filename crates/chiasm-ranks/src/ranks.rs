@@ -137,18 +137,33 @@ impl Ranks {
         Ok(given.iter().map(|contents| contents.to_vec()).collect())
     }
 
-    /// Puts the sums of all ranks' numbers in the place of the own ones.
+    /// Puts the sums of all ranks' numbers in the place of the own ones: of all parts as if they were one buffer.
     ///
     /// # Errors
     /// As [`Self::gather`]; other ranks with more or fewer numbers are elsewhere.
-    pub fn sum(&self, what: &'static str, values: &mut [f32]) -> Result<(), RankError> {
+    pub fn sum(&self, what: &'static str, parts: &mut [&mut [f32]]) -> Result<(), RankError> {
         if self.link.is_none() {
             return Ok(());
         }
-        for block in values.chunks_mut(SEGMENT * self.count()) {
-            self.sum_block(what, block)?;
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let block = SEGMENT * self.count();
+        let mut values = Vec::with_capacity(block.min(len));
+        // Where the next block begins: a part, and a place in it.
+        let mut place = (0, 0);
+        loop {
+            values.clear();
+            each(parts, place, block, |part| values.extend_from_slice(part));
+            if values.is_empty() {
+                return Ok(());
+            }
+            self.sum_block(what, &mut values)?;
+            let mut left = &values[..];
+            place = each(parts, place, values.len(), |part| {
+                let (own, rest) = left.split_at(part.len());
+                part.copy_from_slice(own);
+                left = rest;
+            });
         }
-        Ok(())
     }
 
     /// Each rank adds up one segment and hands it out.
@@ -342,6 +357,30 @@ fn sealed(contents: &[u8], kind: u8, number: u64) -> Parcel {
     Parcel::new(parcel)
 }
 
+/// Visits so many numbers of parts from a place on, or as many as there are; where the next one is.
+fn each(
+    parts: &mut [&mut [f32]],
+    (mut part, mut first): (usize, usize),
+    mut count: usize,
+    mut visit: impl FnMut(&mut [f32]),
+) -> (usize, usize) {
+    while count > 0 {
+        let Some(own) = parts.get_mut(part) else {
+            break;
+        };
+        let end = own.len().min(first + count);
+        let visited = own.get_mut(first..end).unwrap_or_default();
+        count -= visited.len();
+        visit(visited);
+        if end == own.len() {
+            (part, first) = (part + 1, 0);
+        } else {
+            first = end;
+        }
+    }
+    (part, first)
+}
+
 /// What a parcel holds.
 struct Contents(Parcel);
 
@@ -386,11 +425,13 @@ mod tests {
     fn sums_are_the_same_everywhere() {
         for count in [1, 2, 3, 5] {
             // Fewer numbers than ranks, and numbers that do not divide evenly.
-            for len in [0, 1, 4, 17] {
+            for len in [0, 1, 4, 17, 3 * SEGMENT] {
                 let found = all(count, |ranks| {
                     let of = |place: usize| (ranks.rank() + 1) as f32 * (place as f32 + 0.1);
                     let mut values: Vec<f32> = (0..len).map(of).collect();
-                    ranks.sum("test", &mut values).unwrap();
+                    // In parts, one of them empty.
+                    let (left, right) = values.split_at_mut(len / 3);
+                    ranks.sum("test", &mut [left, &mut [], right]).unwrap();
                     values
                 });
                 let expected = |place: usize| {
@@ -455,7 +496,7 @@ mod tests {
         let _silent = links.pop();
         let link = links.pop().unwrap();
         let ranks = Ranks::new(Box::new(link), Duration::ZERO, Arc::default());
-        let error = ranks.sum("gradients", &mut [1.0]).unwrap_err();
+        let error = ranks.sum("gradients", &mut [&mut [1.0]]).unwrap_err();
         assert!(error.misses(1), "{error}");
         assert!(error.hint().unwrap().contains("--rank-limit"));
     }
@@ -491,7 +532,10 @@ mod tests {
     fn who_is_elsewhere_is_noticed() {
         let found = all(2, |ranks| {
             let mut values = vec![0.0; 4 + 2 * ranks.rank()];
-            ranks.sum("gradients", &mut values).unwrap_err().to_string()
+            ranks
+                .sum("gradients", &mut [&mut values])
+                .unwrap_err()
+                .to_string()
         });
         assert!(found[0].contains("rank 1 did not send"), "{found:?}");
     }

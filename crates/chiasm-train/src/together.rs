@@ -65,8 +65,8 @@ impl Gather for Together<'_> {
     }
 }
 
-/// The gradients of all ranks added up, and in `figures` their sums. All of it travels as one flat
-/// buffer: every parameter that is trained, in the order of the model, whether it has a gradient here or
+/// The gradients of all ranks added up, and in `figures` their sums. All of it travels as if it were one buffer:
+/// every parameter that is trained, in the order of the model, whether it has a gradient here or
 /// not; then who has one; then the figures.
 ///
 /// # Errors
@@ -81,32 +81,20 @@ pub(crate) fn add_up(
     if ranks.count() == 1 {
         return Ok(own);
     }
-    let own = own.into_host();
-    let trained = trained(model);
-    let numbers: usize = trained.iter().map(|(_, len)| len).sum();
-    let mut flat = Vec::with_capacity(numbers + trained.len() + figures.len());
-    let mut present = Vec::with_capacity(trained.len());
-    for (name, len) in &trained {
-        let end = flat.len() + len;
-        let values = own.get(name);
+    let mut own = own.into_host();
+    let (mut summed, mut present) = (Vec::new(), Vec::new());
+    for (name, len) in trained(model) {
+        let values = own.remove(&name);
         present.push(f32::from(u8::from(values.is_some())));
-        flat.extend(values.map(Vec::as_slice).unwrap_or_default());
-        flat.resize(end, 0.0);
+        summed.push((name, values.unwrap_or_else(|| vec![0.0; len])));
     }
-    flat.extend(present);
-    flat.extend_from_slice(figures);
-    ranks.sum("gradients", &mut flat)?;
-    let (numbers, rest) = flat.split_at(numbers);
-    let (present, sums) = rest.split_at(trained.len());
-    figures.copy_from_slice(sums);
-    let (mut summed, mut first) = (BTreeMap::new(), 0);
-    for ((name, len), present) in trained.into_iter().zip(present) {
-        let values = numbers.get(first..first + len).unwrap_or_default();
-        first += len;
-        if *present > 0.0 {
-            summed.insert(name, values.to_vec());
-        }
-    }
+    let mut parts: Vec<&mut [f32]> = Vec::with_capacity(summed.len() + 2);
+    parts.extend(summed.iter_mut().map(|(_, values)| values.as_mut_slice()));
+    parts.extend([present.as_mut_slice(), figures]);
+    ranks.sum("gradients", &mut parts)?;
+    let present = summed.into_iter().zip(present);
+    let present = present.filter(|(_, present)| *present > 0.0);
+    let summed: BTreeMap<String, Vec<f32>> = present.map(|(own, _)| own).collect();
     Ok(GradientSum::of_host(summed, device))
 }
 
