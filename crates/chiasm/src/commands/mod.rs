@@ -19,6 +19,7 @@ mod new;
 mod plan;
 pub(crate) mod pretrain;
 pub(crate) mod probe;
+pub(crate) mod push;
 mod quickstart;
 mod recipe;
 pub(crate) mod regions;
@@ -52,7 +53,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Regions(args) => regions::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
-        Command::Index(args) => index::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Index(args) => push::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => serve::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Embed(args) => embed::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Curate(args) => curate::run(args, global).map(|()| ExitCode::SUCCESS),
