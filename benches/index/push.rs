@@ -138,12 +138,15 @@ fn measure(
     Ok(())
 }
 
-/// Median time of a query, and everything that was found: query and key.
+/// What was found: query and key.
+type Found = HashSet<(usize, String)>;
+
+/// Median time of a query, and everything that was found.
 fn asked(
     store: &dyn Store,
     queries: &[f32],
     search: &Search<'_>,
-) -> Result<(f64, HashSet<(usize, String)>), Box<dyn Error>> {
+) -> Result<(f64, Found), Box<dyn Error>> {
     let (mut times, mut keys) = (Vec::new(), HashSet::new());
     let width = store.identity().width;
     store.find(queries.get(..width).unwrap_or_default(), search)?;

@@ -113,7 +113,7 @@ pub(crate) enum Command {
     /// Write a recipe for your own data
     New(NewArgs),
     /// Embed pictures, clips and texts into a folder that can be searched, or push one into a database
-    Index(Box<IndexCommand>),
+    Index(IndexCommand),
     /// Find pictures with words
     Search(SearchArgs),
     /// Serve models over HTTP, with a page to search, ask and see why

@@ -2,6 +2,7 @@
 //! (`row.rs`), and here the same comparisons are written out.
 
 use chiasm_index::{Condition, Filter, Operator};
+use serde_json::json;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::row::{field_of, lower_of, value_of};
@@ -50,20 +51,34 @@ impl Conditions {
     }
 
     fn condition(&mut self, condition: &Condition) -> String {
+        match condition.operator {
+            Operator::Is => return self.equal(condition),
+            Operator::IsNot => return format!("not {}", self.equal(condition)),
+            _ => {}
+        }
         let field = self.name(Parameter::Text(field_of(condition)));
         let (not, holds) = match condition.operator {
-            Operator::Is => ("", self.compared("=", condition)),
-            Operator::IsNot => ("not ", self.compared("=", condition)),
             Operator::Below => ("", self.compared("<", condition)),
             Operator::AtMost => ("", self.compared("<=", condition)),
             Operator::Above => ("", self.compared(">", condition)),
             Operator::AtLeast => ("", self.compared(">=", condition)),
-            Operator::Contains => ("", self.contains(condition)),
             Operator::ContainsNot => ("not ", self.contains(condition)),
+            Operator::Contains | Operator::Is | Operator::IsNot => ("", self.contains(condition)),
         };
         format!(
             "{not}exists (select from jsonb_array_elements(fields) e where e->>'f' = {field} and {holds})"
         )
+    }
+
+    /// Equality is what an index of `fields` can look up. Numbers are equal as numbers there too.
+    fn equal(&mut self, condition: &Condition) -> String {
+        let field = field_of(condition);
+        let value = match condition.number() {
+            Some(number) if !condition.is_inexact() => json!([{"f": field, "n": number}]),
+            _ => json!([{"f": field, "t": value_of(condition)}]),
+        };
+        let value = self.name(Parameter::Text(value.to_string()));
+        format!("fields @> {value}::text::jsonb")
     }
 
     fn contains(&mut self, condition: &Condition) -> String {
@@ -80,17 +95,10 @@ impl Conditions {
         let number = self.name(Parameter::Number(number));
         let own = "(e->>'n')::float8";
         // Two numbers that f64 cannot tell apart are compared as texts.
-        let as_number = match (condition.is_inexact(), sign) {
-            (false, _) => format!("{own} {sign} {number}"),
-            (true, _) => {
-                let strict = sign.trim_end_matches('=');
-                match strict {
-                    "" => format!("{own} = {number} and {as_text}"),
-                    strict => {
-                        format!("({own} {strict} {number} or {own} = {number} and {as_text})")
-                    }
-                }
-            }
+        let strict = sign.trim_end_matches('=');
+        let as_number = match condition.is_inexact() {
+            false => format!("{own} {sign} {number}"),
+            true => format!("({own} {strict} {number} or {own} = {number} and {as_text})"),
         };
         format!("case when e->>'n' is null then {as_text} else {as_number} end")
     }
@@ -112,11 +120,8 @@ mod tests {
             )
         };
         for (filter, sql) in [
-            ("split=test", of("(e->>'t') collate \"C\" = $3")),
-            (
-                "split!=test",
-                format!("not {}", of("(e->>'t') collate \"C\" = $3")),
-            ),
+            ("split=test", "fields @> $2::text::jsonb".to_owned()),
+            ("year!=2020", "not fields @> $2::text::jsonb".to_owned()),
             ("day>=2020-01-31", of("(e->>'t') collate \"C\" >= $3")),
             ("text~Dog", of("strpos(coalesce(e->>'l', e->>'t'), $3) > 0")),
             (
@@ -146,7 +151,7 @@ mod tests {
     /// Nothing of what was typed stands in the statement.
     #[test]
     fn values_are_parameters() {
-        let own = translated("a\u{0}'b=\"x'); drop table t; --\", c~\"'\"");
+        let own = translated("a\u{0}'b~\"x'); drop table t; --\", c=\"'\\\"\", n=2020.0");
         assert!(
             !own.sql.contains("drop") && !own.sql.contains("x'"),
             "{}",
@@ -154,6 +159,15 @@ mod tests {
         );
         assert!(own.sql.contains("$5") && !own.sql.contains("$6"));
         assert_eq!(own.parameters().count(), 4);
+        let texts = own
+            .parameters
+            .iter()
+            .filter_map(|parameter| match parameter {
+                Parameter::Text(text) => Some(text.as_str()),
+                Parameter::Number(_) => None,
+            });
+        let equal = [r#"[{"f":"c","t":"'\""}]"#, r#"[{"f":"n","n":2020.0}]"#];
+        assert_eq!(texts.skip(2).collect::<Vec<_>>(), equal);
         let Some(Parameter::Text(field)) = own.parameters.first() else {
             panic!("a field is a text")
         };

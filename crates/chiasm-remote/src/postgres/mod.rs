@@ -42,6 +42,7 @@ struct Tables {
     about: String,
     /// Of indexes, which lie in the schema of their table.
     graph: String,
+    fields: String,
     order: String,
     schema: Option<String>,
 }
@@ -58,6 +59,7 @@ impl Tables {
             records: format!("{prefix}\"{name}\""),
             about: format!("{prefix}\"{name}_about\""),
             graph: format!("\"{name}_graph\""),
+            fields: format!("\"{name}_fields\""),
             order: format!("\"{name}_order\""),
             schema,
         }
@@ -79,8 +81,6 @@ struct Version(u32, u32);
 impl Version {
     /// From here on there is `halfvec`.
     const HALF: Self = Self(0, 7);
-    /// From here on a search with a filter goes on until it has found enough.
-    const ITERATIVE: Self = Self(0, 8);
 
     /// The one that is installed in the database.
     async fn of(client: &Client, place: &str) -> Result<Option<Self>, RemoteError> {

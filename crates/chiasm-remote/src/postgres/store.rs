@@ -1,8 +1,9 @@
 //! Searching in PostgreSQL.
 //!
-//! An exact search orders by an expression that no index has, and so looks at every vector. An approximate one goes
-//! by the index, and where that gives fewer records than were asked for (a filter that few fulfil, or pgvector before
-//! 0.8) all are looked at after all, as in a folder. What comes back is scored from the whole vectors.
+//! An exact search orders by an expression that no index has, and so looks at every vector whose record fulfils the
+//! filter. An approximate one takes the nearest of the index, and of these what fulfils it; where that is less than was
+//! asked for, it becomes an exact one, as in a folder. The iterative scans of pgvector 0.8 would go on instead, but what they
+//! give for a filter that few fulfil is often not near. What comes back is scored from the whole vectors.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,15 +18,15 @@ use crate::address::PostgresAddress;
 use crate::error::RemoteError;
 use crate::postgres::condition::Conditions;
 use crate::postgres::connect::{connect, runtime, said};
-use crate::postgres::{GRAPH_WIDTH, Tables, Version, about};
+use crate::postgres::{GRAPH_WIDTH, Tables, about};
 use crate::row::uuid;
 
 /// Connections that are kept for later searches.
 const KEPT: usize = 8;
 /// Most that `hnsw.ef_search` may be.
 const MAX_SIGHT: usize = 1000;
-/// Candidates for each hit where the index has half the bits, and the whole vectors decide.
-const HALF_MORE: usize = 4;
+/// As in a folder: with a filter some of what is found goes, so more is looked for.
+const FILTERED_MORE: usize = 4;
 
 /// An index in a table.
 pub(crate) struct PostgresStore {
@@ -33,7 +34,6 @@ pub(crate) struct PostgresStore {
     address: PostgresAddress,
     place: String,
     tables: Tables,
-    version: Option<Version>,
     about: About,
     /// Connections that nobody uses at the moment.
     idle: Mutex<Vec<Client>>,
@@ -61,11 +61,10 @@ impl PostgresStore {
     pub(crate) fn open(address: &PostgresAddress) -> Result<Self, RemoteError> {
         let runtime = runtime()?;
         let (place, tables) = (address.to_string(), Tables::of(address));
-        let (client, found, version) = runtime.block_on(async {
+        let (client, found) = runtime.block_on(async {
             let client = connect(address).await?;
             let found = about(&client, &tables, &place).await?;
-            let version = Version::of(&client, &place).await?;
-            Ok::<_, RemoteError>((client, found, version))
+            Ok::<_, RemoteError>((client, found))
         })?;
         let about = found.ok_or_else(|| RemoteError::NoIndex {
             place: place.clone(),
@@ -75,7 +74,6 @@ impl PostgresStore {
             address: address.clone(),
             place,
             tables,
-            version,
             about,
             idle: Mutex::new(vec![client]),
         })
@@ -88,7 +86,7 @@ impl PostgresStore {
     /// Does something with a connection. One that was kept may be gone by now, and then a new one is asked.
     fn with<T>(
         &self,
-        ask: impl AsyncFn(&Client) -> Result<T, RemoteError>,
+        ask: &impl AsyncFn(&Client) -> Result<T, RemoteError>,
     ) -> Result<T, RemoteError> {
         let kept = self.idle().pop();
         self.runtime.block_on(async {
@@ -149,7 +147,7 @@ impl PostgresStore {
         if found.len() < search.top.min(self.about.items) {
             let order = "(embedding <#> $1::text::vector) + 0, place";
             let query = Query {
-                sql: self.statement(&conditions, order, search.top, search.top),
+                sql: self.statement((&conditions.sql, "true"), order, search.top, search.top),
                 parameters,
             };
             found = self.ask(client, &query).await?;
@@ -167,20 +165,19 @@ impl PostgresStore {
         parameters: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Scored>, RemoteError> {
         let width = self.about.identity.width;
-        let (order, candidates) = match width <= GRAPH_WIDTH {
-            true => ("embedding <#> $1::text::vector".to_owned(), search.top),
-            false => (
-                format!("embedding::halfvec({width}) <#> $1::text::halfvec({width})"),
-                search.top.saturating_mul(HALF_MORE),
-            ),
+        let order = match width <= GRAPH_WIDTH {
+            true => "embedding <#> $1::text::vector".to_owned(),
+            false => format!("embedding::halfvec({width}) <#> $1::text::halfvec({width})"),
         };
-        let sight = search.sight().max(candidates).min(MAX_SIGHT);
-        let mut settings = format!("begin read only; set local hnsw.ef_search = {sight}");
-        if self.version >= Some(Version::ITERATIVE) {
-            settings.push_str("; set local hnsw.iterative_scan = strict_order");
+        let more = search.filter.map_or(1, |_| FILTERED_MORE);
+        let sight = search.sight().saturating_mul(more).min(MAX_SIGHT);
+        // More than the index keeps in sight does not come.
+        if sight < search.top {
+            return Ok(Vec::new());
         }
+        let settings = format!("begin read only; set local hnsw.ef_search = {sight}");
         let query = Query {
-            sql: self.statement(conditions, &order, candidates, search.top),
+            sql: self.statement(("true", &conditions.sql), &order, sight, search.top),
             parameters: parameters.to_vec(),
         };
         let failed = |error| said(&self.place, &error);
@@ -190,22 +187,23 @@ impl PostgresStore {
         Ok(found)
     }
 
-    /// The first records of an order, and of these the best. Records are read last, when it is known which.
+    /// The first records of an order that fulfil one condition, and of these the best that fulfil another. Records are
+    /// read last, when it is known which.
     fn statement(
         &self,
-        conditions: &Conditions,
+        (before, after): (&str, &str),
         order: &str,
         candidates: usize,
         top: usize,
     ) -> String {
-        let (records, condition) = (&self.tables.records, &conditions.sql);
+        let records = &self.tables.records;
         format!(
             "with near as materialized (
                  select id, embedding <#> $1::text::vector as distance from {records}
-                 where {condition} order by {order} limit {candidates}
+                 where {before} order by {order} limit {candidates}
              )
              select record::text, place, -distance from near join {records} using (id)
-             order by distance, place limit {top}"
+             where {after} order by distance, place limit {top}"
         )
     }
 
@@ -265,7 +263,7 @@ impl Store for PostgresStore {
     fn find(&self, queries: &[f32], search: &Search<'_>) -> Result<Vec<Vec<Found>>, IndexError> {
         let width = self.about.identity.width;
         let queries = unit_queries(queries, width, width)?;
-        let found = self.with(async |client| {
+        let found = self.with(&async |client: &Client| {
             self.check(client).await?;
             let mut lists = Vec::new();
             for query in queries.chunks(width) {
@@ -286,7 +284,7 @@ impl Store for PostgresStore {
             "select record::text from {} where id = $1::text::uuid",
             self.tables.records
         );
-        let found = self.with(async |client| {
+        let found = self.with(&async |client: &Client| {
             let rows = client.query_typed(&statement, &[(&id, Type::TEXT)]).await;
             let rows = rows.map_err(|error| said(&self.place, &error))?;
             rows.first().map(|row| self.record(row)).transpose()
@@ -299,7 +297,7 @@ impl Store for PostgresStore {
             "select record::text from {} order by place offset {offset} limit {limit}",
             self.tables.records
         );
-        let found = self.with(async |client| {
+        let found = self.with(&async |client: &Client| {
             let rows = client.query_typed(&statement, &[]).await;
             let rows = rows.map_err(|error| said(&self.place, &error))?;
             rows.iter().map(|row| self.record(row)).collect()

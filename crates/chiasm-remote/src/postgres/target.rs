@@ -24,6 +24,11 @@ use crate::row::{Id, Row, uuid};
 /// Widest vectors that are kept within their row: a page has 8,160 bytes for it.
 const INLINE_WIDTH: usize = 1500;
 
+/// Bytes of a record in the index beside its vector, about.
+const NEIGHBOURS: usize = 512;
+/// Most that building an index is allowed without being asked, in kB.
+const MAX_MEMORY: usize = 1 << 20;
+
 /// A connection that pushes.
 pub(crate) struct PostgresTarget {
     runtime: &'static Runtime,
@@ -317,11 +322,16 @@ impl Target for PostgresTarget {
         about: &About,
         wanted: bool,
     ) -> Result<(bool, Option<String>), RemoteError> {
-        let Tables { records, graph, .. } = &self.tables;
+        let Tables {
+            records,
+            graph,
+            fields,
+            ..
+        } = &self.tables;
         let width = about.identity.width;
-        let there = self.tables.at(graph);
         if !wanted {
-            self.run(&format!("drop index if exists {there}"))?;
+            let (graph, fields) = (self.tables.at(graph), self.tables.at(fields));
+            self.run(&format!("drop index if exists {graph}, {fields}"))?;
             return Ok((false, None));
         }
         let column = match width {
@@ -334,16 +344,37 @@ impl Target for PostgresTarget {
                 return Ok((false, Some(why)));
             }
         };
+        let build =
+            format!("create index if not exists {graph} on {records} using hnsw ({column})");
+        self.run(&more_memory(about.items, width))?;
+        if let Err(error) = self.run(&build) {
+            if matches!(error, RemoteError::Lost { .. }) {
+                return Err(error);
+            }
+            // A server in a container may have less shared memory than it may use.
+            self.run(&format!("reset maintenance_work_mem; {build}"))?;
+        }
+        // What a filter with `=` looks up where all that fulfil it are looked at.
         self.run(&format!(
-            "create index if not exists {graph} on {records} using hnsw ({column})"
+            "create index if not exists {fields} on {records} using gin (fields jsonb_path_ops);
+             analyze {records}"
         ))?;
-        self.run(&format!("analyze {records}"))?;
         Ok((true, None))
     }
 
     fn finish(&mut self, about: &About) -> Result<(), RemoteError> {
         self.write_about(about)
     }
+}
+
+/// Raises what building an index may take, where the server's setting is less than the vectors and their neighbours have:
+/// beyond it pgvector builds several times slower.
+fn more_memory(items: usize, width: usize) -> String {
+    let kilobytes = (items.saturating_mul(width * 4 + NEIGHBOURS) / 1024).min(MAX_MEMORY);
+    format!(
+        "select set_config('maintenance_work_mem', greatest({kilobytes}, setting::bigint)::text, false)
+         from pg_settings where name = 'maintenance_work_mem'"
+    )
 }
 
 /// Vectors that are too wide for an index are indexed with half the bits for each number.

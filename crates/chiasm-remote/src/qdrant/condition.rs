@@ -1,13 +1,14 @@
 //! Filters as conditions of Qdrant.
 //!
 //! A record has its values as a list of objects, and a condition asks whether one of them has this name and this value
-//! (`nested`). Qdrant cannot say which of two texts comes first; there a condition asks less, and whoever
-//! searches looks again at what comes back ([`Translated::is_exact`]).
+//! (`nested`). Qdrant cannot say which of two texts comes first, and whether it looks for parts of texts or for whole words
+//! changed from version to version; there a condition asks less, and whoever searches looks again at what comes back
+//! ([`Translated::is_exact`]).
 
 use chiasm_index::{Condition, Filter, Operator};
 use serde_json::{Value, json};
 
-use crate::row::{field_of, lower_of, value_of};
+use crate::row::{field_of, value_of};
 
 /// A filter as Qdrant takes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,12 +31,8 @@ impl Translated {
                 Operator::Is => must.push(some(Some(equal(condition)))),
                 Operator::IsNot => must_not.push(some(Some(equal(condition)))),
                 Operator::Contains => {
-                    must.push(some(contains(condition)));
-                    // Of several words, servers differ in whether they must stand together.
-                    is_exact &= is_word(&condition.value);
-                }
-                Operator::ContainsNot if is_word(&condition.value) => {
-                    must_not.push(some(contains(condition)));
+                    must.push(some(None));
+                    is_exact = false;
                 }
                 Operator::ContainsNot => is_exact = false,
                 Operator::Below | Operator::AtMost | Operator::Above | Operator::AtLeast => {
@@ -58,16 +55,6 @@ fn equal(condition: &Condition) -> Value {
         }
         _ => json!({"key": "t", "match": {"value": value_of(condition)}}),
     }
-}
-
-/// Everything contains nothing.
-fn contains(condition: &Condition) -> Option<Value> {
-    let value = lower_of(condition);
-    (!value.is_empty()).then(|| json!({"key": "l", "match": {"text": value}}))
-}
-
-fn is_word(value: &str) -> bool {
-    value.chars().all(char::is_alphanumeric)
 }
 
 /// Of numbers the order; of everything else only that there is something.
@@ -98,7 +85,11 @@ mod tests {
             ]}}})
         };
         let text = |value: &str| json!({"key": "t", "match": {"value": value}});
-        let within = |value: &str| json!({"key": "l", "match": {"text": value}});
+        let there = |field: &str| {
+            json!({"nested": {"key": "fields", "filter": {"must": [
+                {"key": "f", "match": {"value": field}}
+            ]}}})
+        };
         let word = json!({"key": "w", "match": {"value": true}});
         for (filter, must, must_not, exact) in [
             (
@@ -137,33 +128,9 @@ mod tests {
                 vec![],
                 false,
             ),
-            (
-                "day>=2020-01-31",
-                vec![json!({"nested": {"key": "fields", "filter": {"must": [
-                    {"key": "f", "match": {"value": "day"}}
-                ]}}})],
-                vec![],
-                false,
-            ),
-            (
-                "text~Dog",
-                vec![nested("text", within("dog"))],
-                vec![],
-                true,
-            ),
-            (
-                "text~\"a Dog\"",
-                vec![nested("text", within("a dog"))],
-                vec![],
-                false,
-            ),
-            (
-                "text!~Dog",
-                vec![],
-                vec![nested("text", within("dog"))],
-                true,
-            ),
-            ("text!~\"a dog\"", vec![], vec![], false),
+            ("day>=2020-01-31", vec![there("day")], vec![], false),
+            ("text~Dog", vec![there("text")], vec![], false),
+            ("text!~Dog", vec![], vec![], false),
         ] {
             let translated = Translated::of(&filter.parse().unwrap());
             assert_eq!(

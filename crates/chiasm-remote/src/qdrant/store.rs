@@ -16,6 +16,8 @@ use crate::qdrant::condition::Translated;
 use crate::qdrant::{PAGE, about};
 use crate::row::uuid;
 
+/// Records beyond those asked for: Qdrant cuts equal scores where it likes, and of so many the first ones are chosen here.
+const TIES: usize = 16;
 /// Fewest candidates of a filter that Qdrant does not know all of.
 const CANDIDATES: usize = 64;
 
@@ -85,13 +87,11 @@ impl QdrantStore {
     fn nearest(&self, query: &[f32], search: &Search<'_>) -> Result<Vec<Scored>, RemoteError> {
         let exact = search.exact || !self.about.graph;
         let translated = search.filter.map(Translated::of);
-        let mut found = self.found(query, search, translated.as_ref(), exact)?;
+        let found = self.found(query, search, translated.as_ref(), exact)?;
         if !exact && found.len() < search.top.min(self.about.items) {
             // A selective filter: as in a folder, all are looked at then.
-            found = self.found(query, search, translated.as_ref(), true)?;
+            return self.found(query, search, translated.as_ref(), true);
         }
-        // As in a folder: equal scores in the order in which the records were added.
-        found.sort_by(|a, b| b.2.total_cmp(&a.2).then(a.1.cmp(&b.1)));
         Ok(found)
     }
 
@@ -105,8 +105,8 @@ impl QdrantStore {
         let mut limit = match translated {
             Some(Translated {
                 is_exact: false, ..
-            }) => (search.top * 2).max(CANDIDATES),
-            _ => search.top,
+            }) => search.top.saturating_mul(2).max(CANDIDATES),
+            _ => search.top.saturating_add(TIES),
         };
         loop {
             let asked = asked(query, limit, search, translated, exact);
@@ -114,6 +114,8 @@ impl QdrantStore {
             let came = answer.points.len();
             let mut found = self.fulfilling(answer.points, search.filter)?;
             if found.len() >= search.top || came < limit || limit >= self.about.items {
+                // As in a folder: equal scores in the order in which the records were added.
+                found.sort_by(|a, b| b.2.total_cmp(&a.2).then(a.1.cmp(&b.1)));
                 found.truncate(search.top);
                 return Ok(found);
             }

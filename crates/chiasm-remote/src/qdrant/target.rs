@@ -91,11 +91,8 @@ fn point(row: &Row) -> Result<Value, RemoteError> {
     let record: Value = serde_json::from_slice(&row.record).map_err(not_json)?;
     let mut fields: Vec<Value> = serde_json::from_slice(&row.fields).map_err(not_json)?;
     for field in fields.iter_mut().filter_map(Value::as_object_mut) {
-        // What Qdrant looks for in lower case is always there, and what is no number says so.
-        if !field.contains_key("l") {
-            let text = field.get("t").cloned().unwrap_or_default();
-            field.insert("l".to_owned(), text);
-        }
+        // Nothing is looked for in lower case there, and what is no number says so.
+        field.remove("l");
         if !field.contains_key("n") {
             field.insert("w".to_owned(), true.into());
         }

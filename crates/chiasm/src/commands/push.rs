@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use chiasm_index::{GraphChoice, Index};
 use chiasm_remote::{Address, PushOptions, Step};
-use clap::{Args, Subcommand};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use serde::Serialize;
 
 use crate::cli::Global;
@@ -13,15 +13,11 @@ use crate::commands::index::{self, Graph, IndexArgs};
 use crate::error::CliError;
 use crate::output::{self, Progress, note};
 
-/// `chiasm index`.
-#[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(crate) struct IndexCommand {
-    /// What to do with an index that is there.
-    #[command(subcommand)]
-    action: Option<IndexAction>,
-    #[command(flatten)]
-    build: Option<IndexArgs>,
+/// `chiasm index`: what is to be built, or what is to be done with an index that is there.
+#[derive(Debug)]
+pub(crate) enum IndexCommand {
+    Build(Box<IndexArgs>),
+    Push(PushArgs),
 }
 
 /// What to do with an index that is there.
@@ -31,9 +27,40 @@ enum IndexAction {
     Push(PushArgs),
 }
 
+impl Args for IndexCommand {
+    fn augment_args(command: Command) -> Command {
+        let command = IndexArgs::augment_args(command);
+        IndexAction::augment_subcommands(command)
+            .args_conflicts_with_subcommands(true)
+            .subcommand_negates_reqs(true)
+            // What `augment_subcommands` asks for: here none is the usual case.
+            .subcommand_required(false)
+            .arg_required_else_help(false)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for IndexCommand {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        if matches.subcommand_name().is_some() {
+            let IndexAction::Push(args) = IndexAction::from_arg_matches(matches)?;
+            return Ok(Self::Push(args));
+        }
+        Ok(Self::Build(Box::new(IndexArgs::from_arg_matches(matches)?)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 /// `chiasm index push`.
 #[derive(Args, Debug)]
-struct PushArgs {
+pub(crate) struct PushArgs {
     /// Folder of the index
     index: PathBuf,
     /// `postgres://USER@HOST/DATABASE?table=NAME`, `qdrant://HOST/COLLECTION` or `qdrant+https://HOST/COLLECTION`.
@@ -60,14 +87,9 @@ struct Report {
 }
 
 pub(crate) fn run(args: &IndexCommand, global: &Global) -> Result<(), CliError> {
-    match (&args.action, &args.build) {
-        (Some(IndexAction::Push(args)), _) => push(args, global),
-        (None, Some(args)) => index::run(args, global),
-        // What is required is asked for when the command line is read.
-        (None, None) => Err(CliError::new(
-            "nothing says what to index",
-            "see `chiasm index --help`".to_owned(),
-        )),
+    match args {
+        IndexCommand::Build(args) => index::run(args, global),
+        IndexCommand::Push(args) => push(args, global),
     }
 }
 

@@ -534,11 +534,11 @@ fn what_postgres_refuses_is_said() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("does not allow it"), "{said}");
     refused(&as_user("postgres", "nowhere"), "i", "is not there");
-    server.run("create role plain login; create database bare");
+    server.run("create role plain login");
+    server.run("create database bare");
     refused(&as_user("plain", "bare"), "i", "has no pgvector");
 
     // Two at a time.
-    server.run("select pg_sleep(0)");
     let busy = server.table("busy");
     let lock =
         "select pg_advisory_lock(hashtextextended('chiasm \"busy\"', 0)); select pg_sleep(4)";
