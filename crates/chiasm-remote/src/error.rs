@@ -193,9 +193,9 @@ impl RemoteError {
             Self::Replaced { .. } => Some("open it again with the model that made it"),
             Self::TooWide { .. } => Some("search the folder of the index"),
             Self::Busy { .. } => Some("wait until it has ended; searching is possible meanwhile"),
-            Self::Lost { .. } => {
-                Some("run the same command again: a push goes on after what has arrived")
-            }
+            Self::Lost { .. } => Some(
+                "see whether the server runs, then run the same command again: a push goes on after what has arrived",
+            ),
             Self::Differs { .. } => {
                 Some("something else writes there; push again once it has stopped")
             }

@@ -44,7 +44,6 @@ pub(crate) async fn connect(address: &PostgresAddress) -> Result<Client, RemoteE
         .port(address.port)
         .dbname(&address.database)
         .application_name("chiasm")
-        .connect_timeout(address.connect_timeout)
         .keepalives_idle(IDLE)
         .keepalives_interval(PROBE_EVERY)
         .keepalives_retries(PROBES)
@@ -69,10 +68,25 @@ pub(crate) async fn connect(address: &PostgresAddress) -> Result<Client, RemoteE
         place: place.clone(),
         reason,
     })?;
-    let (client, connection) = config
-        .connect(tls)
-        .await
-        .map_err(|error| said(&place, &error))?;
+    // What listens may be no database, and then its first word never comes.
+    let opened = tokio::time::timeout(address.connect_timeout, config.connect(tls)).await;
+    let unreachable = |reason| RemoteError::Unreachable {
+        place: place.clone(),
+        reason,
+    };
+    let (client, connection) = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => {
+            return Err(match said(&place, &error) {
+                RemoteError::Lost { reason, .. } => unreachable(reason),
+                other => other,
+            });
+        }
+        Err(_) => {
+            let seconds = address.connect_timeout.as_secs();
+            return Err(unreachable(format!("no answer within {seconds} s")));
+        }
+    };
     tokio::spawn(async move {
         // Whoever uses the connection hears of it too.
         let _ = connection.await;

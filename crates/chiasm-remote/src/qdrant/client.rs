@@ -1,5 +1,6 @@
 //! Requests to Qdrant, and what its errors mean.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -185,19 +186,17 @@ impl Client {
                 place,
                 reason: format!("no answer within {} s", TIMEOUT.as_secs()),
             },
-            Error::Io(inner) => match inner.kind() {
-                std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::HostUnreachable => {
-                    RemoteError::Unreachable {
-                        place,
-                        reason: inner.to_string(),
-                    }
+            Error::Io(inner) => {
+                let reason = inner.to_string();
+                match inner.kind() {
+                    ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof => RemoteError::Lost { place, reason },
+                    _ => RemoteError::Unreachable { place, reason },
                 }
-                _ => RemoteError::Lost {
-                    place,
-                    reason: inner.to_string(),
-                },
-            },
-            Error::Tls(_) | Error::Rustls(_) => RemoteError::Tls {
+            }
+            Error::Tls(_) | Error::Rustls(_) => RemoteError::Unreachable {
                 place,
                 reason: error.to_string(),
             },

@@ -22,6 +22,12 @@ print(json.dumps({"url": server.get_uri()}), flush=True)
 sys.stdin.read()
 "#;
 
+/// Says what was left out.
+#[allow(clippy::print_stderr, reason = "a skip is no silent pass")]
+pub(crate) fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 /// A server that tests share.
 pub(crate) struct Postgres {
     url: String,
@@ -58,7 +64,7 @@ pub(crate) fn postgres() -> Option<&'static Postgres> {
         })
     });
     if found.is_none() {
-        println!("skipped: neither CHIASM_POSTGRES_URL nor CHIASM_PGSERVER_PYTHON is set");
+        skipped("neither CHIASM_POSTGRES_URL nor CHIASM_PGSERVER_PYTHON is set");
     }
     found.as_ref()
 }
@@ -77,17 +83,12 @@ impl Postgres {
 
     /// Runs statements.
     pub(crate) fn run(&self, statements: &str) {
-        self.run_in(&self.url, statements);
-    }
-
-    /// Runs statements in a database of its own name.
-    pub(crate) fn run_in(&self, url: &str, statements: &str) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+            let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls)
                 .await
                 .unwrap();
             tokio::spawn(connection);
@@ -99,7 +100,7 @@ impl Postgres {
 /// The address of a collection of the server that `CHIASM_QDRANT_URL` names, such as `qdrant://localhost:6333`.
 pub(crate) fn qdrant(collection: &str) -> Option<String> {
     let Ok(url) = std::env::var("CHIASM_QDRANT_URL") else {
-        println!("skipped: CHIASM_QDRANT_URL is not set");
+        skipped("CHIASM_QDRANT_URL is not set");
         return None;
     };
     Some(format!("{}/{collection}", url.trim_end_matches('/')))
