@@ -10,6 +10,7 @@ mod audit;
 mod bad_input;
 mod common;
 mod curate;
+#[cfg(unix)]
 mod database;
 mod explain;
 mod grounding;
@@ -18,6 +19,7 @@ mod own_data;
 mod pair_models;
 mod plan;
 mod posts;
+#[cfg(unix)]
 mod push;
 mod ranks;
 mod recipes;
