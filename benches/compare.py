@@ -169,7 +169,7 @@ def check(ours: Turn, theirs: Turn, who: str) -> dict[str, float]:
         for name, x in ours_by_name.items():
             y = theirs_by_name[name]
             kind, tolerance = (name, GRADIENT_TOLERANCE) if name == GRADIENT else ("values", VALUE_TOLERANCE)
-            if who == bars.ROUNDED:
+            if who in bars.ROUNDED:
                 tolerance = ROUNDED_TOLERANCE
             difference = relative(x, y)
             if not difference <= tolerance:
@@ -258,14 +258,18 @@ def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str
         others, attention = peers(workload.stem, settings, folder, args)
         variants = {bars.OURS: [str(program), "serve", *common]} | others
         if settings["kind"] in ("image_forward", "text_forward"):
-            variants[bars.ROUNDED] = [str(program), "serve", "--int8", *common]
+            for name in bars.ROUNDED:
+                precision = name.removeprefix(f"{bars.OURS}, ")
+                variants[name] = [str(program), "serve", "--precision", precision, *common]
         servers = [Server(name, command) for name, command in variants.items()]
         first = [quiet_turn(server, args.patience)[0] for server in servers]
         differences = [
             check(first[0], turn, server.name) for server, turn in zip(servers[1:], first[1:], strict=True)
         ]
-        if bars.ROUNDED in variants:
-            note(f"  in 8 bits: up to {differences.pop()['values']:.2f} off, relative")
+        rounded = len(servers) - sum(server.name in bars.ROUNDED for server in servers)
+        for server, off in zip(servers[rounded:], differences[rounded - 1 :], strict=True):
+            note(f"  {server.name}: up to {off['values']:.3f} off, relative")
+        del differences[rounded - 1 :]
         for server in servers:
             quiet_turn(server, args.patience)  # Warm-up: caches of compiled kernels and of allocators.
         rows = [Row(server.name) for server in servers]
@@ -285,7 +289,7 @@ def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str
             server.close()
     if disturbed:
         note(f"  warning: {disturbed} turns were disturbed by other programs; measure again on a quiet machine")
-    best = min((row for row in rows[1:] if row.name != bars.ROUNDED), key=lambda row: row.median)
+    best = min((row for row in rows[1:] if row.name not in bars.ROUNDED), key=lambda row: row.median)
     by_round = [a / b for a, b in zip(rows[0].turns, best.turns, strict=True)]
     return {
         "workload": workload.stem,

@@ -50,9 +50,9 @@ enum Command {
     },
     /// Answer requests on stdin, one line of JSON each: `steps N`.
     Serve {
-        /// Multiply in 8 bits where nothing is trained.
-        #[arg(long)]
-        int8: bool,
+        /// In what to multiply where nothing is trained: `f32`, `bf16` or `int8`.
+        #[arg(long, default_value = "f32", value_parser = precision)]
+        precision: Precision,
     },
     /// What the machine can do at most: GFLOP/s of multiply-adds, GB/s of memory.
     Ceiling,
@@ -74,6 +74,15 @@ enum Command {
         #[arg(required = true)]
         rules: Vec<String>,
     },
+}
+
+fn precision(name: &str) -> std::result::Result<Precision, String> {
+    match name {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        "int8" => Ok(Precision::Int8),
+        _ => Err("it is `f32`, `bf16` or `int8`".to_owned()),
+    }
 }
 
 fn run(cli: &Cli) -> Result<()> {
@@ -101,13 +110,7 @@ fn run(cli: &Cli) -> Result<()> {
     })?;
     match &cli.command {
         Command::Export { out } => export::write(&prepared, out),
-        Command::Serve { int8 } => serve::answer(
-            prepared,
-            match int8 {
-                true => Precision::Int8,
-                false => Precision::F32,
-            },
-        ),
+        Command::Serve { precision } => serve::answer(prepared, *precision),
         Command::Saving { rounds, .. } => saving::measure(&prepared, *rounds),
         Command::Ceiling | Command::Selection { .. } => Ok(()),
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -71,6 +72,22 @@ impl Quarantine {
             location: location.into(),
             reason: reason.into(),
         });
+    }
+
+    /// Reads what [`Self::write_jsonl`] wrote.
+    pub fn read_jsonl(path: impl AsRef<Path>) -> Result<Self, DataError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|error| DataError::io(path, error))?;
+        let entry = |(place, line): (usize, &str)| {
+            serde_json::from_str(line).map_err(|error| DataError::Parse {
+                path: path.to_owned(),
+                location: format!("line {}", place + 1),
+                message: error.to_string(),
+            })
+        };
+        let entries = text.lines().enumerate().map(entry);
+        let entries = entries.collect::<Result<_, _>>()?;
+        Ok(Self { entries })
     }
 
     /// Writes one JSON object a line, whole or not at all. The file is replaced; an empty list gives
@@ -249,79 +266,122 @@ pub struct CheckReport {
 /// `progress` is called with the number of samples done so far, from any thread and in no
 /// particular order; a sample counts when its first picture is done.
 pub fn check(dataset: &Dataset, limits: &Limits, progress: &(dyn Fn(usize) + Sync)) -> CheckReport {
-    let mut views = Views::default();
-    let of_samples: Vec<Vec<usize>> = dataset
-        .samples
-        .iter()
-        .map(|sample| views.of(sample))
-        .collect();
-    let mut waiting = vec![0; views.list.len()];
-    for sample in &of_samples {
-        if let Some(count) = sample.first().and_then(|first| waiting.get_mut(*first)) {
-            *count += 1;
+    let check = Check::new(dataset);
+    let done = AtomicUsize::new(0);
+    let seen = check.look(0..check.len(), limits, &|more| {
+        progress(done.fetch_add(more, Ordering::Relaxed) + more);
+    });
+    check.conclude(seen)
+}
+
+/// [`check`] in two halves, so that several can look at a part of the pictures each.
+pub struct Check<'a> {
+    dataset: &'a Dataset,
+    views: Vec<View<'a>>,
+    /// Places in `views` of what is to be seen of each sample.
+    of_samples: Vec<Vec<usize>>,
+    /// How many samples begin with each of `views`.
+    waiting: Vec<usize>,
+}
+
+impl<'a> Check<'a> {
+    /// Lists what is to be looked at; reads nothing.
+    pub fn new(dataset: &'a Dataset) -> Self {
+        let mut views = Views::default();
+        let samples = dataset.samples.iter();
+        let of_samples: Vec<Vec<usize>> = samples.map(|sample| views.of(sample)).collect();
+        let mut waiting = vec![0; views.list.len()];
+        for sample in &of_samples {
+            if let Some(count) = sample.first().and_then(|first| waiting.get_mut(*first)) {
+                *count += 1;
+            }
+        }
+        Self {
+            dataset,
+            views: views.list,
+            of_samples,
+            waiting,
         }
     }
-    let done = AtomicUsize::new(0);
-    let seen: Vec<Result<Seen, String>> = views
-        .list
-        .par_iter()
-        .zip(waiting)
-        .map(|(view, samples)| {
+
+    /// How many different pictures and clips there are.
+    pub fn len(&self) -> usize {
+        self.views.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.views.is_empty()
+    }
+
+    /// Decodes some of the pictures, on all threads. `progress` is called with the number of samples that are
+    /// done with each of them.
+    pub fn look(
+        &self,
+        range: Range<usize>,
+        limits: &Limits,
+        progress: &(dyn Fn(usize) + Sync),
+    ) -> Vec<Seen> {
+        let views = self.views.get(range.clone()).unwrap_or_default();
+        let waiting = self.waiting.get(range).unwrap_or_default();
+        let look = |(view, samples): (&View<'_>, &usize)| {
             let seen = view.look(limits);
-            progress(done.fetch_add(samples, Ordering::Relaxed) + samples);
-            seen
-        })
-        .collect();
-    let mut good = Dataset {
-        name: dataset.name.clone(),
-        samples: Vec::with_capacity(dataset.len()),
-    };
-    let mut prints = Vec::with_capacity(dataset.len());
-    let mut quarantine = Quarantine::default();
-    let mut is_used = vec![false; seen.len()];
-    for (sample, views) in dataset.samples.iter().zip(of_samples) {
-        match judge(sample, &views, &seen) {
-            Ok(own) => {
-                good.samples.push(sample.clone());
-                prints.push(own);
-                for view in views {
-                    if let Some(is_used) = is_used.get_mut(view) {
-                        *is_used = true;
+            progress(*samples);
+            Seen(seen)
+        };
+        views.par_iter().zip(waiting).map(look).collect()
+    }
+
+    /// Separates the usable samples, by what was seen of all pictures in their order.
+    pub fn conclude(self, seen: Vec<Seen>) -> CheckReport {
+        let dataset = self.dataset;
+        let mut good = Dataset {
+            name: dataset.name.clone(),
+            samples: Vec::with_capacity(dataset.len()),
+        };
+        let mut prints = Vec::with_capacity(dataset.len());
+        let mut quarantine = Quarantine::default();
+        let mut is_used = vec![false; seen.len()];
+        for (sample, views) in dataset.samples.iter().zip(self.of_samples) {
+            match judge(sample, &views, &seen) {
+                Ok(own) => {
+                    good.samples.push(sample.clone());
+                    prints.push(own);
+                    for view in views {
+                        if let Some(is_used) = is_used.get_mut(view) {
+                            *is_used = true;
+                        }
                     }
                 }
-            }
-            Err(reason) => {
-                let path = sample
-                    .visual
-                    .path()
-                    .or(sample.origin.file.as_deref())
-                    .unwrap_or(Path::new(""));
-                let place = sample.origin.place;
-                let location = place.map(|place| place.to_string()).unwrap_or_default();
-                quarantine.push(&sample.id, path, location, reason);
+                Err(reason) => {
+                    let path = sample
+                        .visual
+                        .path()
+                        .or(sample.origin.file.as_deref())
+                        .unwrap_or(Path::new(""));
+                    let place = sample.origin.place;
+                    let location = place.map(|place| place.to_string()).unwrap_or_default();
+                    quarantine.push(&sample.id, path, location, reason);
+                }
             }
         }
-    }
-    let pictures: Vec<Seen> = seen
-        .into_iter()
-        .zip(is_used)
-        .filter_map(|(seen, is_used)| seen.ok().filter(|_| is_used))
-        .collect();
-    let summary = summarise(&good, &pictures);
-    CheckReport {
-        good,
-        prints,
-        quarantine,
-        summary,
+        let pictures: Vec<Glance> = seen
+            .into_iter()
+            .zip(is_used)
+            .filter_map(|(seen, is_used)| seen.0.ok().filter(|_| is_used))
+            .collect();
+        let summary = summarise(&good, &pictures);
+        CheckReport {
+            good,
+            prints,
+            quarantine,
+            summary,
+        }
     }
 }
 
 /// What the sample's pictures are recognised by, or why the sample cannot be used.
-fn judge(
-    sample: &Sample,
-    views: &[usize],
-    seen: &[Result<Seen, String>],
-) -> Result<Vec<Print>, String> {
+fn judge(sample: &Sample, views: &[usize], seen: &[Seen]) -> Result<Vec<Print>, String> {
     if sample.texts.iter().all(|text| text.trim().is_empty()) {
         return Err("no text".to_owned());
     }
@@ -329,8 +389,8 @@ fn judge(
         return Err("no picture".to_owned());
     }
     let seen = views.iter().filter_map(|view| seen.get(*view));
-    seen.map(|seen| match seen {
-        Ok(seen) => Ok(seen.print),
+    seen.map(|seen| match &seen.0 {
+        Ok(glance) => Ok(glance.print),
         Err(reason) => Err(reason.clone()),
     })
     .collect()
@@ -416,15 +476,68 @@ impl<'a> Views<'a> {
     }
 }
 
-/// What was seen of a picture or clip.
-struct Seen {
+/// What was seen of a picture or clip, or why it cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen(Result<Glance, String>);
+
+/// What was seen of a usable picture or clip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Glance {
     width: usize,
     height: usize,
     print: Print,
 }
 
+impl Seen {
+    /// As bytes, several of which may follow each other.
+    pub fn put(&self, bytes: &mut Vec<u8>) {
+        let mut number = |value: usize| bytes.extend((value as u64).to_le_bytes());
+        match &self.0 {
+            Ok(glance) => {
+                number(0);
+                number(glance.width);
+                number(glance.height);
+                bytes.extend(glance.print.digest);
+                bytes.push(u8::from(glance.print.look.is_some()));
+                bytes.extend(glance.print.look.iter().flat_map(|look| look.to_bytes()));
+            }
+            Err(reason) => {
+                number(1);
+                number(reason.len());
+                bytes.extend(reason.as_bytes());
+            }
+        }
+    }
+
+    /// Takes what [`Self::put`] wrote from the front of some bytes; `None` where they are something else.
+    pub fn take(bytes: &mut &[u8]) -> Option<Self> {
+        let is_refused = number(bytes)? == 1;
+        let first = number(bytes)?;
+        if is_refused {
+            let reason = bytes.split_off(..first)?;
+            return Some(Self(Err(std::str::from_utf8(reason).ok()?.to_owned())));
+        }
+        let height = number(bytes)?;
+        let digest = *bytes.split_off(..32)?.first_chunk()?;
+        let look = match bytes.split_off_first()? {
+            0 => None,
+            _ => Some(Look::from_bytes(bytes.split_off(..Look::BYTES)?)?),
+        };
+        Some(Self(Ok(Glance {
+            width: first,
+            height,
+            print: Print { digest, look },
+        })))
+    }
+}
+
+fn number(bytes: &mut &[u8]) -> Option<usize> {
+    let number = u64::from_le_bytes(*bytes.split_off(..8)?.first_chunk()?);
+    usize::try_from(number).ok()
+}
+
 impl View<'_> {
-    fn look(&self, limits: &Limits) -> Result<Seen, String> {
+    fn look(&self, limits: &Limits) -> Result<Glance, String> {
         // Over white: pixels that nobody sees must not decide what a drawing looks like.
         let (digest, picture) = match self {
             Self::Picture(source) => {
@@ -439,7 +552,7 @@ impl View<'_> {
                 (digest, picture)
             }
         };
-        Ok(Seen {
+        Ok(Glance {
             width: picture.width,
             height: picture.height,
             print: Print {
@@ -473,7 +586,7 @@ fn clip_digest(visual: &Visual) -> Result<blake3::Hash, DataError> {
     Ok(digest.finalize())
 }
 
-fn summarise(good: &Dataset, pictures: &[Seen]) -> Summary {
+fn summarise(good: &Dataset, pictures: &[Glance]) -> Summary {
     let texts: Vec<&str> = good
         .samples
         .iter()
@@ -541,7 +654,7 @@ fn annotations(samples: &[Sample]) -> AnnotationSummary {
 }
 
 /// How many pictures look like an earlier one of other bytes.
-fn look_alikes(pictures: &[Seen]) -> usize {
+fn look_alikes(pictures: &[Glance]) -> usize {
     let prints: Vec<(Look, [u8; 32])> = pictures
         .iter()
         .filter_map(|seen| Some((seen.print.look?, seen.print.digest)))
@@ -597,6 +710,28 @@ mod tests {
             most.fetch_max(done, Ordering::Relaxed);
         });
         assert_eq!(most.into_inner(), 20);
+        // The same in two halves, which travel as bytes.
+        let halves = Check::new(&set);
+        let mut bytes = Vec::new();
+        for range in [0..7, 7..halves.len()] {
+            let seen = halves.look(range, &Limits::default(), &|_| {});
+            seen.iter().for_each(|seen| seen.put(&mut bytes));
+        }
+        let (mut left, mut seen) = (&bytes[..], Vec::new());
+        while let Some(own) = Seen::take(&mut left) {
+            seen.push(own);
+        }
+        assert!(left.is_empty());
+        assert_eq!(
+            Seen::take(&mut &bytes[..bytes.len() / 2 - 1]),
+            seen.first().cloned()
+        );
+        let halves = halves.conclude(seen);
+        assert_eq!(halves.quarantine, report.quarantine);
+        assert_eq!(
+            (&halves.prints, &halves.summary),
+            (&report.prints, &report.summary)
+        );
         assert_eq!((report.good.len(), report.quarantine.len()), (18, 2));
         assert!(report.quarantine.entries[1].path.contains("file.png"));
         assert_eq!((report.summary.samples, report.prints.len()), (18, 18));

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use chiasm_format::PartsError;
 use chiasm_format::shard::ShardError;
 
 use crate::decode::DecodeError;
@@ -238,6 +239,9 @@ pub enum DataError {
     /// Shards cannot be written.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// Work cannot be shared.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
     /// A preprocessing description cannot be used.
     #[error(transparent)]
     Transform(#[from] TransformError),
@@ -281,6 +285,7 @@ impl DataError {
             Self::Tokenizer(error) => error.hint(),
             Self::Transform(error) => error.hint(),
             Self::Shard(error) => error.hint(),
+            Self::Parts(error) => error.hint().map(str::to_owned),
             _ => None,
         }
     }

@@ -58,7 +58,9 @@ pub mod video;
 mod vocabulary_files;
 
 pub use audit::{Finding, Overlap, OverlapCounts, Trace, audit};
-pub use check::{CheckReport, Print, Quarantine, QuarantineEntry, check, enforce_rate};
+pub use check::{
+    Check, CheckReport, Print, Quarantine, QuarantineEntry, Seen, check, enforce_rate,
+};
 pub use chiasm_format::atomic;
 
 pub use augment::RandAugment;

@@ -1,6 +1,10 @@
 //! The two losses that have a fused form: softmax cross-entropy over a linear map, and symmetric
 //! contrast. What they are the losses *of* is not known here.
 
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
 use burn::tensor::activation::log_softmax;
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
@@ -9,6 +13,7 @@ use crate::compute::is_fused;
 use crate::kernels;
 use crate::layers::{Linear, normalize};
 use crate::tokens::indices;
+use crate::weights::to_host;
 
 impl Linear {
     /// Mean cross-entropy of the classes `softmax(hidden W + b)`; 0 when there is no row.
@@ -65,29 +70,127 @@ pub fn cross_entropy(logits: Tensor<2>, labels: &[u32]) -> Tensor<1> {
         .div_scalar(rows)
 }
 
-/// `scale * NCE(S; temperature)` of the cosines S of two sets of vectors (see [`nce`]).
+/// Two sets of vectors whose rows belong together, of which a process may have some of the rows.
+#[derive(Clone)]
+pub struct Sides<'a> {
+    /// The own rows of both, `[n, width]`; gradients reach these.
+    pub own: [Tensor<2>; 2],
+    /// Where there are other processes, the rows of all.
+    pub among: Option<Among<'a>>,
+    /// Whether the second side has no gradient: it is what the first is compared with.
+    pub is_second_fixed: bool,
+}
+
+/// The rows of all processes.
+#[derive(Clone)]
+pub struct Among<'a> {
+    /// Of both sides, without gradients.
+    pub all: [Tensor<2>; 2],
+    /// Where the own ones begin.
+    pub first: usize,
+    /// Takes numbers of the own rows to all processes, and returns those of all rows in their order; fewer where
+    /// processes are gone.
+    pub share: Rc<dyn Fn(&[f64]) -> Vec<f64> + 'a>,
+}
+
+impl Sides<'_> {
+    /// Of a process that has all rows.
+    #[must_use]
+    pub fn alone(own: [Tensor<2>; 2]) -> Self {
+        Self {
+            own,
+            among: None,
+            is_second_fixed: false,
+        }
+    }
+
+    /// How many rows there are, of all processes.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let all = self.among.as_ref().map_or(&self.own, |among| &among.all);
+        all[0].dims()[0]
+    }
+
+    /// Some columns of both.
+    #[must_use]
+    pub fn columns(&self, columns: Range<usize>) -> Self {
+        let of = |side: &Tensor<2>| side.clone().narrow(1, columns.start, columns.len());
+        let mut part = self.clone();
+        part.own = self.own.each_ref().map(of);
+        if let Some(among) = &mut part.among {
+            among.all = among.all.each_ref().map(of);
+        }
+        part
+    }
+
+    /// The same sides, of which the second is given.
+    #[must_use]
+    pub fn with_fixed_second(self) -> Self {
+        let [first, second] = self.own;
+        Self {
+            own: [first, second.detach()],
+            among: self.among,
+            is_second_fixed: true,
+        }
+    }
+
+    /// All rows, with gradients for the own ones.
+    fn joined(self) -> [Tensor<2>; 2] {
+        let Some(among) = self.among else {
+            return self.own;
+        };
+        let [left, right] = self.own;
+        let [all_left, all_right] = among.all;
+        [(left, all_left), (right, all_right)].map(|(own, all)| {
+            let ([rows, _], [count, _]) = (own.dims(), all.dims());
+            let from = among.first + rows;
+            let before = all.clone().narrow(0, 0, among.first);
+            let after = all.narrow(0, from, count - from);
+            let parts = [before, own, after].into_iter();
+            Tensor::cat(parts.filter(|part| part.dims()[0] > 0).collect(), 0)
+        })
+    }
+}
+
+/// `scale * NCE(S; temperature)` of the cosines S of two sets of vectors (see [`nce`]). Of several processes each
+/// gets the whole, and the gradients of its own rows; 0 where others are gone.
 ///
 /// # Shapes
-/// - left, right: `[n, width]`, row i of both belong together
 /// - temperature: `[1]`, a divisor
 /// - output: `[1]`
 #[must_use]
-pub fn contrast(
-    left: Tensor<2>,
-    right: Tensor<2>,
-    temperature: Tensor<1>,
-    scale: f64,
-) -> Tensor<1> {
-    if !is_fused(&left.device()) {
+pub fn contrast(sides: Sides<'_>, temperature: Tensor<1>, scale: f64) -> Tensor<1> {
+    let device = temperature.device();
+    if !is_fused(&device) {
+        let [left, right] = sides.joined();
         let similarity = normalize(left).matmul(normalize(right).transpose());
         return nce(similarity, temperature).mul_scalar(scale);
     }
-    let [rows, width] = left.dims();
+    let [rows, width] = sides.own[0].dims();
+    let among = match &sides.among {
+        None => None,
+        Some(among) => {
+            let all = among.all.each_ref();
+            let all = all.map(|side| to_host(side.clone(), false).values);
+            let divisor = to_host(temperature.clone(), false).values;
+            let divisor = divisor.first().copied().unwrap_or(1.0);
+            let own = among.first..among.first + rows;
+            let slices = all.each_ref().map(Vec::as_slice);
+            let own = kernels::Similarities::new(slices, width, own, divisor);
+            let facts = (among.share)(&own.facts);
+            if facts.len() != sides.count() * kernels::FACTS {
+                return Tensor::zeros([1], &device);
+            }
+            Some(Arc::new(kernels::Among { own, facts }))
+        }
+    };
     let operation = kernels::Contrast {
-        rows,
         width,
         scale: scale as f32,
+        is_right_fixed: sides.is_second_fixed,
+        among,
     };
+    let [left, right] = sides.own;
     let inputs = [
         left.into_dispatch(),
         right.into_dispatch(),

@@ -11,7 +11,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::compute::{self, Kernels};
 use chiasm_nn::config::ProjectionKind;
-use chiasm_nn::criterion::contrast;
+use chiasm_nn::criterion::{Sides, contrast};
 use chiasm_nn::fusion::FusionEncoder;
 use chiasm_nn::heads::{MlmHead, Projection};
 use chiasm_nn::layers::{Embedding, Init};
@@ -306,7 +306,7 @@ fn check_heads(sizes: &Sizes, rows: usize) {
         let (left, right) = (projection.forward(inputs[0].clone()), inputs[1].clone());
         let right = projection.forward(right);
         let temperature = inputs[2].clone().reshape([1]);
-        vec![contrast(left, right, temperature, 0.5).unsqueeze()]
+        vec![contrast(Sides::alone([left, right]), temperature, 0.5).unsqueeze()]
     });
 }
 

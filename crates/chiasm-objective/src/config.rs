@@ -420,6 +420,11 @@ pub struct ObjectivesConfig {
     /// which sees all of it. They cost several times what it costs, and it gains more from every
     /// further pair. Default: 1.
     pub fused_share: f64,
+    /// Of several ranks: whether features that were gathered from all count with 1 / ranks of their gradient in
+    /// contrast and completion, as in the published code, which gathers them and then averages gradients
+    /// (`specs/scl.md` section 2.1). Default: false, N ranks are one with the same batch.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub averaged_gather: bool,
     /// Image–text contrast.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contrastive: Option<ContrastiveConfig>,
@@ -456,6 +461,7 @@ impl Default for ObjectivesConfig {
     fn default() -> Self {
         Self {
             fused_share: 1.0,
+            averaged_gather: false,
             contrastive: None,
             matching: None,
             mlm: None,
@@ -519,6 +525,7 @@ impl ObjectivesConfig {
         let is = |other| objective == other;
         Self {
             fused_share: self.fused_share,
+            averaged_gather: self.averaged_gather,
             contrastive: self
                 .contrastive
                 .clone()
@@ -556,6 +563,7 @@ impl ObjectivesConfig {
             };
             return Some(Self {
                 fused_share: self.fused_share,
+                averaged_gather: self.averaged_gather,
                 classification: Some(classification),
                 ..Self::default()
             });
@@ -588,6 +596,7 @@ impl ObjectivesConfig {
         };
         Some(Self {
             fused_share: self.fused_share,
+            averaged_gather: self.averaged_gather,
             contrastive: contrast.then(contrastive),
             cluster: view.map(cluster),
             ..Self::default()

@@ -10,7 +10,7 @@ use chiasm_nn::config::FusionKind;
 use chiasm_nn::{ModelConfig, ProjectionKind};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ContrastDirection, GlobalCompletionConfig, ObjectivesConfig};
+use crate::config::{GlobalCompletionConfig, ObjectivesConfig};
 use crate::masking::kept_patches;
 use crate::plan::{
     ForwardPlan, FusionPass, GROUNDING_PASS, HIDDEN_PATCHES_PASS, ImageView, KNOWLEDGE_PASS,
@@ -608,8 +608,8 @@ impl Counter<'_> {
             true => streams.iter().take(summed).map(|width| width * width).sum(),
             false => 0.0,
         };
-        // Both directions of a contrast multiply all rows with all rows.
-        let contrast = |rows: f64, width: f64| 2.0 * rows * rows * width;
+        // One product of all rows with all rows serves both directions.
+        let contrast = |rows: f64, width: f64| rows * rows * width;
         let (one, frames, none) = (all(1.0), all(self.frames()), Stream::default());
         let summaries = [one, frames];
         let (sequences, streams, of_one) = match objective {
@@ -625,11 +625,7 @@ impl Counter<'_> {
             }
             Objective::Contrastive => {
                 let rows = batch as f64;
-                let direction = self.config.contrastive.as_ref();
-                let loss = match direction.map(|config| config.direction) {
-                    Some(ContrastDirection::ImageToText) => rows * rows * projection,
-                    Some(ContrastDirection::Both) | None => contrast(rows, projection),
-                };
+                let loss = contrast(rows, projection);
                 let project: f64 = match model.heads.projection {
                     ProjectionKind::Mlp => streams.map(|width| width * (width + projection)),
                     ProjectionKind::Linear => streams.map(|width| width * projection),
@@ -869,7 +865,7 @@ mod tests {
         };
         let fusion = 2 * (stream(9, 2, 10) + stream(10, 1, 9));
         let words = 2 * (4 * 4 + 4 * 100);
-        let contrast = 2 * 4 * (4 * 4 + 4 * 5) + 2 * 4 * 4 * 5;
+        let contrast = 2 * 4 * (4 * 4 + 4 * 5) + 4 * 4 * 5;
         let expected = [patches, image, clean, corrupted, fusion, words, contrast];
         let found: Vec<f64> = cost.passes.iter().map(|pass| pass.forward).collect();
         assert_eq!(found, expected.map(f64::from));

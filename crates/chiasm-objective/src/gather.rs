@@ -1,14 +1,17 @@
 //! Other processes of a run: the negatives that a contrast of all processes' features needs of them, and
 //! how many things all of them count.
 //!
-//! Every process computes the whole contrast, its own features with gradients and those of the others
-//! as constants. The derivative of the whole by the own features is then exact, and the gradients of
+//! Every process contrasts its own rows with those of all and tells the others what it found (`Gather::share`), so
+//! that it knows the whole contrast and its derivative by the own features. That is exact, and the gradients of
 //! all processes **added up** are those of one process with all of the batch. (The published code's
 //! gather, with gradients averaged, leaves 1 / processes of that: `specs/scl.md` section 2.1.) Losses
 //! that look at own samples alone are means over what these have: pairs, hidden words, regions. Each
 //! counts for the part of all processes' that this is.
 
+use std::rc::Rc;
+
 use burn::tensor::Tensor;
+use chiasm_nn::criterion::{Among, Sides};
 use chiasm_nn::model::Seen;
 
 use crate::forward::StepInput;
@@ -38,6 +41,49 @@ pub trait Gather {
         let parts = [before, own, after].into_iter();
         Tensor::cat(parts.filter(|part| part.dims()[0] > 0).collect(), 0)
     }
+
+    /// As [`Self::all`], of two sides whose rows belong together. They travel as one: where the others
+    /// fall silent, both sides miss the same rows.
+    fn pairs(&self, own: [Tensor<2>; 2]) -> [Tensor<2>; 2] {
+        if self.processes() == 1 {
+            return own;
+        }
+        let widths = own.each_ref().map(|side| side.dims()[1]);
+        halves(&self.all(Tensor::cat(own.into(), 1)), widths)
+    }
+
+    /// Two sides whose rows belong together, to be contrasted with those of all processes.
+    fn sides<'a>(&'a self, own: [Tensor<2>; 2]) -> Sides<'a> {
+        if self.processes() == 1 {
+            return Sides::alone(own);
+        }
+        let widths = own.each_ref().map(|side| side.dims()[1]);
+        let joined = Tensor::cat(own.clone().into(), 1).detach();
+        let [before, after] = self.others(&joined);
+        let first = before.dims()[0];
+        let parts = [before, joined, after].into_iter();
+        let all = Tensor::cat(parts.filter(|part| part.dims()[0] > 0).collect(), 0);
+        Sides {
+            own,
+            among: Some(Among {
+                all: halves(&all, widths),
+                first,
+                share: Rc::new(move |own| self.share(own)),
+            }),
+            is_second_fixed: false,
+        }
+    }
+
+    /// What all processes give, in their order.
+    ///
+    /// All processes call it in the same order.
+    fn share(&self, own: &[f64]) -> Vec<f64>;
+}
+
+/// Two sides that lie in one, side by side.
+fn halves(both: &Tensor<2>, widths: [usize; 2]) -> [Tensor<2>; 2] {
+    let [first, second] = widths;
+    [(0, first), (first, second)].map(|(from, width)| both.clone().narrow(1, from, width))
 }
 
 /// A run of one process.
@@ -55,6 +101,10 @@ impl Gather for Alone {
     }
 
     fn totals(&self, own: &[usize]) -> Vec<usize> {
+        own.to_vec()
+    }
+
+    fn share(&self, own: &[f64]) -> Vec<f64> {
         own.to_vec()
     }
 }

@@ -33,7 +33,8 @@ pub struct LossTerm {
     /// Whether it is of the samples of all processes, not of the own ones alone.
     pub gathered: bool,
     /// What part of it the gradient of this process's features is: of own samples, that which they are
-    /// of all processes' samples; of gathered ones, all. 0 where none are here.
+    /// of all processes' samples; of gathered ones, all, or what [`ObjectivesConfig::averaged_gather`] leaves. 0
+    /// where none are here.
     pub share: f64,
 }
 
@@ -136,9 +137,13 @@ pub fn shared_with(
         }
         .unwrap_or_default()
     });
-    Losses {
-        terms: terms.collect(),
+    let mut terms: Vec<LossTerm> = terms.collect();
+    if config.averaged_gather {
+        for term in terms.iter_mut().filter(|term| term.gathered) {
+            term.share /= gather.processes() as f64;
+        }
     }
+    Losses { terms }
 }
 
 /// The same losses with passes of its own for each of [`ObjectivesConfig::sets`], as the published code
@@ -180,6 +185,8 @@ impl Step<'_> {
         }
         Some(match self.gather.processes() {
             1 => temperature,
+            // The term's own share is that already.
+            _ if self.config.averaged_gather => temperature,
             processes => {
                 let share = 1.0 / processes as f64;
                 let constant = temperature.clone().detach().mul_scalar(1.0 - share);
@@ -188,18 +195,10 @@ impl Step<'_> {
         })
     }
 
-    /// Features of the frames of all processes' clips, `[batch, frames, width]`.
-    fn frames(&self, own: Tensor<3>) -> Tensor<3> {
-        let [batch, frames, width] = own.dims();
-        let all = self.gather.all(own.reshape([batch, frames * width]));
-        let [batch, _] = all.dims();
-        all.reshape([batch, frames, width])
-    }
-
     /// Completion of rows of all processes.
     fn completion(&self, recovered: Tensor<2>, complete: Tensor<2>, temperature: f64) -> Tensor<1> {
-        let [recovered, complete] = [recovered, complete].map(|rows| self.gather.all(rows));
-        completion_loss(recovered, complete, temperature)
+        let sides = self.gather.sides([recovered, complete]);
+        completion_loss(sides, temperature)
     }
 
     fn pass(&self, pass: FusionPass) -> Option<&FusedPass> {
@@ -312,8 +311,8 @@ impl Step<'_> {
         let config = self.config.contrastive.as_ref()?;
         if self.model.contrasts_fused() {
             let sides = self.model.project_fused(&self.pass(class_pass(0))?.fused)?;
-            let [text, image] = sides.map(|rows| self.gather.all(rows));
-            let value = contrastive_loss(text, image, self.temperature(config.temperature)?);
+            let temperature = self.temperature(config.temperature)?;
+            let value = contrastive_loss(self.gather.sides(sides), temperature);
             let own = self.input.fused_size;
             let term = LossTerm::gathered("contrastive", config.weight, value, own);
             return Some(vec![term]);
@@ -329,13 +328,13 @@ impl Step<'_> {
         let value = match config.direction {
             ContrastDirection::Both => {
                 let text = self.model.project_text(&text.narrow(0, pairs))?;
-                let [text, image] = [text, image].map(|rows| self.gather.all(rows));
-                contrastive_loss(text, image, temperature)
+                contrastive_loss(self.gather.sides([text, image]), temperature)
             }
             ContrastDirection::ImageToText => {
                 let texts = self.model.project_text(text)?;
                 // Texts of all pairs first, those without an image behind them.
-                let paired = self.gather.all(texts.clone().narrow(0, 0, pairs));
+                let paired = texts.clone().narrow(0, 0, pairs);
+                let [paired, image] = self.gather.pairs([paired, image]);
                 // Borrowed texts are among those of the pairs already.
                 let others = texts.dims()[0] - pairs - self.input.borrowed;
                 let others = self.gather.all(texts.narrow(0, pairs, others));
@@ -343,7 +342,7 @@ impl Step<'_> {
                     [0, _] => paired,
                     _ => Tensor::cat(vec![paired, others], 0),
                 };
-                image_to_text_loss(texts, self.gather.all(image), temperature)
+                image_to_text_loss(texts, image, temperature)
             }
         };
         // A learned temperature has a part of its gradient even where there is no pair.
@@ -362,8 +361,11 @@ impl Step<'_> {
         let masked_text = &self.pass(MASKED_TEXT_PASS)?.fused;
         let globals = [masked_image.frame_globals(), masked_text.frame_globals()];
         let own = self.input.fused_size;
-        let [recovered, complete] = globals.map(|globals| self.frames(globals));
-        let image = frame_completion_loss(&recovered, &complete, config.temperature);
+        let [_, frames, _] = globals[0].dims();
+        let sides = self
+            .gather
+            .sides(globals.map(|side| side.flatten::<2>(1, 2)));
+        let image = frame_completion_loss(&sides, frames, config.temperature);
         let (recovered, complete) = (masked_text.text_global(), masked_image.text_global());
         let text = self.completion(recovered, complete, config.temperature);
         Some(vec![

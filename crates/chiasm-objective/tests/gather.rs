@@ -32,13 +32,13 @@ const SIDE: usize = 12;
 /// One of several threads that show each other their features.
 struct Thread<'a> {
     number: usize,
-    shown: &'a [Mutex<Vec<f32>>],
+    shown: &'a [Mutex<Vec<f64>>],
     barrier: &'a Barrier,
 }
 
 impl Thread<'_> {
     /// What all threads show, in their order.
-    fn show(&self, own: Vec<f32>) -> Vec<Vec<f32>> {
+    fn show(&self, own: Vec<f64>) -> Vec<Vec<f64>> {
         *self.shown[self.number].lock().unwrap() = own;
         self.barrier.wait();
         let all = self.shown.iter();
@@ -54,10 +54,14 @@ impl Gather for Thread<'_> {
     }
 
     fn totals(&self, own: &[usize]) -> Vec<usize> {
-        let all = self.show(own.iter().map(|count| *count as f32).collect());
+        let all = self.show(own.iter().map(|count| *count as f64).collect());
         (0..own.len())
             .map(|kind| all.iter().map(|counts| counts[kind] as usize).sum())
             .collect()
+    }
+
+    fn share(&self, own: &[f64]) -> Vec<f64> {
+        self.show(own.to_vec()).concat()
     }
 
     fn others(&self, own: &Tensor<2>) -> [Tensor<2>; 2] {
@@ -68,10 +72,11 @@ impl Gather for Thread<'_> {
             .into_data()
             .try_into_vec::<f32>()
             .unwrap();
-        let all = self.show(values);
+        let all = self.show(values.into_iter().map(f64::from).collect());
         let (before, after) = (&all[..self.number], &all[self.number + 1..]);
         [before, after].map(|theirs| {
-            let theirs = theirs.concat();
+            let theirs = theirs.concat().into_iter();
+            let theirs: Vec<f32> = theirs.map(|value| value as f32).collect();
             let rows = theirs.len() / width;
             Tensor::from_data(TensorData::new(theirs, [rows, width]), &own.device())
         })
@@ -209,6 +214,67 @@ fn parts(losses: &Losses, processes: usize) -> Vec<f64> {
     losses.terms.iter().map(part).collect()
 }
 
+/// What so many processes have together: values of terms, and gradients.
+fn together(
+    processes: usize,
+    config: &ObjectivesConfig,
+) -> Vec<(Vec<f64>, BTreeMap<String, Vec<f32>>)> {
+    let device = &Device::flex().autodiff();
+    let shown: Vec<_> = (0..processes).map(|_| Mutex::new(Vec::new())).collect();
+    let barrier = Barrier::new(processes);
+    std::thread::scope(|scope| {
+        let (shown, barrier) = (&shown, &barrier);
+        let run = move |number: usize| {
+            let model = VisionLanguageModel::new(&Init::new(3, 0.3, device), &model_config());
+            let gather = Thread {
+                number,
+                shown,
+                barrier,
+            };
+            let input = step(Part::new(number, processes), config, device);
+            let losses = shared_with(&model, config, &input, &gather);
+            (parts(&losses, processes), gradients(&model, &losses))
+        };
+        let threads: Vec<_> = (0..processes)
+            .map(|number| scope.spawn(move || run(number)))
+            .collect();
+        let found = threads.into_iter().map(|thread| thread.join().unwrap());
+        found.collect()
+    })
+}
+
+/// The published code's gather, in which own features count once of so many times (`specs/scl.md` section 2.1); the
+/// temperature, which every process has, counts whole.
+#[test]
+fn a_gather_that_is_averaged_leaves_a_part() {
+    let contrast = |averaged_gather| ObjectivesConfig {
+        averaged_gather,
+        contrastive: Some(ContrastiveConfig::default()),
+        ..ObjectivesConfig::default()
+    };
+    let sum = |config| {
+        let mut sum: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+        for (_, gradients) in together(4, &config) {
+            for (name, own) in gradients {
+                let all = sum.entry(name).or_insert_with(|| vec![0.0; own.len()]);
+                all.iter_mut().zip(own).for_each(|(all, own)| *all += own);
+            }
+        }
+        sum
+    };
+    let (exact, averaged) = (sum(contrast(false)), sum(contrast(true)));
+    for (name, exact) in exact {
+        let part = if name == "temperature" { 1.0 } else { 0.25 };
+        for (found, exact) in averaged[&name].iter().zip(exact) {
+            let gap = (found - part * exact).abs();
+            assert!(
+                gap <= 1e-6 + 1e-4 * exact.abs(),
+                "{name}: {found} and {exact}"
+            );
+        }
+    }
+}
+
 #[test]
 fn several_processes_are_one() {
     let config = ObjectivesConfig {
@@ -226,35 +292,13 @@ fn several_processes_are_one() {
         ..ObjectivesConfig::default()
     };
     let device = Device::flex().autodiff();
-    let built = || VisionLanguageModel::new(&Init::new(3, 0.3, &device), &model_config());
-    let model = built();
+    let model = VisionLanguageModel::new(&Init::new(3, 0.3, &device), &model_config());
     let whole = shared(&model, &config, &step(Part::WHOLE, &config, &device));
     let expected = (parts(&whole, 1), gradients(&model, &whole));
     assert_eq!(whole.terms.len(), 9);
     // With seven, most have one sample.
     for processes in [2, 3, 4, 7] {
-        let shown: Vec<_> = (0..processes).map(|_| Mutex::new(Vec::new())).collect();
-        let barrier = Barrier::new(processes);
-        let found: Vec<_> = std::thread::scope(|scope| {
-            let (shown, barrier, config, built) = (&shown, &barrier, &config, &built);
-            let device = &device;
-            let run = move |number: usize| {
-                let model = built();
-                let gather = Thread {
-                    number,
-                    shown,
-                    barrier,
-                };
-                let input = step(Part::new(number, processes), config, device);
-                let losses = shared_with(&model, config, &input, &gather);
-                (parts(&losses, processes), gradients(&model, &losses))
-            };
-            let threads: Vec<_> = (0..processes)
-                .map(|number| scope.spawn(move || run(number)))
-                .collect();
-            let found = threads.into_iter().map(|thread| thread.join().unwrap());
-            found.collect()
-        });
+        let found = together(processes, &config);
         for (term, expected) in expected.0.iter().enumerate() {
             let sum: f64 = found.iter().map(|(values, _)| values[term]).sum();
             let name = whole.terms[term].name;

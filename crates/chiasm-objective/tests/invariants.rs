@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use chiasm_nn::criterion::Sides;
 use chiasm_nn::criterion::{constant_temperature, cross_entropy, nce};
 use chiasm_nn::layers::{Init, normalize};
 use chiasm_nn::model::Seen;
@@ -104,13 +105,19 @@ fn contrast_is_free_of_scale_and_finite_at_zero() {
     let text = matrix(&[&[1.0, 2.0], &[-1.0, 0.5]], &device);
     let image = matrix(&[&[0.3, 1.0], &[-2.0, 1.0]], &device);
     let temperature = || constant_temperature(0.07, &device);
-    let value = scalar(contrastive_loss(text.clone(), image.clone(), temperature()));
+    let value = scalar(contrastive_loss(
+        Sides::alone([text.clone(), image.clone()]),
+        temperature(),
+    ));
     near(
-        scalar(contrastive_loss(text * 7.0, image.clone(), temperature())),
+        scalar(contrastive_loss(
+            Sides::alone([text * 7.0, image.clone()]),
+            temperature(),
+        )),
         value,
     ); // N10
     let zeros = matrix(&[&[0.0, 0.0], &[0.0, 1.0]], &device).require_grad();
-    let loss = contrastive_loss(zeros.clone(), image, temperature());
+    let loss = contrastive_loss(Sides::alone([zeros.clone(), image]), temperature());
     assert!(scalar(loss.clone()).is_finite());
     let gradient = zeros.grad(&loss.backward()).unwrap();
     assert!(
@@ -124,7 +131,10 @@ fn contrast_is_free_of_scale_and_finite_at_zero() {
     // M3: identical features of four samples.
     let same: Tensor<2> = Tensor::full([4, 3], 0.5, &device);
     near(
-        scalar(contrastive_loss(same.clone(), same, temperature())),
+        scalar(contrastive_loss(
+            Sides::alone([same.clone(), same]),
+            temperature(),
+        )),
         1.386_294_3,
     );
 }
@@ -140,7 +150,10 @@ fn completion_worked_example() {
         let device = Device::flex().autodiff();
         let recovered = matrix(&[&[2.0, 0.0], &[0.0, 3.0]], &device).require_grad();
         let complete = matrix(&[&[0.6, 0.8], &[-0.8, 0.6]], &device).require_grad();
-        let loss = completion_loss(recovered.clone(), complete.clone(), temperature);
+        let loss = completion_loss(
+            Sides::alone([recovered.clone(), complete.clone()]),
+            temperature,
+        );
         near(scalar(loss.clone()), expected);
         let found = loss.backward();
         assert!(complete.grad(&found).is_none(), "targets are detached");
@@ -218,9 +231,20 @@ fn completion_that_cannot_tell_samples_apart() {
     let recovered = matrix(&[&[1.0, 0.0], &[1.0, 0.0], &[1.0, 0.0]], &device);
     let complete = matrix(&[&[1.0, 0.0], &[0.0, 1.0], &[0.6, 0.8]], &device);
     let bound = 2.0 * 3f64.ln();
-    let loss = |complete| scalar(completion_loss(recovered.clone(), complete, 1.0));
+    let loss = |complete| {
+        scalar(completion_loss(
+            Sides::alone([recovered.clone(), complete]),
+            1.0,
+        ))
+    };
     near(loss(complete), 2.277_345_8);
     near(loss(Tensor::full([3, 2], 0.4, &device)), bound);
+}
+
+fn frames_completed(recovered: Tensor<3>, complete: Tensor<3>) -> Tensor<1> {
+    let [_, frames, _] = recovered.dims();
+    let sides = Sides::alone([recovered, complete].map(|side| side.flatten(1, 2)));
+    frame_completion_loss(&sides, frames, 0.03)
 }
 
 /// S8: recovered frames of clips of one frame get a gradient: features are normalised over their
@@ -231,7 +255,7 @@ fn clips_of_one_frame_learn_to_be_completed() {
     let of = |rows: &[&[f32]]| matrix(rows, &device).unsqueeze_dim::<3>(1);
     let recovered = of(&[&[2.0, 0.1], &[0.3, 3.0], &[1.0, 1.0]]).require_grad();
     let complete = of(&[&[0.6, 0.8], &[-0.8, 0.6], &[1.0, 0.2]]);
-    let loss = frame_completion_loss(&recovered, &complete, 0.03);
+    let loss = frames_completed(recovered.clone(), complete);
     let gradient = recovered.grad(&loss.backward()).unwrap();
     assert!(gradient.abs().sum().into_scalar::<f32>() > 1.0);
 }
@@ -503,7 +527,7 @@ fn completion_of_what_is_not_masked() {
         }
         let order = Tensor::from_data([1i64, 2, 3, 0], &device);
         let moved = recovered.frame_globals().select(0, order);
-        let swapped = frame_completion_loss(&moved, &complete.frame_globals(), 0.03);
+        let swapped = frames_completed(moved, complete.frame_globals());
         assert!(scalar(swapped) > term("global_completion_image") + 1e-3);
         // N samples that are all the same one: 2 ln N a term.
         let same = step(&vec![pairs[0].clone(); 4], frames, &device);

@@ -10,6 +10,7 @@
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use chiasm_nn::compute::{self, Kernels};
 use chiasm_nn::config::ProjectionKind;
+use chiasm_nn::criterion::Sides;
 use chiasm_nn::criterion::constant_temperature;
 use chiasm_nn::heads::{ClusterHead, Projection};
 use chiasm_nn::layers::{Init, normalize};
@@ -90,7 +91,10 @@ fn check(case: &Case) {
             assert_close("similarity", &values(similarity), expected, 1e-5, 0.0);
             let [text, image] = rows;
             let temperature = constant_temperature(1.0, &device);
-            (contrastive_loss(text, image, temperature), 1.0)
+            (
+                contrastive_loss(Sides::alone([text, image]), temperature),
+                1.0,
+            )
         } else {
             let (name, weight) = match task {
                 "0" => ("classifier".to_owned(), 1.0),
@@ -174,7 +178,7 @@ fn parity_itr_objective_4() {
 
 fn contrast(text: Tensor<2>, image: Tensor<2>) -> f64 {
     let temperature = constant_temperature(1.0, &text.device());
-    scalar(&contrastive_loss(text, image, temperature))
+    scalar(&contrastive_loss(Sides::alone([text, image]), temperature))
 }
 
 fn near(found: f64, expected: f64, tolerance: f64) {
@@ -234,7 +238,7 @@ fn l2_l6_identical_rows_cost_the_logarithm_of_the_batch() {
     let one = rows(1, 5, mixed, &device).require_grad();
     let other = rows(1, 5, |row, column| mixed(row + 3, column), &device);
     let temperature = constant_temperature(1.0, &device);
-    let gradients = contrastive_loss(one.clone(), other, temperature).backward();
+    let gradients = contrastive_loss(Sides::alone([one.clone(), other]), temperature).backward();
     let gradient = values(one.grad(&gradients).unwrap());
     assert!(gradient.iter().all(|value| *value == 0.0), "{gradient:?}");
 }
@@ -290,7 +294,7 @@ fn l5_the_gradient_is_the_closed_form() {
     };
     let (text, image) = (circle(angles), circle(others));
     let temperature = constant_temperature(1.0, &device);
-    let gradients = contrastive_loss(text.clone(), image, temperature).backward();
+    let gradients = contrastive_loss(Sides::alone([text.clone(), image]), temperature).backward();
     let found = values(text.grad(&gradients).unwrap());
     let s = |i: usize, j: usize| (angles[i] - others[j]).cos();
     let row = |i: usize, j: usize| s(i, j).exp() / (0..4).map(|j| s(i, j).exp()).sum::<f64>();

@@ -18,14 +18,14 @@ pub struct Silence {
 pub enum RankError {
     /// Ranks died, or hang.
     #[error(
-        "{} sent nothing for `{}` in step {} within {} s",
-        named(&.0.ranks), .0.what, .0.step, .0.seconds
+        "{} sent nothing for `{}`{} within {} s",
+        named(&.0.ranks), .0.what, in_step(.0.step), .0.seconds
     )]
     Silent(Silence),
     /// The run was asked to stop, and ranks no longer answer.
     #[error(
-        "stopped while waiting for {} in `{}` of step {}",
-        named(&.0.ranks), .0.what, .0.step
+        "stopped while waiting for {} in `{}`{}",
+        named(&.0.ranks), .0.what, in_step(.0.step)
     )]
     Stopped(Silence),
     /// A rank failed and said why.
@@ -45,7 +45,7 @@ pub enum RankError {
         ranks: Vec<usize>,
     },
     /// A rank is at another place of the program.
-    #[error("rank {rank} did not send what `{what}` of step {step} needs")]
+    #[error("rank {rank} did not send what `{what}`{} needs", in_step(*step))]
     Astray {
         /// The rank.
         rank: usize,
@@ -65,10 +65,12 @@ impl RankError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Silent(_) => {
-                "look at that rank's machine, then run the same command with `--resume`, on as many ranks \
-                 as are left; where a step takes longer than this, raise `--rank-limit`"
+                "look at that rank's machine, then run the same command again, training with `--resume`, on as \
+                 many ranks as are left; where a step takes longer than this, raise `--rank-limit`"
             }
-            Self::Stopped(_) => "run the same command with `--resume`, on any number of ranks",
+            Self::Stopped(_) => {
+                "run the same command again, training with `--resume`, on any number of ranks"
+            }
             Self::Differ { what, .. } if *what == "weights" => {
                 "ranks on machines of different kinds round differently; run all of them on one kind"
             }
@@ -96,6 +98,14 @@ fn named(ranks: &[usize]) -> String {
     match ranks {
         [_] => format!("rank {}", list.concat()),
         _ => format!("ranks {}", list.join(", ")),
+    }
+}
+
+/// Where a run was, if it has steps.
+fn in_step(step: u64) -> String {
+    match step {
+        0 => String::new(),
+        step => format!(" in step {step}"),
     }
 }
 

@@ -12,8 +12,10 @@ mod error;
 mod link;
 mod ranks;
 mod threads;
+mod work;
 
 pub use error::{RankError, Silence};
 pub use link::{Link, Parcel, Silent};
 pub use ranks::Ranks;
 pub use threads::{Thread, threads};
+pub use work::Work;

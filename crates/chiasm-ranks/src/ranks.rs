@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,9 +18,9 @@ const STOP_GRACE: Duration = Duration::from_millis(400);
 /// not held against the others.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
-/// Numbers that are added up in one exchange: a parcel stays far below 2^31 bytes, and so does the
-/// memory that travels.
-const BLOCK: usize = 1 << 26;
+/// Numbers of a rank's segment in one exchange: what is copied and added up stays in the caches, and takes longer than
+/// the exchange's latency.
+const SEGMENT: usize = 1 << 16;
 
 /// Ends a parcel of data; one that says why its rank failed ends otherwise.
 const DATA: u8 = 0;
@@ -47,6 +48,8 @@ struct State {
     number: u64,
     /// The longest time that an exchange took to come to its end.
     longest: BTreeMap<&'static str, Duration>,
+    /// Time that this rank has spent on exchanges.
+    waited: Duration,
     broken: Option<RankError>,
 }
 
@@ -73,6 +76,7 @@ impl Ranks {
             state: Mutex::new(State {
                 number: 0,
                 longest: BTreeMap::new(),
+                waited: Duration::ZERO,
                 broken: None,
             }),
         }
@@ -107,6 +111,13 @@ impl Ranks {
         self.step.store(step, Ordering::Relaxed);
     }
 
+    /// Time that this rank has spent on exchanges: most of it waiting, where others are slower.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waited
+    }
+
     /// The first error, if there was one.
     #[must_use]
     pub fn broken(&self) -> Option<RankError> {
@@ -122,8 +133,8 @@ impl Ranks {
         let Some(link) = &self.link else {
             return Ok(vec![own.to_vec()]);
         };
-        let own = vec![own; link.count()];
-        self.exchange(what, own)
+        let given = self.exchange(what, vec![own; link.count()])?;
+        Ok(given.iter().map(|contents| contents.to_vec()).collect())
     }
 
     /// Puts the sums of all ranks' numbers in the place of the own ones.
@@ -134,7 +145,7 @@ impl Ranks {
         if self.link.is_none() {
             return Ok(());
         }
-        for block in values.chunks_mut(BLOCK) {
+        for block in values.chunks_mut(SEGMENT * self.count()) {
             self.sum_block(what, block)?;
         }
         Ok(())
@@ -142,42 +153,53 @@ impl Ranks {
 
     /// Each rank adds up one segment and hands it out.
     fn sum_block(&self, what: &'static str, values: &mut [f32]) -> Result<(), RankError> {
-        let (len, count) = (values.len(), self.count());
+        let (len, count, own) = (values.len(), self.count(), self.rank());
         let segment = |rank: usize| (rank * len / count)..((rank + 1) * len / count);
-        let part = |rank: usize| values.get(segment(rank)).unwrap_or_default();
+        let part = |rank: usize| match rank == own {
+            true => &[],
+            false => values.get(segment(rank)).unwrap_or_default(),
+        };
         let parts = (0..count).map(|rank| bytemuck::cast_slice(part(rank)));
         let given = self.exchange(what, parts.collect())?;
-        let mut sums = vec![0.0f64; segment(self.rank()).len()];
-        for (rank, bytes) in given.iter().enumerate() {
-            let numbers = self.numbers(what, rank, bytes, sums.len())?;
+        let mut sums = vec![0.0f64; segment(own).len()];
+        for (rank, contents) in given.iter().enumerate() {
+            if rank == own {
+                let numbers = values.get(segment(own)).unwrap_or_default();
+                for (sum, number) in sums.iter_mut().zip(numbers) {
+                    *sum += f64::from(*number);
+                }
+                continue;
+            }
+            let numbers = self.numbers(what, rank, contents, sums.len())?;
             for (sum, number) in sums.iter_mut().zip(numbers) {
-                *sum += f64::from(number);
+                *sum += f64::from(f32::from_ne_bytes(*number));
             }
         }
         let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
-        let given = self.gather(what, bytemuck::cast_slice(&sums))?;
-        for (rank, bytes) in given.iter().enumerate() {
+        let given = self.exchange(what, vec![bytemuck::cast_slice(&sums); count])?;
+        for (rank, contents) in given.iter().enumerate() {
             let segment = segment(rank);
-            let numbers = self.numbers(what, rank, bytes, segment.len())?;
-            if let Some(values) = values.get_mut(segment) {
-                values.copy_from_slice(&numbers);
+            let numbers = self.numbers(what, rank, contents, segment.len())?;
+            let values = values.get_mut(segment).unwrap_or_default();
+            for (value, number) in values.iter_mut().zip(numbers) {
+                *value = f32::from_ne_bytes(*number);
             }
         }
         Ok(())
     }
 
     /// So many numbers that a rank gave.
-    fn numbers(
+    fn numbers<'a>(
         &self,
         what: &'static str,
         rank: usize,
-        bytes: &[u8],
+        bytes: &'a [u8],
         count: usize,
-    ) -> Result<Vec<f32>, RankError> {
-        if bytes.len() != count * size_of::<f32>() {
-            return Err(self.breaks(self.astray(rank, what)));
+    ) -> Result<&'a [[u8; size_of::<f32>()]], RankError> {
+        match bytes.as_chunks() {
+            (numbers, []) if numbers.len() == count => Ok(numbers),
+            _ => Err(self.breaks(self.astray(rank, what))),
         }
-        Ok(bytemuck::pod_collect_to_vec(bytes))
     }
 
     /// Refuses ranks whose `own` differs from that of rank 0.
@@ -211,9 +233,9 @@ impl Ranks {
         });
     }
 
-    fn exchange(&self, what: &'static str, parts: Vec<&[u8]>) -> Result<Vec<Vec<u8>>, RankError> {
+    fn exchange(&self, what: &'static str, parts: Vec<&[u8]>) -> Result<Vec<Contents>, RankError> {
         let Some(link) = &self.link else {
-            return Ok(parts.into_iter().map(<[u8]>::to_vec).collect());
+            return Ok(Vec::new());
         };
         let (number, longest) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -259,6 +281,7 @@ impl Ranks {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let longest = state.longest.entry(what).or_default();
             *longest = clock.waited().max(*longest);
+            state.waited += clock.waited();
         }
         let opened = given.into_iter().enumerate().map(|(rank, parcel)| {
             let (contents, kind, theirs) =
@@ -319,14 +342,23 @@ fn sealed(contents: &[u8], kind: u8, number: u64) -> Parcel {
     Parcel::new(parcel)
 }
 
+/// What a parcel holds.
+struct Contents(Parcel);
+
+impl Deref for Contents {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let end = self.0.len().saturating_sub(TAIL);
+        self.0.get(..end).unwrap_or_default()
+    }
+}
+
 /// Contents, kind and number.
-fn opened(parcel: Parcel) -> Option<(Vec<u8>, u8, u64)> {
-    let mut parcel = Arc::try_unwrap(parcel).unwrap_or_else(|shared| shared.to_vec());
-    let end = parcel.len().checked_sub(TAIL)?;
-    let tail = parcel.split_off(end);
-    let (kind, number) = tail.split_first()?;
-    let number = u64::from_le_bytes(number.try_into().ok()?);
-    Some((parcel, *kind, number))
+fn opened(parcel: Parcel) -> Option<(Contents, u8, u64)> {
+    let (kind, number) = parcel.last_chunk::<TAIL>()?.split_first()?;
+    let (kind, number) = (*kind, u64::from_le_bytes(number.try_into().ok()?));
+    Some((Contents(parcel), kind, number))
 }
 
 #[cfg(test)]

@@ -41,6 +41,14 @@ impl Gather for Together<'_> {
         })
     }
 
+    fn share(&self, own: &[f64]) -> Vec<f64> {
+        let given = self.0.gather("similarities", bytemuck::cast_slice(own));
+        let given = given.unwrap_or_default().into_iter();
+        given
+            .flat_map(|theirs| bytemuck::pod_collect_to_vec::<u8, f64>(&theirs))
+            .collect()
+    }
+
     fn totals(&self, own: &[usize]) -> Vec<usize> {
         let counts: Vec<u64> = own.iter().map(|count| *count as u64).collect();
         let Ok(given) = self.0.gather("counts", bytemuck::cast_slice(&counts)) else {
@@ -102,6 +110,66 @@ pub(crate) fn add_up(
     Ok(GradientSum::of_host(summed, device))
 }
 
+/// Steps from one comparison of the ranks' pace to the next.
+const PACE_EVERY: u64 = 50;
+/// How many times as long as the others' a rank's step takes when it is named.
+const SLOW: f64 = 1.3;
+
+/// How long a rank works on a step, without waiting for others.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    busy: f64,
+    steps: u64,
+}
+
+/// A rank that all others wait for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowRank {
+    /// The rank.
+    pub rank: usize,
+    /// Seconds of its work on a step.
+    pub seconds: f64,
+    /// The median of the others'.
+    pub others: f64,
+}
+
+impl Pace {
+    /// Counts a step with so many seconds of work.
+    pub(crate) fn step(&mut self, seconds: f64) {
+        self.busy += seconds;
+        self.steps += 1;
+    }
+
+    /// The slowest rank, now and then, where it is much slower than the others.
+    ///
+    /// # Errors
+    /// As [`Ranks::gather`].
+    pub(crate) fn slowest(&mut self, ranks: &Ranks) -> Result<Option<SlowRank>, RankError> {
+        if ranks.count() == 1 || self.steps < PACE_EVERY {
+            return Ok(None);
+        }
+        let own = self.busy / self.steps as f64;
+        (self.busy, self.steps) = (0.0, 0);
+        let given = ranks.gather("pace", &own.to_le_bytes())?;
+        let seconds = |bytes: &Vec<u8>| bytes.first_chunk().map(|bytes| f64::from_le_bytes(*bytes));
+        let mut paces: Vec<(f64, usize)> = given
+            .iter()
+            .enumerate()
+            .filter_map(|(rank, bytes)| Some((seconds(bytes)?, rank)))
+            .collect();
+        paces.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let Some((seconds, rank)) = paces.pop() else {
+            return Ok(None);
+        };
+        let others = paces.get(paces.len() / 2).map_or(seconds, |(own, _)| *own);
+        Ok((seconds > SLOW * others).then_some(SlowRank {
+            rank,
+            seconds,
+            others,
+        }))
+    }
+}
+
 /// Names and sizes of the parameters that are trained.
 fn trained(model: &VisionLanguageModel) -> Vec<(String, usize)> {
     #[derive(Default)]
@@ -137,4 +205,49 @@ pub(crate) fn digest(model: &VisionLanguageModel) -> [u8; 32] {
         hasher.update(bytemuck::cast_slice(&tensor.values));
     }
     hasher.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use chiasm_ranks::threads;
+
+    use super::*;
+
+    /// What ranks that work so many seconds on each step say of the slowest.
+    fn slowest(seconds: &[f64]) -> Vec<Option<SlowRank>> {
+        std::thread::scope(|scope| {
+            let ranks = threads(seconds.len()).into_iter().zip(seconds);
+            let spawn = |(link, seconds): (_, &f64)| {
+                let seconds = *seconds;
+                scope.spawn(move || {
+                    let limit = Duration::from_secs(60);
+                    let ranks = Ranks::new(Box::new(link), limit, Arc::default());
+                    let mut pace = Pace::default();
+                    for _ in 1..PACE_EVERY {
+                        pace.step(seconds);
+                    }
+                    assert_eq!(pace.slowest(&ranks).unwrap(), None);
+                    pace.step(seconds);
+                    pace.slowest(&ranks).unwrap()
+                })
+            };
+            let threads: Vec<_> = ranks.map(spawn).collect();
+            let found = threads.into_iter().map(|thread| thread.join().unwrap());
+            found.collect()
+        })
+    }
+
+    #[test]
+    fn a_slow_rank_is_named_on_all() {
+        for found in slowest(&[0.5, 0.5, 2.0, 0.75]) {
+            let found = found.unwrap();
+            assert_eq!((found.rank, found.others), (2, 0.5));
+            assert!((found.seconds - 2.0).abs() < 1e-9);
+        }
+        assert_eq!(slowest(&[0.5, 0.6]), [None, None]);
+        assert_eq!(slowest(&[0.5]), [None]);
+    }
 }

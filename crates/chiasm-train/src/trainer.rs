@@ -47,7 +47,7 @@ use crate::prepare::{
 use crate::recipe::Recipe;
 use crate::run::{MetricLine, RunDir};
 use crate::start::{self, Loaded};
-use crate::together::{Together, add_up, digest};
+use crate::together::{Pace, SlowRank, Together, add_up, digest};
 use crate::trained::load_weights;
 
 /// Bounds of the learned temperature; outside them the published form can reach zero or below.
@@ -89,6 +89,8 @@ pub trait Observer {
     fn chunk(&mut self, _record: &ChunkRecord) {}
     /// After a checkpoint appeared.
     fn saved(&mut self, _path: &Path) {}
+    /// When one of several ranks is much slower than the others.
+    fn slow(&mut self, _rank: &SlowRank) {}
     /// Measures the model on validation data; the values are logged.
     ///
     /// # Errors
@@ -363,6 +365,7 @@ impl Trainer {
         let batches = self.step * micro..schedule.steps * micro;
         let mut stream = self.batches.prefetch(batches, PREFETCH);
         let (mut busy, mut pairs) = (0.0, 0usize);
+        let mut pace = Pace::default();
         while self.step < schedule.steps && !self.is_stopped(stop) {
             self.ranks.begin_step(self.step + 1);
             if let Some(record) = self.begin_chunk()? {
@@ -373,7 +376,7 @@ impl Trainer {
                     values: record.values(),
                 })?;
             }
-            let start = Instant::now();
+            let (start, waited) = (Instant::now(), self.ranks.waited());
             let mut batches = Vec::with_capacity(micro as usize);
             for _ in 0..micro {
                 match stream.next() {
@@ -388,6 +391,10 @@ impl Trainer {
             record.samples_per_second = count as f64 / seconds;
             busy += seconds;
             pairs += count;
+            pace.step(seconds - (self.ranks.waited() - waited).as_secs_f64());
+            if let Some(slow) = pace.slowest(&self.ranks)? {
+                observer.slow(&slow);
+            }
             observer.step(&record);
             run.record(&metric_line(&record))?;
             let step = self.step;

@@ -13,7 +13,7 @@ use crate::commands::probe::ProbeArgs;
 use crate::commands::push::IndexCommand;
 use crate::commands::relate::RelateArgs;
 use crate::commands::serve::ServeArgs;
-use crate::ranks;
+use crate::ranks::RankArgs;
 
 /// Align pictures and text: train, evaluate and search vision-language models.
 #[derive(Debug, Parser)]
@@ -271,10 +271,8 @@ pub(crate) struct PretrainArgs {
     /// Optimiser steps, instead of the recipe's
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<u64>,
-    /// How long the ranks of a run under `mpirun` or `srun` wait for each other before the run ends with
-    /// an error
-    #[arg(long, value_name = "SECONDS", default_value_t = ranks::LIMIT)]
-    pub(crate) rank_limit: u64,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// `chiasm plan`.
@@ -329,7 +327,9 @@ pub(crate) enum CheckpointArg {
 pub(crate) enum PrecisionArg {
     /// As they are
     F32,
-    /// In 8 bits: faster on CPUs with AVX-512 VNNI, a little less exact
+    /// In 16 bits: faster on CPUs with AVX-512 BF16, hardly less exact
+    Bf16,
+    /// In 8 bits: faster still on CPUs with AVX-512 VNNI, a little less exact
     Int8,
 }
 
@@ -420,7 +420,7 @@ pub(crate) struct EvalArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
     #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
     pub(crate) precision: PrecisionArg,
     /// Which samples
@@ -542,6 +542,8 @@ pub(crate) enum DataCommand {
         /// Where to write the list of unusable samples
         #[arg(long, value_name = "FILE", default_value = "quarantine.jsonl")]
         quarantine: PathBuf,
+        #[command(flatten)]
+        ranks: RankArgs,
     },
     /// Find samples of B that A already holds: same bytes, same look, same id, same text
     Audit(Box<AuditArgs>),
@@ -629,6 +631,8 @@ pub(crate) struct AuditArgs {
     /// Where to write the ids of the affected samples of B, by kind, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// `chiasm regions`.
@@ -719,6 +723,8 @@ pub(crate) struct ExtractArgs {
     /// Pictures that go through the tower together
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub(crate) batch_size: usize,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// `chiasm regions inspect`.
@@ -782,7 +788,7 @@ pub(crate) struct SearchArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
     #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
     pub(crate) precision: PrecisionArg,
     /// The model that made the index, where it is now [default: where it was]
@@ -827,7 +833,7 @@ pub(crate) struct EmbedArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
     #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
     pub(crate) precision: PrecisionArg,
     /// Which samples
@@ -846,6 +852,8 @@ pub(crate) struct EmbedArgs {
     /// in place of the first two
     #[arg(long, value_name = "FILE", default_value = "embeddings.safetensors")]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// `chiasm convert`.

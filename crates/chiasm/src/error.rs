@@ -7,7 +7,7 @@ use chiasm_eval::report::ReportError;
 use chiasm_eval::submission::SubmissionError;
 use chiasm_eval::tasks::embedder::TaskError;
 use chiasm_explain::ExplainError;
-use chiasm_format::FormatError;
+use chiasm_format::{FormatError, PartsError};
 use chiasm_index::IndexError;
 use chiasm_ranks::RankError;
 use chiasm_regions::RegionError;
@@ -74,6 +74,12 @@ impl From<FormatError> for CliError {
 
 impl From<IndexError> for CliError {
     fn from(error: IndexError) -> Self {
+        Self::new(error.to_string(), error.hint().map(str::to_owned))
+    }
+}
+
+impl From<PartsError> for CliError {
+    fn from(error: PartsError) -> Self {
         Self::new(error.to_string(), error.hint().map(str::to_owned))
     }
 }

@@ -19,6 +19,8 @@ use chiasm_train::checkpoint::Checkpoint;
 use chiasm_train::recipe::DataConfig;
 use chiasm_train::{data, start};
 
+use clap::ValueEnum as _;
+
 use crate::cli::{CheckpointArg, PrecisionArg, SourceArgs};
 use crate::commands::eval::{self, BATCH_SIZE};
 use crate::commands::pretrain;
@@ -62,18 +64,22 @@ impl Model {
     ) -> Result<Self, CliError> {
         let precision = match asked {
             PrecisionArg::F32 => return Ok(self),
+            PrecisionArg::Bf16 => Precision::Bf16,
             PrecisionArg::Int8 => Precision::Int8,
         };
+        let name = asked.to_possible_value();
+        let name = name.as_ref().map_or("", |value| value.get_name());
         if !is_fused(device) {
             return Err(CliError::new(
-                "`--precision int8` is for CPUs, with the kernels of our own",
+                format!("`--precision {name}` is for CPUs, with the kernels of our own"),
                 "leave it out, or write `--device cpu`".to_owned(),
             ));
         }
         if !precision.is_fast() {
-            note(
-                "this processor has no AVX-512 VNNI: products in 8 bits are slower than in f32 here",
-            );
+            note(&format!(
+                "this processor has no {}: products in {name} are slower than in f32 here",
+                precision.instructions()
+            ));
         }
         Ok(match self {
             Self::Own(trained) => Self::Own(Box::new(trained.in_precision(precision))),

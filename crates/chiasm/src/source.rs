@@ -1,14 +1,26 @@
 //! From a data setting to checked samples.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use chiasm_data::check::Summary;
-use chiasm_data::{Dataset, Limits, Print, Quarantine, builtin, check, enforce_rate, readers};
+use chiasm_data::{
+    Check, CheckReport, Dataset, Limits, Print, Quarantine, Seen, builtin, check, enforce_rate,
+    readers,
+};
+use chiasm_ranks::Ranks;
 use chiasm_train::recipe::DataConfig;
+use serde_json::json;
 
 use crate::cli::{SourceArgs, SplitArg};
 use crate::error::CliError;
 use crate::output::{Progress, note};
+use crate::ranks::Job;
+
+/// Pictures that a rank looks at before it takes others.
+const PART: usize = 1024;
+/// Pictures between two moves of the bar.
+const STEP: usize = 64;
 
 impl SourceArgs {
     /// Puts what was typed over what a recipe says.
@@ -107,14 +119,9 @@ pub(crate) fn open_source(config: &DataConfig) -> Result<OpenedSource, CliError>
 
 /// Opens a source and reads every row and picture of it.
 pub(crate) fn open_and_check(config: &DataConfig) -> Result<Checked, CliError> {
-    let OpenedSource {
-        format,
-        dataset,
-        mut quarantine,
-    } = open_source(config)?;
-    let total = dataset.len() + quarantine.len();
-    let bar = std::sync::Mutex::new(Progress::new("check", dataset.len() as u64));
-    let report = check(&dataset, &Limits::default(), &|done| {
+    let opened = open_source(config)?;
+    let bar = Mutex::new(Progress::new("check", opened.dataset.len() as u64));
+    let report = check(&opened.dataset, &Limits::default(), &|done| {
         if let Ok(mut bar) = bar.lock() {
             bar.set(done as u64, "samples");
         }
@@ -122,15 +129,72 @@ pub(crate) fn open_and_check(config: &DataConfig) -> Result<Checked, CliError> {
     if let Ok(bar) = bar.lock() {
         bar.finish();
     }
-    quarantine.entries.extend(report.quarantine.entries);
-    Ok(Checked {
-        format,
-        dataset: report.good,
-        prints: report.prints,
-        quarantine,
-        summary: report.summary,
-        total,
-    })
+    Ok(opened.checked(report))
+}
+
+/// [`open_and_check`] with the pictures shared among ranks; `folder` holds what is done until it is all.
+pub(crate) fn check_among(
+    ranks: &Ranks,
+    config: &DataConfig,
+    folder: &Path,
+) -> Result<Checked, CliError> {
+    let opened = open_source(config)?;
+    let check = Check::new(&opened.dataset);
+    let job = Job {
+        what: "check",
+        things: "pictures",
+        count: check.len(),
+        part: PART,
+        folder,
+        of: json!({"check": opened.dataset.fingerprint(), "pictures": check.len()}),
+    };
+    let parts = job.share(ranks, |range, claim, done| {
+        let mut bytes = Vec::new();
+        // A few at a time, for the sake of the bar.
+        for first in range.clone().step_by(STEP) {
+            let some = first..(first + STEP).min(range.end);
+            let count = some.len();
+            let seen = check.look(some, &Limits::default(), &|_| {});
+            seen.iter().for_each(|seen| seen.put(&mut bytes));
+            done(count);
+        }
+        Ok(claim.put(&bytes)?)
+    })?;
+    let mut seen = Vec::with_capacity(check.len());
+    for part in 0..job.parts() {
+        let bytes = parts.read(part)?;
+        let mut left = &bytes[..];
+        while let Some(own) = Seen::take(&mut left) {
+            seen.push(own);
+        }
+    }
+    if seen.len() != check.len() {
+        return Err(parts.damaged(job.parts().saturating_sub(1)).into());
+    }
+    // All have read it.
+    ranks.gather("checked", &[])?;
+    if ranks.is_first() {
+        parts.remove()?;
+    }
+    let report = check.conclude(seen);
+    Ok(opened.checked(report))
+}
+
+impl OpenedSource {
+    /// With what was found out about the pictures.
+    fn checked(self, report: CheckReport) -> Checked {
+        let total = self.dataset.len() + self.quarantine.len();
+        let mut quarantine = self.quarantine;
+        quarantine.entries.extend(report.quarantine.entries);
+        Checked {
+            format: self.format,
+            dataset: report.good,
+            prints: report.prints,
+            quarantine,
+            summary: report.summary,
+            total,
+        }
+    }
 }
 
 /// Opens and checks a source for a run: writes the list of unusable samples, and stops when there
@@ -139,13 +203,33 @@ pub(crate) fn load(config: &DataConfig, quarantine_file: &Path) -> Result<Checke
     load_among(config, quarantine_file, true)
 }
 
-/// [`load`] on one of several ranks, of which one writes.
+/// [`load`] on one of several ranks, of which one writes; each looks at all pictures.
 pub(crate) fn load_among(
     config: &DataConfig,
     quarantine_file: &Path,
     writes: bool,
 ) -> Result<Checked, CliError> {
-    let checked = open_and_check(config)?;
+    accept(open_and_check(config)?, config, quarantine_file, writes)
+}
+
+/// [`load`] with the pictures shared among ranks.
+pub(crate) fn load_shared(
+    ranks: &Ranks,
+    config: &DataConfig,
+    quarantine_file: &Path,
+) -> Result<Checked, CliError> {
+    let folder = quarantine_file.with_extension("parts");
+    let checked = check_among(ranks, config, &folder)?;
+    accept(checked, config, quarantine_file, ranks.is_first())
+}
+
+/// Lists what cannot be used, unless it is too much.
+fn accept(
+    checked: Checked,
+    config: &DataConfig,
+    quarantine_file: &Path,
+    writes: bool,
+) -> Result<Checked, CliError> {
     if writes && !checked.quarantine.is_empty() {
         checked.quarantine.write_jsonl(quarantine_file)?;
         note(&format!(

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use chiasm_format::{Claim, Parts};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -35,12 +36,14 @@ use crate::dataset::read_capped;
 use crate::decode::{AlphaRule, Limits, MAX_FILE_BYTES, decode};
 use crate::error::DataError;
 use crate::readers::{MAX_TEXT_CHARS, OpenOptions, Record, Table, TableKind};
-use facts::{Decision, Fact, Records, Verdict, hash};
+use facts::{Decision, Fact, Fixed as _, Records, Verdict, hash};
 use journal::{Journal, Phase, Written};
 use write::{Added, Sink};
 
 /// Hidden folder with the work that is not done yet.
 const WORK: &str = ".curate";
+/// Folder there with what several processes have seen of the rows.
+const PARTS: &str = "parts";
 /// What a finished folder holds beside its tables.
 const REPORT: &str = "report.json";
 /// Bytes at either end of a table by which it is recognised.
@@ -104,20 +107,29 @@ pub fn curate(
     scores: &mut Scores<'_>,
     step: &mut dyn FnMut(Step) -> Result<(), DataError>,
 ) -> Result<Report, DataError> {
+    curate_with(config, scores, None, step)
+}
+
+/// [`curate`], after several processes have [looked](look_among) at the rows: what they found is taken
+/// from `looked`.
+///
+/// # Errors
+/// As [`curate`].
+pub fn curate_with(
+    config: &Config,
+    scores: &mut Scores<'_>,
+    looked: Option<&Parts>,
+    step: &mut dyn FnMut(Step) -> Result<(), DataError>,
+) -> Result<Report, DataError> {
     let run = Run::prepare(config, scores)?;
     if let Some(report) = run.finished()? {
         return Ok(report);
     }
-    let begun = Journal::read(&run.journal)?;
-    let mut phase = match begun {
-        Some(journal) if journal.settings == run.settings => journal.phase,
-        Some(_) => return Err(run.other_work()),
-        None => Phase::Scoring { rows: 0 },
-    };
+    let mut phase = run.begun()?;
     let io = |error: io::Error| DataError::io(&run.work, error);
     std::fs::create_dir_all(&run.work).map_err(io)?;
     if let Phase::Scoring { rows } = phase {
-        run.look(rows, scores, step)?;
+        run.look(rows, scores, looked, step)?;
         phase = run.enter(Phase::Comparing)?;
     }
     if phase == Phase::Comparing {
@@ -136,6 +148,64 @@ pub fn curate(
         Phase::Naming(written) => run.name(written),
         Phase::Scoring { .. } | Phase::Comparing | Phase::Writing(_) => Err(run.other_work()),
     }
+}
+
+/// What several processes that look at the rows of a table have to agree on, and the folder in which they share
+/// that; `None` where all rows were looked at already.
+///
+/// # Errors
+/// As [`curate`].
+pub fn job(config: &Config, scores: &Scores<'_>) -> Result<Option<(PathBuf, Value)>, DataError> {
+    let run = Run::prepare(config, scores)?;
+    if run.finished()?.is_some() || !matches!(run.begun()?, Phase::Scoring { .. }) {
+        return Ok(None);
+    }
+    let job = json!({"curate": run.settings, "rows": config.chunk});
+    Ok(Some((run.work.join(PARTS), job)))
+}
+
+/// Looks at the rows that other processes leave to this one, [`Config::chunk`] at a time. `step` is told how
+/// many it was each time, and may stop it with an error.
+///
+/// # Errors
+/// As [`curate`]; parts that cannot be shared.
+pub fn look_among(
+    config: &Config,
+    scores: &mut Scores<'_>,
+    parts: &Parts,
+    step: &mut dyn FnMut(u64) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let run = Run::prepare(config, scores)?;
+    let Phase::Scoring { rows: done } = run.begun()? else {
+        return Ok(());
+    };
+    let size = config.chunk.max(1) as u64;
+    let mut own: Option<(Claim<'_>, Vec<Looked>)> = None;
+    let mut finish = |own: &mut Option<(Claim<'_>, Vec<Looked>)>| {
+        let Some((claim, chunk)) = own.take() else {
+            return Ok(());
+        };
+        let count = chunk.len() as u64;
+        let facts = run.weigh(claim.number() as u64 * size, chunk, scores)?;
+        let mut bytes = Vec::with_capacity(facts.len() * Fact::BYTES);
+        facts.iter().for_each(|fact| fact.put(&mut bytes));
+        claim.put(&bytes)?;
+        step(count)
+    };
+    run.table.each(|record| {
+        if record.row.is_multiple_of(size) {
+            finish(&mut own)?;
+            if record.row >= done {
+                let claim = parts.claim((record.row / size) as usize)?;
+                own = claim.map(|claim| (claim, Vec::new()));
+            }
+        }
+        if let Some((_, chunk)) = &mut own {
+            chunk.push(run.look_at(&record));
+        }
+        Ok(())
+    })?;
+    finish(&mut own)
 }
 
 /// A run with everything that was found out before its first row.
@@ -288,6 +358,15 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Where the work stands.
+    fn begun(&self) -> Result<Phase, DataError> {
+        match Journal::read(&self.journal)? {
+            Some(journal) if journal.settings == self.settings => Ok(journal.phase),
+            Some(_) => Err(self.other_work()),
+            None => Ok(Phase::Scoring { rows: 0 }),
+        }
+    }
+
     fn other_work(&self) -> DataError {
         DataError::Curate {
             message: format!("`{}` holds the work of another call", self.config.out.display()),
@@ -316,11 +395,12 @@ impl<'a> Run<'a> {
         open_records(&self.work.join("decisions"), rows)
     }
 
-    /// Looks at the rows from `done` on.
+    /// Looks at the rows from `done` on, or takes what was seen of them from `looked`.
     fn look(
         &self,
         done: u64,
         scores: &mut Scores<'_>,
+        looked: Option<&Parts>,
         step: &mut dyn FnMut(Step) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
         let mut facts = self.facts(Some(done))?;
@@ -328,7 +408,12 @@ impl<'a> Run<'a> {
         let mut chunk: Vec<Looked> = Vec::new();
         let size = self.config.chunk.max(1);
         let mut flush = |chunk: &mut Vec<Looked>, rows: &mut u64| -> Result<(), DataError> {
-            let own = self.weigh(*rows, std::mem::take(chunk), scores)?;
+            let part = (*rows / size as u64) as usize;
+            let chunk = std::mem::take(chunk);
+            let own = match looked.filter(|looked| looked.has(part)) {
+                Some(looked) => facts_of(looked, part, chunk.len())?,
+                None => self.weigh(*rows, chunk, scores)?,
+            };
             let io = |error| DataError::io(&self.work, error);
             facts.append(&own).map_err(io)?;
             facts.sync().map_err(io)?;
@@ -678,6 +763,14 @@ impl<'a> Run<'a> {
         std::fs::remove_dir_all(&self.work).map_err(io)?;
         Ok(report)
     }
+}
+
+/// What was seen of the rows of a part.
+fn facts_of(looked: &Parts, part: usize, rows: usize) -> Result<Vec<Fact>, DataError> {
+    let bytes = looked.read(part)?;
+    let facts: Option<Vec<Fact>> = bytes.chunks(Fact::BYTES).map(Fact::get).collect();
+    let whole = facts.filter(|facts| facts.len() == rows);
+    whole.ok_or_else(|| looked.damaged(part).into())
 }
 
 fn open_records<T: facts::Fixed>(path: &Path, rows: Option<u64>) -> Result<Records<T>, DataError> {

@@ -13,6 +13,7 @@ use chiasm_data::audit::{
 use chiasm_data::{Split, atomic};
 use chiasm_eval::predictions::TrainingOverlap;
 use chiasm_eval::score::{grouped, percent};
+use chiasm_ranks::Ranks;
 use chiasm_train::recipe::DataConfig;
 use serde::Serialize;
 
@@ -20,7 +21,7 @@ use crate::cli::{AuditArgs, Global};
 use crate::commands::pretrain::quoted;
 use crate::error::CliError;
 use crate::output::{self, ending, note};
-use crate::source::{Checked, open_and_check};
+use crate::source::{Checked, check_among};
 
 /// Traces of what a run was trained on, in its folder.
 pub(crate) const TRAINING_FILE: &str = "training-data.jsonl";
@@ -46,7 +47,10 @@ struct Report {
     findings: Vec<Finding>,
 }
 
-pub(crate) fn run(args: &AuditArgs, global: &Global) -> Result<(), CliError> {
+/// Where an audit keeps what is done until it is all: it writes nothing else that it must.
+const PARTS: &str = "audit.parts";
+
+pub(crate) fn run(args: &AuditArgs, ranks: &Ranks, global: &Global) -> Result<(), CliError> {
     let (source_a, split_a) = side(&args.seen, args.split_a);
     let (source_b, split_b) = side(&args.tested, args.split_b);
     if source_a == source_b && (split_a == split_b || split_a.is_none() || split_b.is_none()) {
@@ -58,7 +62,11 @@ pub(crate) fn run(args: &AuditArgs, global: &Global) -> Result<(), CliError> {
     let open = |source: &str| {
         let mut config = DataConfig::default();
         args.source.apply(Some(source), &mut config);
-        let checked = open_and_check(&config)?;
+        let folder = match &args.out {
+            Some(out) => out.with_extension("parts"),
+            None => Path::new(PARTS).to_owned(),
+        };
+        let checked = check_among(ranks, &config, &folder)?;
         if !checked.quarantine.is_empty() {
             note(&format!(
                 "{} of {} samples of {source} cannot be used and are not compared; \
@@ -87,6 +95,9 @@ pub(crate) fn run(args: &AuditArgs, global: &Global) -> Result<(), CliError> {
     };
     let b = traces_of(&checked, &source_b, split_b)?;
     drop(checked);
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let findings = audit(&a, &b);
     let report = Report {
         a: Side {

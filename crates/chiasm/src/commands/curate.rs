@@ -7,7 +7,8 @@ use chiasm_data::curate::{self, Config, Features, Pair, Report, Rule, Scorer, Sc
 use chiasm_data::{DataError, Dataset, ImageSource, OpenOptions, Sample, Views};
 use chiasm_eval::score::grouped;
 use chiasm_eval::tasks::embedder::{Embedder, TaskError};
-use chiasm_format::Matrix;
+use chiasm_format::{Matrix, Parts};
+use chiasm_ranks::Ranks;
 use chiasm_train::recipe::DataConfig;
 use clap::Args;
 use serde::Serialize;
@@ -19,6 +20,7 @@ use crate::device;
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress};
+use crate::ranks::{self, RankArgs};
 
 /// Rows between two entries in the journal.
 const CHUNK: usize = 65_536;
@@ -82,6 +84,8 @@ pub(crate) struct CurateArgs {
     /// Folder that image paths are relative to [default: the table's, or `images` in it]
     #[arg(long, value_name = "DIR")]
     pub(crate) image_root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// What is printed.
@@ -96,7 +100,7 @@ struct Shown<'a> {
     dropped_file: &'a Path,
 }
 
-pub(crate) fn run(args: &CurateArgs, global: &Global) -> Result<(), CliError> {
+pub(crate) fn run(args: &CurateArgs, ranks: &Ranks, global: &Global) -> Result<(), CliError> {
     let out = args
         .out
         .clone()
@@ -126,13 +130,16 @@ pub(crate) fn run(args: &CurateArgs, global: &Global) -> Result<(), CliError> {
                 embedder: model.embedder(&device, Views::default()),
                 identity,
             };
-            work(&config, &mut Scores::Model(&mut aligned))?
+            work(&config, &mut Scores::Model(&mut aligned), ranks)?
         }
         (None, Some(file)) => {
             let mut relating = Relating::open(file, args, global)?;
-            work(&config, &mut Scores::Model(&mut relating))?
+            work(&config, &mut Scores::Model(&mut relating), ranks)?
         }
-        (None, None) => work(&config, &mut given(args)?)?,
+        (None, None) => work(&config, &mut given(args)?, ranks)?,
+    };
+    let Some(report) = report else {
+        return Ok(());
     };
     let shown = Shown {
         rows: report.rows,
@@ -163,10 +170,22 @@ fn given(args: &CurateArgs) -> Result<Scores<'static>, CliError> {
     })
 }
 
-/// Does the work under a progress display.
-fn work(config: &Config, scores: &mut Scores<'_>) -> Result<Report, CliError> {
+/// Does the work under a progress display. The rows are looked at by all ranks, the rest by the first, which has
+/// the report.
+fn work(
+    config: &Config,
+    scores: &mut Scores<'_>,
+    ranks: &Ranks,
+) -> Result<Option<Report>, CliError> {
+    let looked = match ranks.count() {
+        1 => None,
+        _ => look_among(config, scores, ranks)?,
+    };
+    if !ranks.is_first() {
+        return Ok(None);
+    }
     let mut bar = Progress::new("curate", 0);
-    let report = curate::curate(config, scores, &mut |step| {
+    let report = curate::curate_with(config, scores, looked.as_ref(), &mut |step| {
         match step {
             Step::Looked(rows) => bar.count(rows, "rows looked at"),
             Step::Compared => {}
@@ -175,7 +194,36 @@ fn work(config: &Config, scores: &mut Scores<'_>) -> Result<Report, CliError> {
         Ok(())
     });
     bar.finish();
-    Ok(report?)
+    Ok(Some(report?))
+}
+
+/// Looks at the rows on all ranks; `None` where that is done.
+fn look_among(
+    config: &Config,
+    scores: &mut Scores<'_>,
+    ranks: &Ranks,
+) -> Result<Option<Parts>, CliError> {
+    let job = curate::job(config, scores)?;
+    ranks.agree("work that was begun", &[u8::from(job.is_some())])?;
+    let Some((folder, of)) = job else {
+        return Ok(None);
+    };
+    let parts = ranks::begin(ranks, &folder, &of)?;
+    let mut bar = Progress::new("curate", 0);
+    let mut show = |rows| bar.count(rows, "rows looked at");
+    ranks.alongside("curate", &mut show, |work| {
+        curate::look_among(config, scores, &parts, &mut |rows| {
+            work.add(rows);
+            // What is done is kept; why there is no sense in more, the ranks say.
+            work.go_on().map_err(|error| DataError::Curate {
+                message: error.to_string(),
+                hint: error.hint(),
+            })
+        })
+        .map_err(CliError::from)
+    })?;
+    bar.finish();
+    Ok(Some(parts))
 }
 
 fn table(report: &Report) -> String {

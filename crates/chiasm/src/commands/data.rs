@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::ExitCode;
 
 use chiasm_data::check::{AnnotationSummary, Spread, Summary, Tally};
 use chiasm_data::readers::FORMATS;
 use chiasm_data::{QuarantineEntry, SplitCount};
 use chiasm_eval::score::{grouped, shorten};
+use chiasm_ranks::Ranks;
 use chiasm_train::recipe::DataConfig;
 use serde::Serialize;
 
@@ -14,7 +16,8 @@ use crate::cli::{DataArgs, DataCommand, Global, SourceArgs};
 use crate::commands::{answers, audit, frames};
 use crate::error::CliError;
 use crate::output::{self, ending};
-use crate::source::{Checked, open_and_check};
+use crate::ranks::among;
+use crate::source::{Checked, check_among};
 
 /// Columns of a terminal.
 const WIDTH: usize = 80;
@@ -34,7 +37,7 @@ struct Report<'a> {
     summary: &'a Summary,
 }
 
-pub(crate) fn run(args: &DataArgs, global: &Global) -> Result<(), CliError> {
+pub(crate) fn run(args: &DataArgs, global: &Global) -> Result<ExitCode, CliError> {
     match &args.command {
         DataCommand::Formats => {
             formats();
@@ -44,11 +47,19 @@ pub(crate) fn run(args: &DataArgs, global: &Global) -> Result<(), CliError> {
             path,
             source,
             quarantine,
-        } => check(path, source, quarantine, global),
-        DataCommand::Audit(args) => audit::run(args, global),
+            ranks,
+        } => {
+            return among(*ranks, |ranks| {
+                check(path, source, quarantine, ranks, global)
+            });
+        }
+        DataCommand::Audit(args) => {
+            return among(args.ranks, |ranks| audit::run(args, ranks, global));
+        }
         DataCommand::Frames(args) => frames::run(args, global),
         DataCommand::Answers(args) => answers::run(args, global),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 /// A line a format.
@@ -62,11 +73,15 @@ fn check(
     path: &str,
     source: &SourceArgs,
     quarantine: &Path,
+    ranks: &Ranks,
     global: &Global,
 ) -> Result<(), CliError> {
     let mut config = DataConfig::default();
     source.apply(Some(path), &mut config);
-    let checked = open_and_check(&config)?;
+    let checked = check_among(ranks, &config, &quarantine.with_extension("parts"))?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     if !checked.quarantine.is_empty() {
         checked.quarantine.write_jsonl(quarantine)?;
     }

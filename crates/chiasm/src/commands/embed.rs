@@ -1,17 +1,21 @@
 //! `chiasm embed`: pictures and texts as vectors in a file.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
 
 use burn::tensor::Tensor;
 use chiasm_eval::tasks::embedder;
 use chiasm_format::{Dtype, TensorSpec, write_safetensors};
+use chiasm_ranks::Ranks;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::cli::{EmbedArgs, Global};
 use crate::error::CliError;
 use crate::model::Model;
-use crate::output::{self, Progress};
-use crate::{device, source};
+use crate::ranks::Job;
+use crate::{device, output, source};
 
 #[derive(Serialize)]
 struct Report {
@@ -29,35 +33,96 @@ struct Table {
     bytes: Vec<u8>,
 }
 
-pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
+/// Things that a rank embeds before it takes others.
+const PICTURES: usize = 256;
+const TEXTS: usize = 4096;
+
+/// Rows of a table that ranks share.
+struct Rows<'a> {
+    ranks: &'a Ranks,
+    /// Folder of the parts of all tables.
+    folder: PathBuf,
+    /// What the vectors are made of.
+    of: Value,
+}
+
+impl Rows<'_> {
+    /// Embeds so many things, each part on one of the ranks; the first one gets the table.
+    fn table(
+        &self,
+        things: &'static str,
+        count: usize,
+        part: usize,
+        embed: impl Fn(Range<usize>, &mut dyn FnMut(usize)) -> Result<Tensor<2>, CliError>,
+    ) -> Result<Table, CliError> {
+        let folder = self.folder.join(things);
+        let job = Job {
+            what: "embed",
+            things,
+            count,
+            part,
+            folder: &folder,
+            of: json!({"vectors": self.of, "of": things, "count": count}),
+        };
+        let parts = job.share(self.ranks, |range, claim, done| {
+            let values = embedder::host(embed(range, done)?)?;
+            let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            Ok(claim.put(&bytes)?)
+        })?;
+        let mut bytes = Vec::new();
+        if self.ranks.is_first() {
+            for number in 0..job.parts() {
+                bytes.extend(parts.read(number)?);
+            }
+        }
+        Ok(Table {
+            rows: count,
+            width: bytes.len() / size_of::<f32>() / count.max(1),
+            bytes,
+        })
+    }
+}
+
+pub(crate) fn run(args: &EmbedArgs, ranks: &Ranks, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
-    let model = Model::open(&args.model, args.checkpoint, &device)?;
+    let (model, fingerprint) = Model::open_identified(&args.model, args.checkpoint, &device)?;
     let model = model.in_precision(args.precision, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
     let quarantine = args.out.with_extension("quarantine.jsonl");
-    let checked = source::load(&config, &quarantine)?;
+    let checked = source::load_shared(ranks, &config, &quarantine)?;
     let (subset, _) = source::select(&checked.dataset, args.split)?;
-    let embedder = model.embedder(&device, model.views(&config, &subset));
+    let views = model.views(&config, &subset);
+    let embedder = model.embedder(&device, views);
     let samples = &subset.samples;
     let texts: Vec<&str> = samples
         .iter()
         .flat_map(|sample| sample.texts.iter().map(String::as_str))
         .collect();
+    let rows = Rows {
+        ranks,
+        folder: args.out.with_extension("parts"),
+        of: json!({
+            "model": fingerprint,
+            "precision": format!("{:?}", args.precision),
+            "data": subset.fingerprint(),
+            "views": format!("{views:?}"),
+        }),
+    };
     let mut tables: BTreeMap<&str, Table> = BTreeMap::new();
     if embedder.preprocess.is_some() && !args.pairs {
         let indices: Vec<usize> = (0..samples.len()).collect();
-        let mut bar = Progress::new("embed", samples.len() as u64);
-        let images = embedder.images(&subset, &indices, false, &mut |more| {
-            bar.add(more, "pictures");
+        let table = rows.table("pictures", samples.len(), PICTURES, |range, done| {
+            let some = indices.get(range).unwrap_or_default();
+            Ok(embedder.images(&subset, some, false, done)?.embeds)
         })?;
-        bar.finish();
-        tables.insert("image_embeds", host(images.embeds)?);
+        tables.insert("image_embeds", table);
     }
     if embedder.tokenizer.is_some() && !args.pairs {
-        let mut bar = Progress::new("embed", texts.len() as u64);
-        let embedded = embedder.texts(&texts, false, &mut |more| bar.add(more, "texts"))?;
-        bar.finish();
-        tables.insert("text_embeds", host(embedded.embeds)?);
+        let table = rows.table("texts", texts.len(), TEXTS, |range, done| {
+            let some = texts.get(range).unwrap_or_default();
+            Ok(embedder.texts(some, false, done)?.embeds)
+        })?;
+        tables.insert("text_embeds", table);
     }
     if args.pairs {
         let pairs = subset.pairs();
@@ -66,10 +131,14 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
             Some((*sample, texts.get(*text)?.as_str()))
         };
         let pairs: Vec<(usize, &str)> = pairs.iter().filter_map(of).collect();
-        let mut bar = Progress::new("embed", pairs.len() as u64);
-        let vectors = embedder.pairs(&subset, &pairs, &mut |more| bar.add(more, "pairs"))?;
-        bar.finish();
-        tables.insert("pair_vectors", host(vectors)?);
+        let table = rows.table("pairs", pairs.len(), PICTURES, |range, done| {
+            let some = pairs.get(range).unwrap_or_default();
+            Ok(embedder.pairs(&subset, some, done)?)
+        })?;
+        tables.insert("pair_vectors", table);
+    }
+    if !ranks.is_first() {
+        return Ok(());
     }
     let (images, text_count) = (samples.len(), texts.len());
     let of_text: Vec<u8> = subset
@@ -114,6 +183,9 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
             None => of_text.clone(),
         })
     })?;
+    // What they were kept for is written.
+    std::fs::remove_dir_all(&rows.folder)
+        .map_err(|error| CliError::new(format!("{}: {error}", rows.folder.display()), None))?;
     let report = Report {
         file: args.out.display().to_string(),
         images: tables.get("image_embeds").map_or(0, |_| images),
@@ -141,14 +213,4 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> Result<(), CliError> {
 fn list<T: Serialize>(values: &[T]) -> Result<String, CliError> {
     serde_json::to_string(values)
         .map_err(|error| CliError::new(format!("cannot write JSON: {error}"), None))
-}
-
-fn host(tensor: Tensor<2>) -> Result<Table, CliError> {
-    let [rows, width] = tensor.dims();
-    let values = embedder::host(tensor)?;
-    Ok(Table {
-        rows,
-        width,
-        bytes: values.into_iter().flat_map(f32::to_le_bytes).collect(),
-    })
 }

@@ -1,21 +1,25 @@
 //! `chiasm index`: pictures, clips and texts of a data set as a folder that can be searched.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Tensor;
-use chiasm_data::{Clip, Dataset, ImageSource, Limits, Quarantine, Sample, Visual, atomic, check};
+use chiasm_data::{
+    Clip, Dataset, ImageSource, Limits, QuarantineEntry, Sample, Visual, atomic, check,
+};
 use chiasm_eval::tasks::embedder::{Embedder, host};
+use chiasm_format::Parts;
 use chiasm_index::{GraphChoice, Identity, Index, Kind, Record, Writer};
+use chiasm_ranks::Ranks;
 use chiasm_serve::address;
 use clap::{Args, ValueEnum};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::cli::{CheckpointArg, Global, PrecisionArg, SourceArgs, SplitArg};
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress, note};
+use crate::ranks::{self, Job, RankArgs};
 use crate::{device, source};
 
 /// Samples that are checked, embedded and committed together: what a kill can cost.
@@ -36,7 +40,7 @@ pub(crate) struct IndexArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
     #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
     precision: PrecisionArg,
     /// Folder of the index; one that is there is added to
@@ -56,6 +60,8 @@ pub(crate) struct IndexArgs {
     pub(crate) split: SplitArg,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// What becomes items.
@@ -98,7 +104,7 @@ struct Item {
     sample: usize,
 }
 
-pub(crate) fn run(args: &IndexArgs, global: &Global) -> Result<(), CliError> {
+pub(crate) fn run(args: &IndexArgs, ranks: &Ranks, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
     let (model, fingerprint) = Model::open_identified(&args.model, args.checkpoint, &device)?;
     let model = model.in_precision(args.precision, &device)?;
@@ -111,19 +117,31 @@ pub(crate) fn run(args: &IndexArgs, global: &Global) -> Result<(), CliError> {
         fingerprint,
         width: width(&embedder, args.items)?,
     };
+    let parts = match ranks.count() {
+        1 => None,
+        _ => Some(embed_among(args, ranks, &subset, &embedder, &identity)?),
+    };
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let mut writer = Writer::open_or_create(&args.out, &identity)?;
     let mut quarantine = opened.quarantine;
     let (mut added, mut unchanged) = (0, 0);
     let mut keys = HashSet::new();
     let mut bar = Progress::new("index", subset.len() as u64);
-    for samples in subset.samples.chunks(TOGETHER) {
+    for (number, samples) in subset.samples.chunks(TOGETHER).enumerate() {
         let items = items(samples, args.items, &args.out);
         keys.extend(items.iter().map(|item| item.record.key.clone()));
         let is_new = |item: &Item| !writer.contains(&item.record.key, &item.record.digest);
         let (new, old): (Vec<Item>, Vec<Item>) = items.into_iter().partition(is_new);
         unchanged += old.len();
         if !new.is_empty() {
-            added += add(&embedder, samples, new, &mut writer, &mut quarantine)?;
+            let embedded = match &parts {
+                Some(parts) => Embedded::read(parts, number)?,
+                None => Embedded::of(&embedder, samples, &new)?,
+            };
+            added += embedded.write(&new, &mut writer)?;
+            quarantine.entries.extend(embedded.refused);
             writer.commit()?;
         }
         bar.add(samples.len(), "samples");
@@ -148,6 +166,9 @@ pub(crate) fn run(args: &IndexArgs, global: &Global) -> Result<(), CliError> {
         Graph::Always => GraphChoice::Build,
         Graph::Never => GraphChoice::None,
     })?;
+    if let Some(parts) = parts {
+        parts.remove()?;
+    }
     let report = Report {
         index: args.out.display().to_string(),
         items: index.len(),
@@ -316,62 +337,142 @@ fn kept(source: &ImageSource, folder: &Path) -> Option<String> {
     Some(name)
 }
 
-/// Embeds new items and hands them to the index; how many could be.
-fn add(
+/// Embeds what is new, each part of the samples on one of several ranks.
+fn embed_among(
+    args: &IndexArgs,
+    ranks: &Ranks,
+    subset: &Dataset,
     embedder: &Embedder<'_>,
-    samples: &[Sample],
-    new: Vec<Item>,
-    writer: &mut Writer,
-    quarantine: &mut Quarantine,
-) -> Result<usize, CliError> {
-    let (texts, pictures): (Vec<Item>, Vec<Item>) = new
-        .into_iter()
-        .partition(|item| item.record.kind == Kind::Text);
-    let mut added = 0;
-    if !texts.is_empty() {
-        let words: Vec<&str> = texts.iter().map(|item| item.record.text.as_str()).collect();
-        let embeds = embedder.texts(&words, false, &mut |_| {})?.embeds;
-        added += write(&texts, embeds, writer)?;
-    }
-    if !pictures.is_empty() {
-        let seen = Dataset {
-            name: "index".to_owned(),
-            samples: pictures
-                .iter()
-                .filter_map(|item| samples.get(item.sample).cloned())
-                .collect(),
-        };
-        let checked = check(&seen, &Limits::default(), &|_| {});
-        quarantine.entries.extend(checked.quarantine.entries);
-        let usable: HashSet<&str> = checked
-            .good
-            .samples
-            .iter()
-            .map(|sample| sample.id.as_str())
-            .collect();
-        let pictures: Vec<Item> = pictures
-            .into_iter()
-            .filter(|item| usable.contains(item.record.key.as_str()))
-            .collect();
-        let indices: Vec<usize> = (0..checked.good.len()).collect();
-        if !indices.is_empty() {
-            let embeds = embedder
-                .images(&checked.good, &indices, false, &mut |_| {})?
-                .embeds;
-            added += write(&pictures, embeds, writer)?;
+    identity: &Identity,
+) -> Result<Parts, CliError> {
+    let left = ranks::left(ranks, || {
+        // Closed again: the others may take longer than a lock should be held.
+        let writer = Writer::open_or_create(&args.out, identity)?;
+        let items = items(&subset.samples, args.items, &args.out);
+        let is_new = |item: &Item| !writer.contains(&item.record.key, &item.record.digest);
+        let mut left = vec![false; subset.len()];
+        for item in items.iter().filter(|item| is_new(item)) {
+            if let Some(left) = left.get_mut(item.sample) {
+                *left = true;
+            }
         }
-    }
-    Ok(added)
+        Ok(left)
+    })?;
+    let folder = args.out.with_extension("parts");
+    let job = Job {
+        what: "index",
+        things: "samples",
+        count: subset.len(),
+        part: TOGETHER,
+        folder: &folder,
+        of: json!({
+            "index": identity.fingerprint,
+            "precision": format!("{:?}", args.precision),
+            "items": format!("{:?}", args.items),
+            "data": subset.fingerprint(),
+        }),
+    };
+    job.share(ranks, |range, claim, done| {
+        let samples = subset.samples.get(range.clone()).unwrap_or_default();
+        let is_left = |item: &Item| left.get(range.start + item.sample) == Some(&true);
+        let items = items(samples, args.items, &args.out);
+        let new: Vec<Item> = items.into_iter().filter(is_left).collect();
+        let embedded = Embedded::of(embedder, samples, &new)?;
+        claim.put(&embedded.to_bytes()?)?;
+        done(samples.len());
+        Ok(())
+    })
 }
 
-/// Hands vectors, `[items, width]`, to the index.
-fn write(items: &[Item], embeds: Tensor<2>, writer: &mut Writer) -> Result<usize, CliError> {
-    let width = embeds.dims()[1].max(1);
-    let values = host(embeds)?;
-    for (item, vector) in items.iter().zip(values.chunks_exact(width)) {
-        writer.upsert(&item.record, vector)?;
+/// Items with their vectors, and those that cannot be used.
+#[derive(Default, Serialize, Deserialize)]
+struct Embedded {
+    /// Keys of the items.
+    keys: Vec<String>,
+    /// Vectors of the items, one after the other.
+    #[serde(skip)]
+    values: Vec<f32>,
+    refused: Vec<QuarantineEntry>,
+}
+
+impl Embedded {
+    /// Embeds new items of some samples.
+    fn of(embedder: &Embedder<'_>, samples: &[Sample], new: &[Item]) -> Result<Self, CliError> {
+        let mut embedded = Self::default();
+        let (texts, pictures): (Vec<&Item>, Vec<&Item>) =
+            new.iter().partition(|item| item.record.kind == Kind::Text);
+        if !texts.is_empty() {
+            let words: Vec<&str> = texts.iter().map(|item| item.record.text.as_str()).collect();
+            let embeds = embedder.texts(&words, false, &mut |_| {})?.embeds;
+            let keys = texts.iter().map(|item| item.record.key.clone());
+            embedded.keys.extend(keys);
+            embedded.values.extend(host(embeds)?);
+        }
+        if !pictures.is_empty() {
+            let seen = Dataset {
+                name: "index".to_owned(),
+                samples: pictures
+                    .iter()
+                    .filter_map(|item| samples.get(item.sample).cloned())
+                    .collect(),
+            };
+            let checked = check(&seen, &Limits::default(), &|_| {});
+            embedded.refused = checked.quarantine.entries;
+            let indices: Vec<usize> = (0..checked.good.len()).collect();
+            if !indices.is_empty() {
+                let embeds = embedder
+                    .images(&checked.good, &indices, false, &mut |_| {})?
+                    .embeds;
+                let keys = checked.good.samples.into_iter().map(|sample| sample.id);
+                embedded.keys.extend(keys);
+                embedded.values.extend(host(embeds)?);
+            }
+        }
+        Ok(embedded)
     }
-    Ok(items.len())
+
+    /// Hands the vectors of items to the index; how many have one.
+    fn write(&self, items: &[Item], writer: &mut Writer) -> Result<usize, CliError> {
+        let width = self.values.len() / self.keys.len().max(1);
+        let rows = self.keys.iter().zip(self.values.chunks_exact(width.max(1)));
+        let vectors: HashMap<&String, &[f32]> = rows.collect();
+        let mut written = 0;
+        for item in items {
+            if let Some(vector) = vectors.get(&item.record.key) {
+                writer.upsert(&item.record, vector)?;
+                written += 1;
+            }
+        }
+        Ok(written)
+    }
+
+    /// A line of JSON and the vectors.
+    fn to_bytes(&self) -> Result<Vec<u8>, CliError> {
+        let mut bytes = serde_json::to_vec(self)
+            .map_err(|error| CliError::new(format!("cannot write JSON: {error}"), None))?;
+        bytes.push(b'\n');
+        bytes.extend(self.values.iter().flat_map(|value| value.to_le_bytes()));
+        Ok(bytes)
+    }
+
+    /// What a rank made of a part.
+    fn read(parts: &Parts, number: usize) -> Result<Self, CliError> {
+        let bytes = parts.read(number)?;
+        let damaged = || CliError::from(parts.damaged(number));
+        let end = bytes
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .ok_or_else(damaged)?;
+        let (about, values) = bytes.split_at(end);
+        let mut embedded: Self = serde_json::from_slice(about).map_err(|_| damaged())?;
+        let values = values
+            .get(1..)
+            .unwrap_or_default()
+            .chunks_exact(size_of::<f32>());
+        let value = |bytes: &[u8]| bytes.first_chunk().map(|bytes| f32::from_le_bytes(*bytes));
+        embedded.values = values.filter_map(value).collect();
+        Ok(embedded)
+    }
 }
 
 /// Removes what the data does not have any more.

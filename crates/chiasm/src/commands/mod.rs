@@ -31,12 +31,17 @@ pub(crate) mod serve;
 
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, DataCommand, RegionsCommand};
+use crate::commands::push::IndexCommand;
 use crate::error::CliError;
+use crate::ranks::{among, refuse};
 
 /// Does what was typed.
 pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
     let global = &cli.global;
+    if !shares(&cli.command) {
+        refuse()?;
+    }
     match &cli.command {
         Command::Quickstart(args) => quickstart::run(args, global),
         Command::Pretrain(args) => pretrain::run(args, global),
@@ -49,18 +54,37 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Relate(args) => relate::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Score(args) => score::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Graph(args) => graph::run(args, global).map(|()| ExitCode::SUCCESS),
-        Command::Data(args) => data::run(args, global).map(|()| ExitCode::SUCCESS),
-        Command::Regions(args) => regions::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Data(args) => data::run(args, global),
+        Command::Regions(args) => regions::run(args, global),
         Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
-        Command::Index(args) => push::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Index(IndexCommand::Build(args)) => {
+            among(args.ranks, |ranks| index::run(args, ranks, global))
+        }
+        Command::Index(IndexCommand::Push(args)) => {
+            push::run(args, global).map(|()| ExitCode::SUCCESS)
+        }
         Command::Serve(args) => serve::run(args, global).map(|()| ExitCode::SUCCESS),
-        Command::Embed(args) => embed::run(args, global).map(|()| ExitCode::SUCCESS),
-        Command::Curate(args) => curate::run(args, global).map(|()| ExitCode::SUCCESS),
+        Command::Embed(args) => among(args.ranks, |ranks| embed::run(args, ranks, global)),
+        Command::Curate(args) => among(args.ranks, |ranks| curate::run(args, ranks, global)),
         Command::Convert(args) => convert::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Recipe(args) => recipe::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => generate::completions(*shell).map(|()| ExitCode::SUCCESS),
         Command::Man => generate::man().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// Whether a command knows what to do as one of several ranks.
+fn shares(command: &Command) -> bool {
+    match command {
+        Command::Pretrain(_) | Command::Quickstart(_) => true,
+        Command::Embed(_) | Command::Index(_) | Command::Curate(_) => true,
+        Command::Data(args) => matches!(
+            args.command,
+            DataCommand::Check { .. } | DataCommand::Audit(_)
+        ),
+        Command::Regions(args) => matches!(args.command, RegionsCommand::Extract(_)),
+        _ => false,
     }
 }

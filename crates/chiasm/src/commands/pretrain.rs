@@ -28,7 +28,7 @@ use chiasm_train::prepare::{preprocess, tokenizer};
 use chiasm_train::recipe::DataConfig;
 use chiasm_train::run::RunDir;
 use chiasm_train::{
-    ChunkRecord, Observer, Recipe, StepRecord, TrainData, Trainer, checkpoint, start,
+    ChunkRecord, Observer, Recipe, SlowRank, StepRecord, TrainData, Trainer, checkpoint, start,
 };
 
 use crate::cli::{CheckpointArg, Global, MaskingArg, PretrainArgs};
@@ -36,7 +36,8 @@ use crate::commands::report::{self, Facts};
 use crate::commands::{audit, eval, plan, recipe};
 use crate::error::CliError;
 use crate::output::{self, Progress, duration, note};
-use crate::{device, ranks, source};
+use crate::ranks::{self, RankArgs};
+use crate::{device, source};
 
 /// Exit code after Ctrl-C, as shells count it.
 const INTERRUPTED: u8 = 130;
@@ -53,8 +54,8 @@ pub(crate) struct Job {
     pub(crate) resume_command: String,
     /// Free searches shown in the report and on stdout.
     pub(crate) searches: Vec<String>,
-    /// How long several ranks wait for each other, in seconds.
-    pub(crate) rank_limit: u64,
+    /// How long several ranks wait for each other.
+    pub(crate) ranks: RankArgs,
 }
 
 pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliError> {
@@ -82,7 +83,7 @@ pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliE
             resume: args.resume,
             resume_command,
             searches: Vec::new(),
-            rank_limit: args.rank_limit,
+            ranks: args.ranks,
         },
         global,
     )
@@ -232,7 +233,7 @@ pub(crate) fn override_schedule(recipe: &mut Recipe, seed: Option<u64>, steps: O
 /// Trains, evaluates, reports; on all ranks where there are several.
 pub(crate) fn train(job: &Job, global: &Global) -> Result<ExitCode, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
-    let ranks = ranks::join(Duration::from_secs(job.rank_limit), Arc::clone(&stop))?;
+    let ranks = ranks::join(Duration::from_secs(job.ranks.rank_limit), Arc::clone(&stop))?;
     let outcome = train_among(&ranks, job, global, &stop);
     ranks::settle(&ranks, outcome)
 }
@@ -348,6 +349,7 @@ fn train_among(
         .samples
         .truncate(if validates { val_images } else { 0 });
     let mut watcher = Watcher {
+        slow: None,
         progress: Progress::new("train", recipe.schedule.steps),
         val_set,
         mark: if val_overlap.marked { MARK } else { "" },
@@ -541,6 +543,8 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
 
 struct Watcher<'a> {
     progress: Progress,
+    /// The rank that was named last because all wait for it.
+    slow: Option<usize>,
     val_set: Dataset,
     /// Follows figures on a validation split with pictures that were trained on.
     mark: &'static str,
@@ -583,6 +587,15 @@ impl Observer for Watcher<'_> {
 
     fn saved(&mut self, path: &Path) {
         self.progress.line(&format!("saved {}", path.display()));
+    }
+
+    fn slow(&mut self, slow: &SlowRank) {
+        if self.slow.replace(slow.rank) != Some(slow.rank) {
+            self.progress.line(&format!(
+                "rank {} works {:.2} s on a step, the others {:.2} s and wait for it: look at its machine",
+                slow.rank, slow.seconds, slow.others
+            ));
+        }
     }
 
     fn evaluate(&mut self, model: &VisionLanguageModel) -> Result<BTreeMap<String, f64>, String> {

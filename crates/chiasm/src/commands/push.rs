@@ -9,7 +9,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use serde::Serialize;
 
 use crate::cli::Global;
-use crate::commands::index::{self, Graph, IndexArgs};
+use crate::commands::index::{Graph, IndexArgs};
 use crate::error::CliError;
 use crate::output::{self, Progress, note};
 
@@ -86,14 +86,7 @@ struct Report {
     seconds: f64,
 }
 
-pub(crate) fn run(args: &IndexCommand, global: &Global) -> Result<(), CliError> {
-    match args {
-        IndexCommand::Build(args) => index::run(args, global),
-        IndexCommand::Push(args) => push(args, global),
-    }
-}
-
-fn push(args: &PushArgs, global: &Global) -> Result<(), CliError> {
+pub(crate) fn run(args: &PushArgs, global: &Global) -> Result<(), CliError> {
     let address: Address = args.to.parse()?;
     let index = Index::open(&args.index)?;
     let options = PushOptions {

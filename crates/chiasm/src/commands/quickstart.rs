@@ -8,7 +8,7 @@ use crate::commands::pretrain::{self, Job, override_schedule};
 use crate::commands::recipe;
 use crate::error::CliError;
 use crate::output::note;
-use crate::ranks;
+use crate::ranks::RankArgs;
 
 /// Words that are looked for among held-out drawings.
 const SEARCHES: [&str; 3] = ["red heart", "woman with dark skin tone", "flag"];
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> Result<ExitCode, Cl
             resume: false,
             resume_command,
             searches: SEARCHES.map(str::to_owned).to_vec(),
-            rank_limit: ranks::LIMIT,
+            ranks: RankArgs::default(),
         },
         global,
     )?;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -14,23 +15,31 @@ use chiasm_format::darknet::Darknet;
 use chiasm_graph::vocabulary;
 use chiasm_nn::published::encoder::Sizes;
 use chiasm_nn::published::yolo::YoloTiny;
+use chiasm_ranks::Ranks;
 use chiasm_regions::{
     Detector, Given, Grid, Names, Naming, Provider, Report, Step, boxes, convert, draw, extract,
 };
 use chiasm_train::recipe::DataConfig;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::cli::{
     ExtractArgs, Global, InspectRegionsArgs, ProviderArg, RegionsArgs, RegionsCommand, StoreArg,
 };
-use crate::device;
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress, note};
 use crate::source::{open_source, select};
+use crate::{device, ranks};
 
 /// Pictures of a set that are looked at for its figures.
 const LOOKED_AT: usize = 200;
+
+/// Pictures whose regions a rank makes before it takes others.
+const PART: usize = 64;
+
+/// List of the pictures of a part that cannot be used.
+const REFUSED_FILE: &str = "refused.jsonl";
 
 /// Boxes of a file that cannot be used and are named.
 const REFUSED: usize = 5;
@@ -38,10 +47,12 @@ const REFUSED: usize = 5;
 /// Overlap from which on two regions are neighbours in a graph (`specs/tbkin.md` section 2.1).
 const NEIGHBOURS: f32 = 0.2;
 
-pub(crate) fn run(args: &RegionsArgs, global: &Global) -> Result<(), CliError> {
+pub(crate) fn run(args: &RegionsArgs, global: &Global) -> Result<ExitCode, CliError> {
     match &args.command {
-        RegionsCommand::Extract(args) => run_extract(args, global),
-        RegionsCommand::Inspect(args) => inspect(args, global),
+        RegionsCommand::Extract(args) => {
+            ranks::among(args.ranks, |ranks| run_extract(args, ranks, global))
+        }
+        RegionsCommand::Inspect(args) => inspect(args, global).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -59,7 +70,7 @@ struct Written {
     pictures_per_second: f64,
 }
 
-fn run_extract(args: &ExtractArgs, global: &Global) -> Result<(), CliError> {
+fn run_extract(args: &ExtractArgs, ranks: &Ranks, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
     let mut config = DataConfig::default();
     args.source.apply(Some(&args.data), &mut config);
@@ -107,12 +118,15 @@ fn run_extract(args: &ExtractArgs, global: &Global) -> Result<(), CliError> {
     }
     let job = Job {
         args,
+        ranks,
         global,
         device: &device,
         config: &config,
         started: Instant::now(),
     };
     match provider {
+        // Nothing is computed: one rank is as fast as many.
+        ProviderArg::Files if !ranks.is_first() => Ok(()),
         ProviderArg::Files => job.files(),
         ProviderArg::Grid | ProviderArg::Detector | ProviderArg::Boxes => job.pictures(),
     }
@@ -121,6 +135,7 @@ fn run_extract(args: &ExtractArgs, global: &Global) -> Result<(), CliError> {
 /// An extraction as it was typed.
 struct Job<'a> {
     args: &'a ExtractArgs,
+    ranks: &'a Ranks,
     global: &'a Global,
     device: &'a Device,
     config: &'a DataConfig,
@@ -157,9 +172,12 @@ impl<'a> Job<'a> {
             (None, None) => &grid,
         };
         let pictures = regions::pictures(&dataset);
-        let mut writer = self.writer(provider.set(), dataset.fingerprint())?;
-        let (batch, mut bar) = (self.args.batch_size, None);
         self.started = Instant::now();
+        if self.ranks.count() > 1 {
+            return self.among(&dataset, &pictures, provider, quarantine);
+        }
+        let mut writer = self.writer(&self.args.out, provider.set(), dataset.fingerprint())?;
+        let (batch, mut bar) = (self.args.batch_size, None);
         let report = extract(
             &dataset,
             &pictures,
@@ -171,6 +189,79 @@ impl<'a> Job<'a> {
             },
         )?;
         self.conclude(writer, provider.set(), report, quarantine)
+    }
+
+    /// Regions of pictures that ranks share: each makes small sets of some of them, and the first puts these
+    /// together in the order of the pictures.
+    fn among(
+        self,
+        dataset: &Dataset,
+        pictures: &[regions::Picture],
+        provider: &dyn Provider,
+        quarantine: Quarantine,
+    ) -> Result<(), CliError> {
+        let (set, batch) = (provider.set(), self.args.batch_size);
+        let mut writer = match self.ranks.is_first() {
+            true => Some(self.writer(&self.args.out, set, dataset.fingerprint())?),
+            false => None,
+        };
+        let left = ranks::left(self.ranks, || {
+            let is_left = |picture: &regions::Picture| {
+                !writer
+                    .as_ref()
+                    .is_some_and(|writer| writer.contains(&picture.name))
+            };
+            Ok(pictures.iter().map(is_left).collect())
+        })?;
+        let folder = self.args.out.with_extension("parts");
+        let job = ranks::Job {
+            what: "regions",
+            things: "pictures",
+            count: pictures.len(),
+            part: PART,
+            folder: &folder,
+            of: json!({"regions": set, "data": dataset.fingerprint(), "half": self.args.half}),
+        };
+        let parts = job.share(self.ranks, |range, claim, done| {
+            let folder = claim.folder();
+            let mut writer = self.writer(&folder, set, String::new())?;
+            let own = pictures
+                .iter()
+                .zip(&left)
+                .skip(range.start)
+                .take(range.len());
+            let own = own.filter(|(_, left)| **left);
+            let own: Vec<regions::Picture> = own.map(|(picture, _)| picture.clone()).collect();
+            let mut before = 0;
+            let report = extract(dataset, &own, provider, &mut writer, batch, &mut |step| {
+                done(step.done - before);
+                before = step.done;
+            })?;
+            writer.finish()?;
+            report.refused.write_jsonl(folder.join(REFUSED_FILE))?;
+            Ok(claim.keep()?)
+        })?;
+        let Some(mut writer) = writer.take() else {
+            return Ok(());
+        };
+        let mut report = Report {
+            skipped: left.iter().filter(|left| !**left).count(),
+            ..Report::default()
+        };
+        for number in 0..job.parts() {
+            let path = parts.path(number);
+            // All of a part may be there already, or unusable.
+            if regions::manifest(&path)?.is_some_and(|manifest| manifest.samples > 0) {
+                let sources = regions::list(&path)?;
+                let own = convert(&path, &sources, &mut writer, batch, &mut |_| {})?;
+                report.written += own.written;
+                report.regions += own.regions;
+            }
+            let refused = Quarantine::read_jsonl(path.join(REFUSED_FILE))?;
+            report.refused.entries.extend(refused.entries);
+        }
+        self.conclude(writer, set, report, quarantine)?;
+        Ok(parts.remove()?)
     }
 
     /// Given boxes before a tower.
@@ -210,7 +301,7 @@ impl<'a> Job<'a> {
         let set = RegionSet::look(path)?;
         let names: Vec<&str> = sources.iter().map(|(name, _)| name.as_str()).collect();
         let data = regions::fingerprint(&names);
-        let mut writer = self.writer(&set, data)?;
+        let mut writer = self.writer(&self.args.out, &set, data)?;
         let (batch, mut bar) = (self.args.batch_size, None);
         let report = convert(path, &sources, &mut writer, batch, &mut |step| {
             show(&mut bar, step, sources.len());
@@ -234,7 +325,12 @@ impl<'a> Job<'a> {
         Ok((dataset, opened.quarantine))
     }
 
-    fn writer(&self, set: &RegionSet, data: String) -> Result<RegionWriter, CliError> {
+    fn writer(
+        &self,
+        folder: &Path,
+        set: &RegionSet,
+        data: String,
+    ) -> Result<RegionWriter, CliError> {
         let config = WriteConfig {
             set: set.clone(),
             form: match self.args.store {
@@ -245,7 +341,7 @@ impl<'a> Job<'a> {
             half: self.args.half,
             data,
         };
-        Ok(RegionWriter::open(&self.args.out, config)?)
+        Ok(RegionWriter::open(folder, config)?)
     }
 
     /// Writes the manifest and the list of what was refused, and says what was done.

@@ -31,7 +31,7 @@ pub(crate) struct ServeArgs {
     /// Which checkpoint of runs
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; `int8` is for CPUs, docs/guides/precision.md has what it costs
+    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
     #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
     precision: PrecisionArg,
     /// An index to search, as `chiasm index` made it: its folder, or the address that it was pushed to

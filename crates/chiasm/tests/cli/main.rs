@@ -14,6 +14,8 @@ mod curate;
 mod database;
 mod explain;
 mod grounding;
+mod hosts;
+mod jobs;
 mod new;
 mod own_data;
 mod pair_models;

@@ -80,23 +80,30 @@ fn each_setting_of_tasks_trains_and_its_pairs_embed() {
     // Both towers are 16 wide.
     assert_eq!(vectors.unwrap().shape, [58, 32]);
 
-    // In 8 bits the vectors are others, but hardly; plain operations have no such products.
-    let call = ["embed", "run-2", "--data", POSTS, "--pairs"];
-    let rounded = ["--precision", "int8", "--out", "rounded.safetensors"];
-    let plain = [&call[..], &["--kernels", "plain"], &rounded].concat();
-    assert!(fail(dir.path(), &plain).contains("is for CPUs"));
-    let fused = [&call[..], &["--kernels", "fused"], &rounded].concat();
-    succeed(dir.path(), &fused);
+    // In fewer bits the vectors are others, but hardly; plain operations have no such products.
     let read = |name| {
         let archive = Archive::open(&dir.path().join(name)).unwrap();
         archive.read_f32("pair_vectors").unwrap()
     };
-    let (exact, rounded) = (read("posts.safetensors"), read("rounded.safetensors"));
-    assert_ne!(exact, rounded);
-    for (a, b) in exact.chunks_exact(32).zip(rounded.chunks_exact(32)) {
-        let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-        let cosine = product(a, b) / (product(a, a) * product(b, b)).sqrt();
-        assert!(cosine > 0.999, "{cosine}");
+    let exact = read("posts.safetensors");
+    for (precision, least) in [("int8", 0.999), ("bf16", 0.99999)] {
+        let call = ["embed", "run-2", "--data", POSTS, "--pairs"];
+        let rounded = ["--precision", precision, "--out", "rounded.safetensors"];
+        let plain = [&call[..], &["--kernels", "plain"], &rounded].concat();
+        let error = fail(dir.path(), &plain);
+        assert!(
+            error.contains(&format!("`--precision {precision}` is for CPUs")),
+            "{error}"
+        );
+        let fused = [&call[..], &["--kernels", "fused"], &rounded].concat();
+        succeed(dir.path(), &fused);
+        let rounded = read("rounded.safetensors");
+        assert_ne!(exact, rounded);
+        for (a, b) in exact.chunks_exact(32).zip(rounded.chunks_exact(32)) {
+            let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            let cosine = product(a, b) / (product(a, a) * product(b, b)).sqrt();
+            assert!(cosine > least, "{precision}: {cosine}");
+        }
     }
 
     // A probe reads these vectors, not the twelve numbers of the common space.

@@ -13,7 +13,7 @@ use crate::common::{TINY, chiasm, succeed, workspace};
 /// What starts `count` ranks with `dir` as their working folder; `None`, with a message, where that
 /// cannot be done.
 #[allow(clippy::print_stderr, reason = "a skip is no silent pass")]
-fn mpirun(dir: &Path, count: usize) -> Option<Command> {
+pub(crate) fn mpirun(dir: &Path, count: usize) -> Option<Command> {
     if !cfg!(feature = "mpi") {
         eprintln!("skipped: built without the feature `mpi`");
         return None;
@@ -41,7 +41,7 @@ fn mpirun(dir: &Path, count: usize) -> Option<Command> {
     Some(command)
 }
 
-const BINARY: &str = env!("CARGO_BIN_EXE_chiasm");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_chiasm");
 
 fn train<'a>(recipe: &'a str, out: &'a str) -> Vec<&'a str> {
     let data = ["--data", "pairs.csv", "--out", out];
@@ -49,7 +49,7 @@ fn train<'a>(recipe: &'a str, out: &'a str) -> Vec<&'a str> {
 }
 
 /// The tiny recipe without dropout, and with an optimiser that makes nothing of rounding.
-fn recipe(dir: &Path, steps: u64) {
+pub(crate) fn recipe(dir: &Path, steps: u64) {
     let text = TINY
         .replace("dropout = 0.1", "dropout = 0.0")
         .replace("[model.fusion]", "[model.fusion]\ndropout = 0.0")
@@ -98,10 +98,16 @@ fn two_ranks_are_one() {
     // One of them speaks.
     assert_eq!(errors.matches("run folder two").count(), 1, "{errors}");
     succeed(dir.path(), &train("still.toml", "one"));
-    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
-    let expected = losses(&one);
+    same_losses(dir.path(), "one", "two");
+}
+
+/// Holds the losses of a run to those of another.
+pub(crate) fn same_losses(dir: &Path, expected: &str, found: &str) {
+    let expected = losses(&dir.join(expected));
     assert_eq!(expected.len(), 20);
-    for (step, loss) in losses(&two) {
+    let found = losses(&dir.join(found));
+    assert_eq!(found.len(), 20);
+    for (step, loss) in found {
         let apart = (loss - expected[&step]).abs();
         assert!(
             apart <= 1e-6 * expected[&step],
@@ -195,7 +201,7 @@ fn disturbed(dir: &Path, signal: &str, rank: usize) -> Option<String> {
 }
 
 /// There is a checkpoint, and it is whole.
-fn saved(dir: &Path, errors: &str) {
+pub(crate) fn saved(dir: &Path, errors: &str) {
     let saved = fs::read_dir(dir.join("run/checkpoints")).unwrap();
     assert_eq!(saved.count(), 1, "{errors}");
     succeed(dir, &["eval", "run"]);

@@ -18,6 +18,7 @@ use std::ops::Range;
 
 use super::super::math::simd;
 use super::blocks;
+use super::narrow::{Narrow, row};
 use super::view::{View, ViewMut};
 
 /// Rows of weights that one instruction adds up.
@@ -102,30 +103,6 @@ impl Rounded {
         }
         rounded
     }
-
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(super) fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Columns of a panel.
-    pub(super) fn panel(&self) -> usize {
-        PANEL
-    }
-}
-
-/// A row of a view, brought together in `apart` where its numbers lie apart.
-fn row<'a>(view: View<'a>, i: usize, apart: &'a mut Vec<f32>) -> &'a [f32] {
-    if view.is_row_major() {
-        return view.row(i);
-    }
-    let columns = view.t();
-    apart.clear();
-    apart.extend((0..view.cols()).map(|j| columns.row(j)[i]));
-    apart
 }
 
 /// A step of numbers whose largest has these bits without its sign: those of what is no number are the largest.
@@ -199,58 +176,51 @@ fn round_row(row: &[f32], values: &mut [u8]) -> f32 {
     step
 }
 
-/// `c = a * b`, or `c += a * b` to `accumulate`, of the columns `cols` of `b`; these begin and end with panels.
-///
-/// # Shapes
-/// - `c`: `[rows, cols]`
-/// - `a`: `[rows, k]`
-/// - `b`: `[k, n]`
-///
-/// # Panics
-/// If the shapes do not fit together.
-pub(super) fn multiply_rounded(
-    mut c: ViewMut,
-    a: View,
-    b: &Rounded,
-    cols: Range<usize>,
-    accumulate: bool,
-) {
-    super::check_shapes(&c, a, b.rows, cols.len());
-    debug_assert!(cols.start.is_multiple_of(PANEL));
-    let groups = b.rows.div_ceil(GROUP);
-    let lines = groups * (PANEL * GROUP / 64);
-    ROWS_OF_A.with_borrow_mut(|rows| {
-        rows.fill(a);
-        let stride = groups * GROUP;
-        for panel in blocks(cols.len(), PANEL) {
-            let first = cols.start + panel.start;
-            let weights = &b.lines[first / PANEL * lines..][..lines];
-            for block in blocks(a.rows(), ROWS) {
-                let mut sums = [[0; PANEL]; ROWS];
-                let values = &rows.values[block.start * stride..block.end * stride];
-                multiply_tile(&mut sums[..block.len()], values, weights, b.fast);
-                let mut tile = c.block(block.clone(), panel.clone());
-                let steps = &b.steps[first..first + PANEL];
-                let shifts = &b.shifts[first..first + PANEL];
-                simd(
-                    #[inline(always)]
-                    || {
-                        for (i, sums) in sums[..block.len()].iter().enumerate() {
-                            let out = tile.row_mut(i);
-                            finish(
-                                out,
-                                sums,
-                                rows.steps[block.start + i],
-                                steps,
-                                shifts,
-                                accumulate,
-                            );
-                        }
-                    },
-                );
+impl Narrow for Rounded {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn panel(&self) -> usize {
+        PANEL
+    }
+
+    fn multiply(&self, mut c: ViewMut, a: View, cols: Range<usize>, accumulate: bool) {
+        super::check_shapes(&c, a, self.rows, cols.len());
+        debug_assert!(cols.start.is_multiple_of(PANEL));
+        let groups = self.rows.div_ceil(GROUP);
+        let lines = groups * (PANEL * GROUP / 64);
+        ROWS_OF_A.with_borrow_mut(|rows| {
+            rows.fill(a);
+            let stride = groups * GROUP;
+            for panel in blocks(cols.len(), PANEL) {
+                let first = cols.start + panel.start;
+                let weights = &self.lines[first / PANEL * lines..][..lines];
+                for block in blocks(a.rows(), ROWS) {
+                    let mut sums = [[0; PANEL]; ROWS];
+                    let values = &rows.values[block.start * stride..block.end * stride];
+                    multiply_tile(&mut sums[..block.len()], values, weights, self.fast);
+                    let mut tile = c.block(block.clone(), panel.clone());
+                    let steps = &self.steps[first..first + PANEL];
+                    let shifts = &self.shifts[first..first + PANEL];
+                    simd(
+                        #[inline(always)]
+                        || {
+                            for (i, sums) in sums[..block.len()].iter().enumerate() {
+                                let out = tile.row_mut(i);
+                                let own = rows.steps[block.start + i];
+                                finish(out, sums, own, steps, shifts, accumulate);
+                            }
+                        },
+                    );
+                }
             }
-        }
-    });
+        });
+    }
 }
 
 /// Sums as numbers, in `out` or added to it.

@@ -17,18 +17,20 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+mod bf16;
 mod int8;
 mod kernel;
+mod narrow;
 mod pack;
 mod shelf;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use int8::multiply_rounded;
 use kernel::Kernel;
 use pack::{Buffer, Packed, gather, pack_panels};
 
+pub(crate) use bf16::bf16_pays;
 pub(crate) use int8::int8_pays;
 pub(crate) use pack::Right;
 pub(crate) use shelf::{put, take_off};
@@ -92,15 +94,15 @@ pub(crate) fn multiply_right(c: ViewMut, a: View, b: &Right, accumulate: bool) {
                 multiply_packed(c, a, packed, cols, accumulate);
             });
         }
-        Right::Rounded {
+        Right::Narrow {
             packed,
             alone: false,
-        } => multiply_rounded(c, a, packed, 0..packed.cols(), accumulate),
-        Right::Rounded {
+        } => packed.multiply(c, a, 0..packed.cols(), accumulate),
+        Right::Narrow {
             packed,
             alone: true,
         } => in_columns(c, packed.cols(), packed.panel(), |c, cols| {
-            multiply_rounded(c, a, packed, cols, accumulate);
+            packed.multiply(c, a, cols, accumulate);
         }),
         Right::Lying(b) => multiply(c, a, *b, accumulate),
     }

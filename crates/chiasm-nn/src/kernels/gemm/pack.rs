@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::int8::Rounded;
 use super::kernel::{Kernel, SQUARE, transpose_square};
+use super::narrow::Narrow;
 use super::shelf::{self, Kept};
 use super::view::View;
 use super::{DEPTH, blocks};
@@ -105,10 +105,10 @@ pub(crate) enum Right<'a> {
         /// Whether there is but one block of rows.
         alone: bool,
     },
-    /// In 8 bits, rounded before and kept for all calls.
-    Rounded {
+    /// In fewer bits, rounded before and kept for all calls.
+    Narrow {
         /// Its panels.
-        packed: Arc<Rounded>,
+        packed: Arc<dyn Narrow>,
         /// Whether there is but one block of rows.
         alone: bool,
     },
@@ -122,7 +122,7 @@ impl<'a> Right<'a> {
         let alone = blocks <= 1;
         match shelf::find(b) {
             Some(Kept::Whole(packed)) => return Self::Kept { packed, alone },
-            Some(Kept::Rounded(packed)) => return Self::Rounded { packed, alone },
+            Some(Kept::Narrow(packed)) => return Self::Narrow { packed, alone },
             None => {}
         }
         match blocks {

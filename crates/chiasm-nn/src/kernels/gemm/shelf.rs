@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use super::bf16::Halved;
 use super::int8::Rounded;
+use super::narrow::Narrow;
 use super::pack::Packed;
 use super::view::View;
 use crate::packed::Precision;
@@ -19,22 +21,23 @@ use crate::packed::Precision;
 pub(super) enum Kept {
     /// As it is.
     Whole(Arc<Packed>),
-    /// In 8 bits.
-    Rounded(Arc<Rounded>),
+    /// In fewer bits.
+    Narrow(Arc<dyn Narrow>),
 }
 
 impl Kept {
     fn new(b: View, precision: Precision) -> Self {
         match precision {
             Precision::F32 => Self::Whole(Arc::new(Packed::new(b))),
-            Precision::Int8 => Self::Rounded(Arc::new(Rounded::new(b))),
+            Precision::Bf16 => Self::Narrow(Arc::new(Halved::new(b))),
+            Precision::Int8 => Self::Narrow(Arc::new(Rounded::new(b))),
         }
     }
 
     fn shape(&self) -> [usize; 2] {
         match self {
             Self::Whole(packed) => [packed.rows(), packed.cols()],
-            Self::Rounded(packed) => [packed.rows(), packed.cols()],
+            Self::Narrow(packed) => [packed.rows(), packed.cols()],
         }
     }
 }

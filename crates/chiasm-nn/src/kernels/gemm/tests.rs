@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use rayon::ThreadPoolBuilder;
 
+use super::bf16::Halved;
 use super::int8::Rounded;
+use super::narrow::Narrow;
 use super::shelf::{Kept, find};
 use super::*;
 use crate::packed::Precision;
@@ -306,7 +308,7 @@ fn eight_bits() {
         let whole = |fast: bool| {
             let mut c = before.clone();
             let rounded = Rounded::with(b_view, fast);
-            multiply_rounded(ViewMut::new(&mut c, m, n), a_view, &rounded, 0..n, true);
+            rounded.multiply(ViewMut::new(&mut c, m, n), a_view, 0..n, true);
             c
         };
         let expected = whole(false);
@@ -316,7 +318,7 @@ fn eight_bits() {
         put(&b, Precision::Int8);
         for blocks in [1, 3] {
             let right = Right::new(b_view, blocks);
-            assert!(matches!(right, Right::Rounded { .. }));
+            assert!(matches!(right, Right::Narrow { .. }));
             let mut c = before.clone();
             for (i, row) in c.chunks_exact_mut(n).enumerate() {
                 let own = a_view.block(i..i + 1, 0..k);
@@ -337,6 +339,43 @@ fn eight_bits() {
     }
 }
 
+#[test]
+fn sixteen_bits() {
+    let mut random = Random(9);
+    for [m, k, n] in [[1, 1, 1], [3, 7, 5], [29, 131, 100], [15, 64, 64]] {
+        let mut numbers = |count| -> Vec<f32> {
+            let number = |_| random.below(2001) as f32 / 1000.0 - 1.0;
+            (0..count).map(number).collect()
+        };
+        let (a, b) = (numbers(m * k), numbers(k * n));
+        let (a_view, b_view) = (View::new(&a, m, k), View::new(&b, k, n));
+        for fast in [false, bf16_pays()] {
+            let mut c = vec![9.0; m * n];
+            let halved = Halved::with(b_view, fast);
+            halved.multiply(ViewMut::new(&mut c, m, n), a_view, 0..n, false);
+            let before = c.clone();
+            halved.multiply(ViewMut::new(&mut c, m, n), a_view, 0..n, true);
+            for (at, value) in c.into_iter().enumerate() {
+                let (i, j) = (at / n, at % n);
+                let products = (0..k).map(|l| (a[i * k + l], b[l * n + j]));
+                let exact: f32 = products.clone().map(|(x, y)| x * y).sum();
+                let sum: f32 = products.map(|(x, y)| (x * y).abs()).sum();
+                let gap = (before[at] - exact).abs();
+                assert!(gap <= sum / 256.0 * 1.01 + 1e-6, "{gap} of {sum}");
+                assert!((value - 2.0 * before[at]).abs() <= 1e-5, "{value}");
+            }
+        }
+    }
+    // What 8 bits of a number can hold is exact, infinities and what is no number stay what they are.
+    let a = [1.5, -0.25, f32::INFINITY, f32::NAN, 3e38, 0.0];
+    let one = [1.0];
+    let mut c = [0.0; 6];
+    let halved = Halved::with(View::new(&one, 1, 1), false);
+    halved.multiply(ViewMut::new(&mut c, 6, 1), View::new(&a, 6, 1), 0..1, false);
+    assert_eq!(c[..3], a[..3]);
+    assert!(c[3].is_nan() && (c[4] / 3e38 - 1.0).abs() < 0.004 && c[5] == 0.0);
+}
+
 /// What is no number stays none, in its row or its column and nowhere else.
 #[test]
 fn eight_bits_of_no_numbers() {
@@ -348,7 +387,7 @@ fn eight_bits_of_no_numbers() {
     let rounded = Rounded::new(View::new(&b, k, n));
     let mut c = vec![9.0; m * n];
     let out = ViewMut::new(&mut c, m, n);
-    multiply_rounded(out, View::new(&a, m, k), &rounded, 0..n, false);
+    rounded.multiply(out, View::new(&a, m, k), 0..n, false);
     for (at, value) in c.into_iter().enumerate() {
         let (i, j) = (at / n, at % n);
         let expected = if i == 2 { 0.0 } else { 1.0 };

@@ -1,11 +1,14 @@
 //! The contrast of two sets of embeddings whose rows belong together.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::super::gemm::{View, ViewMut, multiply};
 use super::super::math::{dot, exp, max, simd};
 use super::super::operation::Operation;
-use super::super::rows::{self, BLOCK, room};
+use super::super::rows::{BLOCK, room};
 use super::scaled;
 
 /// Smallest norm a row is divided by.
@@ -20,15 +23,45 @@ const MIN_NORM: f32 = 1e-8;
 /// the difference.
 #[derive(Clone, Debug)]
 pub(crate) struct Contrast {
-    /// Pairs.
-    pub(crate) rows: usize,
     /// Length of an embedding.
     pub(crate) width: usize,
     /// What the sum of both directions is multiplied by.
     pub(crate) scale: f32,
+    /// Whether b is given and has no gradient.
+    pub(crate) is_right_fixed: bool,
+    /// Where the inputs are some of the rows: what was found out of all. The result is then that of all rows,
+    /// and the gradients those of the inputs.
+    pub(crate) among: Option<Arc<Among>>,
+}
+
+/// Some rows of a contrast, and what is known of all.
+#[derive(Debug)]
+pub(crate) struct Among {
+    /// The rows.
+    pub(crate) own: Similarities,
+    /// [`Similarities::facts`] of all rows, in their order.
+    pub(crate) facts: Vec<f64>,
+}
+
+/// Numbers that are known of a pair: its similarity, and for its row and its column the logarithm of the sum and
+/// the gap: the sum of every similarity, measured from its own, times its probability.
+pub(crate) const FACTS: usize = 5;
+
+/// The similarities of some rows of either side with all of the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Similarities {
+    /// Which rows.
+    own: Range<usize>,
+    /// All rows of either side.
+    units: [Unit; 2],
+    /// Own rows of a with all of b, and own rows of b with all of a, `[own, all]`.
+    values: [Vec<f32>; 2],
+    /// [`FACTS`] of each own pair.
+    pub(crate) facts: Vec<f64>,
 }
 
 /// Rows scaled to length 1.
+#[derive(Clone, Debug)]
 struct Unit {
     /// `[rows, width]`; a row shorter than [`MIN_NORM`] stays below length 1.
     values: Vec<f32>,
@@ -61,13 +94,13 @@ impl Unit {
         Self { values, norms }
     }
 
-    /// Turns the gradient of the scaled rows into that of the rows: what points along a row does
+    /// Turns the gradient of some scaled rows into that of the rows: what points along a row does
     /// not change its direction, unless the row was too short to be scaled to length 1.
-    fn backward(&self, gradient: &mut [f32], width: usize) {
+    fn backward(&self, rows: &Range<usize>, gradient: &mut [f32], width: usize) {
         (
             gradient.par_chunks_mut(BLOCK * width),
-            self.values.par_chunks(BLOCK * width),
-            self.norms.par_chunks(BLOCK),
+            self.values[rows.start * width..rows.end * width].par_chunks(BLOCK * width),
+            self.norms[rows.clone()].par_chunks(BLOCK),
         )
             .into_par_iter()
             .for_each(|(gradient, values, norms)| {
@@ -87,72 +120,151 @@ impl Unit {
     }
 }
 
-/// One direction of the contrast.
-struct Direction {
-    /// Sum over the rows of the logarithm.
-    loss: f64,
-    /// Sum of every similarity, measured from its row's positive, times its probability.
-    gap: f64,
-    /// The gradient of `loss` by the similarities, times the temperature, `[rows, rows]`.
-    gradient: Vec<f32>,
-}
+impl Similarities {
+    /// Of the `own` rows with all rows of the other side.
+    pub(crate) fn new(
+        [a, b]: [&[f32]; 2],
+        width: usize,
+        own: Range<usize>,
+        temperature: f32,
+    ) -> Self {
+        let units = [a, b].map(|side| Unit::new(side, width));
+        let all = units[0].norms.len();
+        let product = |from: &Unit, to: &Unit| {
+            let rows = &from.values[own.start * width..own.end * width];
+            let (rows, to) = (
+                View::new(rows, own.len(), width),
+                View::new(&to.values, all, width),
+            );
+            let mut product = vec![0.0; own.len() * all];
+            multiply(
+                ViewMut::new(&mut product, own.len(), all),
+                rows,
+                to.t(),
+                false,
+            );
+            product
+        };
+        let by_row = product(&units[0], &units[1]);
+        let by_column = match own.len() == all {
+            true => transposed(&by_row, all),
+            false => product(&units[1], &units[0]),
+        };
+        let mut facts = vec![0.0; own.len() * FACTS];
+        for (values, first) in [(&by_row, 1), (&by_column, 3)] {
+            (
+                values.par_chunks((BLOCK * all).max(1)),
+                facts.par_chunks_mut(BLOCK * FACTS),
+            )
+                .into_par_iter()
+                .enumerate()
+                .for_each_init(Vec::new, |scratch, (block, (rows, facts))| {
+                    let weights = room(scratch, all);
+                    simd(
+                        #[inline(always)]
+                        || {
+                            let positives = own.start + block * BLOCK..;
+                            let rows = rows.chunks_exact(all).zip(facts.chunks_exact_mut(FACTS));
+                            for (positive, (row, facts)) in positives.zip(rows) {
+                                facts[0] = f64::from(row[positive]);
+                                let [loss, gap] = contrast_row(row, weights, positive, temperature);
+                                facts[first] = loss;
+                                facts[first + 1] = gap;
+                            }
+                        },
+                    );
+                });
+        }
+        Self {
+            own,
+            units,
+            values: [by_row, by_column],
+            facts,
+        }
+    }
 
-impl Direction {
-    /// Contrasts every row of a matrix of similarities, `[rows, rows]`, with its diagonal element.
-    fn new(mut similarity: Vec<f32>, rows: usize, temperature: f32) -> Self {
-        let mut sums = vec![[0.0; 2]; rows::blocks(rows)];
-        (similarity.par_chunks_mut(BLOCK * rows), &mut sums)
-            .into_par_iter()
+    /// The gradient of all rows' loss, times the temperature, by the own rows of one side. `facts` are those of all.
+    fn gradient(&mut self, side: usize, facts: &[f64], width: usize, temperature: f32) -> Vec<f32> {
+        let all = facts.len() / FACTS;
+        let (own_sum, other_sum) = if side == 0 { (1, 3) } else { (3, 1) };
+        let column = |fact: usize| -> Vec<f32> {
+            facts
+                .chunks_exact(FACTS)
+                .map(|facts| facts[fact] as f32)
+                .collect()
+        };
+        let (levels, sums, others) = (column(0), column(own_sum), column(other_sum));
+        let (own, values) = (self.own.clone(), &mut self.values[side]);
+        // By the similarities: every row's own softmax, and what the rows of the other side make of it.
+        values
+            .par_chunks_mut((BLOCK * all).max(1))
             .enumerate()
-            .for_each_init(Vec::new, |scratch, (block, (block_rows, sums))| {
-                let weights = room(scratch, rows);
+            .for_each(|(block, rows)| {
                 simd(
                     #[inline(always)]
                     || {
-                        let block_rows = block_rows.chunks_exact_mut(rows);
-                        for (index, row) in (block * BLOCK..).zip(block_rows) {
-                            let [loss, gap] = contrast_row(row, weights, index, temperature);
-                            sums[0] += loss;
-                            sums[1] += gap;
+                        for (place, row) in
+                            (own.start + block * BLOCK..).zip(rows.chunks_exact_mut(all))
+                        {
+                            let (level, sum) = (levels[place], sums[place]);
+                            for ((x, other_level), other) in
+                                row.iter_mut().zip(&levels).zip(&others)
+                            {
+                                *x = exp((*x - level) / temperature - sum)
+                                    + exp((*x - other_level) / temperature - other);
+                            }
+                            // What the positive gains is what the others lose.
+                            let facts = &facts[place * FACTS..][..FACTS];
+                            row[place] = ((-facts[1]).exp_m1() + (-facts[3]).exp_m1()) as f32;
                         }
                     },
                 );
             });
-        Self {
-            loss: sums.iter().map(|[loss, _]| loss).sum(),
-            gap: sums.iter().map(|[_, gap]| gap).sum(),
-            gradient: similarity,
-        }
+        let rows = self.own.len();
+        let mut gradient = vec![0.0; rows * width];
+        multiply(
+            ViewMut::new(&mut gradient, rows, width),
+            View::new(&self.values[side], rows, all),
+            View::new(&self.units[1 - side].values, all, width),
+            false,
+        );
+        self.units[side].backward(&self.own, &mut gradient, width);
+        gradient
     }
 }
 
-/// Turns a row of similarities into the loss's gradient by them, times the temperature; returns the
-/// row's loss and its gap, as in [`Direction`]. What `weights` holds does not matter.
+/// The transpose of a square matrix.
+fn transposed(matrix: &[f32], rows: usize) -> Vec<f32> {
+    const TILE: usize = 16;
+    let mut result = vec![0.0; matrix.len()];
+    let tiles = result.par_chunks_mut((TILE * rows).max(1)).enumerate();
+    tiles.for_each(|(tile, columns)| {
+        for first in (0..rows).step_by(TILE) {
+            for (column, into) in (tile * TILE..).zip(columns.chunks_exact_mut(rows)) {
+                let into = into[first..].iter_mut().take(TILE);
+                for (row, into) in (first..).zip(into) {
+                    *into = matrix[row * rows + column];
+                }
+            }
+        }
+    });
+    result
+}
+
+/// The logarithm of a row's sum, measured from its positive, and its gap. What `weights` holds does not matter.
 #[inline(always)]
-fn contrast_row(
-    row: &mut [f32],
-    weights: &mut [f32],
-    positive: usize,
-    temperature: f32,
-) -> [f64; 2] {
+fn contrast_row(row: &[f32], weights: &mut [f32], positive: usize, temperature: f32) -> [f64; 2] {
     let level = row[positive];
     // At least 0, the positive's own.
     let largest = (max(row) - level) / temperature;
-    for (weight, x) in weights.iter_mut().zip(&mut *row) {
-        *x -= level;
-        *weight = exp(*x / temperature - largest);
+    for (weight, x) in weights.iter_mut().zip(row) {
+        *weight = exp((*x - level) / temperature - largest);
     }
     let (mut sum, mut gap) = (0.0, 0.0);
-    for (weight, x) in weights.iter().zip(&*row) {
+    for (weight, x) in weights.iter().zip(row) {
         sum += f64::from(*weight);
-        gap += f64::from(*weight) * f64::from(*x);
+        gap += f64::from(*weight) * f64::from(*x - level);
     }
-    let share = (1.0 / sum) as f32;
-    for (x, weight) in row.iter_mut().zip(&*weights) {
-        *x = weight * share;
-    }
-    // What the positive gains is what the others lose.
-    row[positive] = ((f64::from(weights[positive]) - sum) / sum) as f32;
     [f64::from(largest) + sum.ln(), gap / sum]
 }
 
@@ -165,51 +277,42 @@ impl Operation<3> for Contrast {
         [a, b, temperature]: [&[f32]; 3],
         keep: bool,
     ) -> (Vec<f32>, Option<Self::Kept>) {
-        let (rows, width, t) = (self.rows, self.width, temperature[0]);
-        if rows == 0 {
+        let (width, t) = (self.width, temperature[0]);
+        let rows = a.len() / width;
+        let (mut own, shared);
+        let facts = match &self.among {
+            Some(among) => {
+                own = among.own.clone();
+                &among.facts
+            }
+            None => {
+                own = Similarities::new([a, b], width, 0..rows, t);
+                shared = std::mem::take(&mut own.facts);
+                &shared
+            }
+        };
+        let all = facts.len() / FACTS;
+        if all == 0 {
             return (vec![0.0], keep.then(|| [vec![], vec![], vec![0.0]]));
         }
-        let (a, b) = (Unit::new(a, width), Unit::new(b, width));
-        let similarities = |from: &Unit, to: &Unit| {
-            let mut product = vec![0.0; rows * rows];
-            let [from, to] = [from, to].map(|unit| View::new(&unit.values, rows, width));
-            multiply(ViewMut::new(&mut product, rows, rows), from, to.t(), false);
-            product
-        };
-        let by_row = Direction::new(similarities(&a, &b), rows, t);
-        let by_column = Direction::new(similarities(&b, &a), rows, t);
-        let factor = f64::from(self.scale) / rows as f64;
-        let loss = (by_row.loss + by_column.loss) * factor;
+        let factor = f64::from(self.scale) / all as f64;
+        let of_all = |fact: usize| facts.iter().skip(fact).step_by(FACTS).sum::<f64>();
+        let loss = (of_all(1) + of_all(3)) * factor;
         if !keep {
             return (vec![loss as f32], None);
         }
-
         let inner = (factor / f64::from(t)) as f32;
-        // Of one side: through the similarities of its rows, and through those of its columns.
-        let gradient = |side: &Unit, rows_of: &Direction, columns_of: &Direction, other: &Unit| {
-            let [rows_of, columns_of] =
-                [rows_of, columns_of].map(|way| View::new(&way.gradient, rows, rows));
-            let other = View::new(&other.values, rows, width);
-            let mut gradient = vec![0.0; rows * width];
-            multiply(
-                ViewMut::new(&mut gradient, rows, width),
-                rows_of,
-                other,
-                false,
-            );
-            multiply(
-                ViewMut::new(&mut gradient, rows, width),
-                columns_of.t(),
-                other,
-                true,
-            );
-            side.backward(&mut gradient, width);
+        let mut gradient = |side: usize| {
+            let mut gradient = own.gradient(side, facts, width, t);
             gradient.iter_mut().for_each(|x| *x *= inner);
             gradient
         };
-        let d_a = gradient(&a, &by_row, &by_column, &b);
-        let d_b = gradient(&b, &by_column, &by_row, &a);
-        let d_t = -factor * (by_row.gap + by_column.gap) / f64::from(t).powi(2);
+        let d_a = gradient(0);
+        let d_b = match self.is_right_fixed {
+            true => Vec::new(),
+            false => gradient(1),
+        };
+        let d_t = -factor * (of_all(2) + of_all(4)) / f64::from(t).powi(2);
         (vec![loss as f32], Some([d_a, d_b, vec![d_t as f32]]))
     }
 
@@ -218,9 +321,9 @@ impl Operation<3> for Contrast {
         _: [&[f32]; 3],
         kept: Self::Kept,
         gradient: &[f32],
-        wanted: [bool; 3],
+        [a, b, t]: [bool; 3],
     ) -> [Option<Vec<f32>>; 3] {
-        scaled(kept, gradient[0], wanted)
+        scaled(kept, gradient[0], [a, b && !self.is_right_fixed, t])
     }
 }
 
@@ -229,14 +332,55 @@ mod tests {
     use super::super::super::testing::{check, values};
     use super::*;
 
+    fn contrast(width: usize, scale: f32) -> Contrast {
+        Contrast {
+            width,
+            scale,
+            is_right_fixed: false,
+            among: None,
+        }
+    }
+
+    /// What each of several has of the whole, together, is the whole.
+    #[test]
+    fn parts_are_the_whole() {
+        let (rows, width, t) = (70, 5, 0.2);
+        let (a, b) = (values(1, rows * width), values(2, rows * width));
+        let whole = contrast(width, 0.5);
+        let (loss, kept) = whole.forward([&a, &b, &[t]], true);
+        let [d_a, d_b, d_t] = kept.unwrap();
+        let cuts = [0..1, 1..1, 1..40, 40..70];
+        let parts = cuts
+            .clone()
+            .map(|own| Similarities::new([&a, &b], width, own, t));
+        let facts: Vec<f64> = parts.iter().flat_map(|own| own.facts.clone()).collect();
+        let near = |found: &[f32], expected: &[f32]| {
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() <= 1e-6, "{found} and {expected}");
+            }
+        };
+        for (own, cut) in parts.into_iter().zip(cuts) {
+            let facts = facts.clone();
+            let part = Contrast {
+                among: Some(Arc::new(Among { own, facts })),
+                ..whole.clone()
+            };
+            let cut = cut.start * width..cut.end * width;
+            let inputs = [&a[cut.clone()], &b[cut.clone()], &[t]];
+            let (found, kept) = part.forward(inputs, true);
+            near(&found, &loss);
+            let [own_a, own_b, own_t] = kept.unwrap();
+            near(&own_a, &d_a[cut.clone()]);
+            near(&own_b, &d_b[cut]);
+            near(&own_t, &d_t);
+        }
+    }
+
     #[test]
     fn equals_the_plain_form() {
         for (rows, width) in [(0, 3), (1, 2), (2, 1), (6, 5), (70, 3)] {
-            let loss = Contrast {
-                rows,
-                width,
-                scale: 0.5,
-            };
+            let loss = contrast(width, 0.5);
             let inputs = [values(1, rows * width), values(2, rows * width), vec![0.3]];
             check(&loss, &inputs, 1e-5, |inputs| {
                 vec![plain_form(&loss, inputs)]
@@ -247,12 +391,8 @@ mod tests {
     /// Positives far ahead of all others: the loss is tiny, and its gradients keep their digits.
     #[test]
     fn gradients_of_a_confident_model_are_precise() {
-        let (rows, t) = (3, 0.05);
-        let loss = Contrast {
-            rows,
-            width: 3,
-            scale: 1.0,
-        };
+        let t = 0.05;
+        let loss = contrast(3, 1.0);
         let unit = |i: usize, j: usize| if i == j { 1.0 } else { 0.0 };
         let a: Vec<f32> = (0..9).map(|at| unit(at / 3, at % 3)).collect();
         let (value, kept) = loss.forward([&a, &a, &[t as f32]], true);
@@ -268,11 +408,7 @@ mod tests {
 
     #[test]
     fn rows_of_zeros_stay_finite() {
-        let loss = Contrast {
-            rows: 2,
-            width: 2,
-            scale: 1.0,
-        };
+        let loss = contrast(2, 1.0);
         let (value, kept) = loss.forward([&[0.0; 4], &[1.0, 0.0, 0.0, 1.0], &[1.0]], true);
         assert_eq!(value, [2.0 * 2.0_f32.ln()]);
         let [d_a, d_b, d_t] = kept.expect("kept");
@@ -293,7 +429,8 @@ mod tests {
         let cosine = |i: usize, j: usize| -> f64 {
             unit(a, i).iter().zip(unit(b, j)).map(|(x, y)| x * y).sum()
         };
-        let rows = 0..loss.rows;
+        let count = a.len() / loss.width;
+        let rows = 0..count;
         let losses = rows.clone().map(|i| {
             let row = rows
                 .clone()
@@ -303,6 +440,6 @@ mod tests {
                 .map(|j| ((cosine(j, i) - cosine(i, i)) / t[0]).exp());
             row.sum::<f64>().ln() + column.sum::<f64>().ln()
         });
-        losses.sum::<f64>() * f64::from(loss.scale) / loss.rows.max(1) as f64
+        losses.sum::<f64>() * f64::from(loss.scale) / count.max(1) as f64
     }
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::math::{scale, simd};
 
-pub(crate) use contrast::Contrast;
+pub(crate) use contrast::{Among, Contrast, FACTS, Similarities};
 pub(crate) use cross_entropy::CrossEntropy;
 
 /// Elements that one task scales.
