@@ -30,13 +30,10 @@ pub enum IndexError {
         folder: PathBuf,
     },
     /// The index was made by another model.
-    #[error(
-        "`{}` was made by another model\n  index: {found}\n  asked: {asked}",
-        folder.display()
-    )]
+    #[error("`{place}` was made by another model\n  index: {found}\n  asked: {asked}")]
     OtherModel {
-        /// The folder.
-        folder: PathBuf,
+        /// The folder or database.
+        place: String,
         /// What the index was made by.
         found: Box<Identity>,
         /// What it should be searched or continued with.
@@ -109,13 +106,22 @@ pub enum IndexError {
     /// An earlier write failed.
     #[error("an earlier write failed; open the index again to go on after the last commit")]
     Stopped,
+    /// A database that holds an index reports an error of its own.
+    #[error("{source}")]
+    Elsewhere {
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// What can be done about it.
+        hint: Option<String>,
+    },
 }
 
 impl IndexError {
     /// What the person can do about it, when there is something to do.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         match self {
+            Self::Elsewhere { hint, .. } => hint.as_deref(),
             Self::NoIndex { .. } => Some("make one with `chiasm index`, or check the path"),
             Self::Exists { .. } => Some("continue it, or choose another folder"),
             Self::OtherModel { .. } => {

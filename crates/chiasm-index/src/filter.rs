@@ -32,24 +32,40 @@ use crate::record::Record;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter(Vec<Condition>);
 
+/// A condition of a filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Condition {
-    field: String,
-    operator: Operator,
-    value: String,
+pub struct Condition {
+    /// What of a record is asked.
+    pub field: String,
+    /// How it is compared.
+    pub operator: Operator,
+    /// With what.
+    pub value: String,
 }
 
+/// How a condition compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operator {
+pub enum Operator {
+    /// `=`
     Is,
+    /// `!=`
     IsNot,
+    /// `<`
     Below,
+    /// `<=`
     AtMost,
+    /// `>`
     Above,
+    /// `>=`
     AtLeast,
+    /// `~`
     Contains,
+    /// `!~`
     ContainsNot,
 }
+
+/// Whole numbers from here on may look alike as f64: those that seem equal are compared as texts.
+const EXACT: f64 = 9e15;
 
 /// Two characters before one: `>=` begins with `>`.
 const OPERATORS: [(&str, Operator); 8] = [
@@ -69,9 +85,104 @@ impl Filter {
     pub fn matches(&self, record: &Record) -> bool {
         self.0.iter().all(|condition| condition.matches(record))
     }
+
+    /// Its conditions, for what translates them into another language.
+    #[must_use]
+    pub fn conditions(&self) -> &[Condition] {
+        &self.0
+    }
+}
+
+/// A value that a record has under a field, as conditions see it: a list has several, null has none.
+///
+/// What a condition `field OP value` means of a record, in these terms, for whoever keeps records elsewhere: some fact
+/// of the field fulfils it (for `!=` and `!~`: none fulfils the opposite). `=` and the orders compare
+/// [`Fact::number`] with [`Condition::number`] where both are there, and else the texts byte by byte; `~` looks for
+/// the value in the text, both in lower case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fact<'a> {
+    /// The field.
+    pub field: &'a str,
+    /// The value as text.
+    pub text: Cow<'a, str>,
+}
+
+impl Fact<'_> {
+    /// The value as a finite number, where it is one.
+    #[must_use]
+    pub fn number(&self) -> Option<f64> {
+        number(&self.text)
+    }
+
+    /// The text as `~` looks at it.
+    #[must_use]
+    pub fn lower(&self) -> Cow<'_, str> {
+        lower(&self.text)
+    }
+}
+
+/// Everything that conditions can ask of a record.
+#[must_use]
+pub fn facts(record: &Record) -> Vec<Fact<'_>> {
+    let mut facts = Vec::new();
+    let own = [
+        ("key", Some(record.key.as_str())),
+        ("kind", Some(record.kind.name())),
+        ("text", Some(record.text.as_str())),
+        ("digest", Some(record.digest.as_str())),
+        ("source", record.source.as_deref()),
+    ];
+    for (field, text) in own {
+        facts.extend(text.map(|text| Fact {
+            field,
+            text: text.into(),
+        }));
+    }
+    for (field, value) in &record.metadata {
+        // These names are those of the record itself.
+        if own.iter().all(|(name, _)| name != field) {
+            values(field, value, &mut facts);
+        }
+    }
+    facts
+}
+
+fn values<'a>(field: &'a str, value: &'a Value, facts: &mut Vec<Fact<'a>>) {
+    let text = match value {
+        Value::Null => return,
+        Value::Array(several) => {
+            for value in several {
+                values(field, value, facts);
+            }
+            return;
+        }
+        Value::String(text) => text.into(),
+        // Numbers, booleans and objects as JSON writes them.
+        other => other.to_string().into(),
+    };
+    facts.push(Fact { field, text });
 }
 
 impl Condition {
+    /// The value as a finite number, where it is one.
+    #[must_use]
+    pub fn number(&self) -> Option<f64> {
+        number(&self.value)
+    }
+
+    /// The value as `~` looks for it.
+    #[must_use]
+    pub fn lower(&self) -> Cow<'_, str> {
+        lower(&self.value)
+    }
+
+    /// Whether a fact of its field that is the same number as the value is compared as a text after all: of whole
+    /// numbers beyond what f64 tells apart.
+    #[must_use]
+    pub fn is_inexact(&self) -> bool {
+        self.number().is_some_and(|number| number.abs() >= EXACT)
+    }
+
     fn matches(&self, record: &Record) -> bool {
         let any = match self.field.as_str() {
             "key" => self.holds(&record.key),
@@ -116,9 +227,8 @@ impl Condition {
 
     fn compare(&self, text: &str) -> Ordering {
         if let (Some(a), Some(b)) = (number(text), number(&self.value)) {
-            // Whole numbers beyond what f64 tells apart are compared as texts if they seem equal.
             let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
-            if order.is_ne() || a.abs() < 9e15 {
+            if order.is_ne() || a.abs() < EXACT {
                 return order;
             }
         }
@@ -410,6 +520,40 @@ mod tests {
             assert_eq!(*found, at, "{filter}: {why}");
             assert!(error.hint().unwrap().contains("field=value"));
         }
+    }
+
+    /// What databases are told of a record says the same as the record.
+    #[test]
+    fn facts_are_what_conditions_see() {
+        let mut record = record();
+        let nested = serde_json::json!([["a", null], {"b": 1}, 7]);
+        record.metadata.insert("nested".to_owned(), nested);
+        record.metadata.insert("kind".to_owned(), "hidden".into());
+        let facts = facts(&record);
+        for field in ["key", "kind", "split", "labels", "nested", "none", "source"] {
+            for value in [
+                "image",
+                "test",
+                "a/1.jpg",
+                "dog",
+                "7",
+                "{\"b\":1}",
+                "hidden",
+            ] {
+                let condition = Condition {
+                    field: field.to_owned(),
+                    operator: Operator::Is,
+                    value: value.to_owned(),
+                };
+                let mut own = facts.iter().filter(|fact| fact.field == field);
+                let held = own.any(|fact| condition.holds(&fact.text));
+                assert_eq!(condition.matches(&record), held, "{field}={value}");
+            }
+        }
+        let year = facts.iter().find(|fact| fact.field == "year").unwrap();
+        assert_eq!(year.number(), Some(2021.0));
+        let text = facts.iter().find(|fact| fact.field == "text").unwrap();
+        assert_eq!(text.lower(), "ein größerer hund, rot");
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! The search index: vectors of one model with a record each, in a folder.
 //!
-//! This crate owns the folder's files ([`Writer`], [`Index`]), the search over them ([`Index::search`]) and the filter
-//! language ([`Filter`]). It takes plain numbers and knows no model, no tensor of a device and no picture.
+//! This crate owns the folder's files ([`Writer`], [`Index`]), the search over them ([`Index::search`]), the filter
+//! language ([`Filter`]), and what whoever searches needs of an index wherever it lies ([`Store`]). It takes plain numbers and knows no model, no tensor of a device and no picture.
 //!
 //! # Searching
 //!
@@ -44,12 +44,14 @@ mod products;
 mod reader;
 mod record;
 mod search;
+mod store;
 mod writer;
 
 pub use error::IndexError;
-pub use filter::Filter;
+pub use filter::{Condition, Fact, Filter, Operator, facts};
 pub use layout::Identity;
 pub use reader::Index;
 pub use record::{Kind, Record};
-pub use search::{Hit, Search};
+pub use search::{Hit, Search, unit_queries};
+pub use store::{Found, Store, same_model};
 pub use writer::{GRAPH_FROM, GraphChoice, Writer};

@@ -13,6 +13,7 @@ use crate::layout::{
 };
 use crate::map::Map;
 use crate::record::Record;
+use crate::store::same_model;
 use crate::writer::Writer;
 
 /// A read-only view of the last commit. Later commits are seen by opening again.
@@ -81,7 +82,7 @@ impl Index {
     /// # Errors
     /// [`IndexError::OtherModel`].
     pub fn made_by(&self, identity: &Identity) -> Result<(), IndexError> {
-        check_identity(&self.folder, &self.identity, identity)
+        same_model(self.folder.display().to_string(), &self.identity, identity)
     }
 
     /// [`Index::open`] for vectors of this model alone.
@@ -310,21 +311,6 @@ pub(crate) fn vector_check(bytes: &[u8]) -> [u8; 8] {
 
 pub(crate) fn record_check(bytes: &[u8]) -> [u8; 4] {
     first(&blake3::hash(bytes))
-}
-
-pub(crate) fn check_identity(
-    folder: &Path,
-    found: &Identity,
-    asked: &Identity,
-) -> Result<(), IndexError> {
-    if found.matches(asked) {
-        return Ok(());
-    }
-    Err(IndexError::OtherModel {
-        folder: folder.to_owned(),
-        found: Box::new(found.clone()),
-        asked: Box::new(asked.clone()),
-    })
 }
 
 /// Maps is committed of a file, with its header and length checked.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::layout::text_hash;
+
 /// What was embedded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -50,4 +52,12 @@ pub struct Record {
     /// Whatever else filters and answers should know.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Record {
+    /// What databases call the record of a key: the first 16 bytes of the key's blake3 digest, the same in every index.
+    #[must_use]
+    pub fn id_of(key: &str) -> [u8; 16] {
+        text_hash(key)
+    }
 }

@@ -50,6 +50,37 @@ impl Search<'_> {
             breadth: 0,
         }
     }
+
+    /// How many rows an approximate search keeps in sight: [`Search::breadth`], or what stands for its default.
+    #[must_use]
+    pub fn sight(&self) -> usize {
+        self.breadth.max(match self.breadth {
+            0 => self.top.saturating_mul(4).max(BREADTH),
+            _ => self.top,
+        })
+    }
+}
+
+/// Queries, `[queries, width]` of any length, as unit vectors, each padded with zeros to `stride` numbers.
+///
+/// # Errors
+/// [`IndexError::Query`] of one that is too short, has numbers that are not finite or has length 0.
+pub fn unit_queries(queries: &[f32], width: usize, stride: usize) -> Result<Vec<f32>, IndexError> {
+    let mut padded = Vec::with_capacity(queries.len() / width.max(1) * stride);
+    for (index, query) in queries.chunks(width.max(1)).enumerate() {
+        if query.len() != width {
+            return Err(wrong_width(query.len(), width, index));
+        }
+        let unit =
+            normalised(query, stride).map_err(|reason| IndexError::Query { index, reason })?;
+        padded.extend(unit);
+    }
+    Ok(padded)
+}
+
+fn wrong_width(found: usize, width: usize, index: usize) -> IndexError {
+    let reason = format!("it has {found} numbers, the vectors of the index have {width}");
+    IndexError::Query { index, reason }
 }
 
 /// A record that was found.
@@ -78,7 +109,7 @@ impl Index {
         filter: Option<&Filter>,
     ) -> Result<Vec<Hit>, IndexError> {
         if query.len() != self.identity().width {
-            return Err(self.wrong_width(query.len(), 0));
+            return Err(wrong_width(query.len(), self.identity().width, 0));
         }
         let search = Search {
             filter,
@@ -98,19 +129,8 @@ impl Index {
         search: &Search<'_>,
     ) -> Result<Vec<Vec<Hit>>, IndexError> {
         let (width, stride) = (self.identity().width, self.identity().stride());
-        let mut padded = Vec::with_capacity(queries.len() / width * stride);
-        for (index, query) in queries.chunks(width).enumerate() {
-            if query.len() != width {
-                return Err(self.wrong_width(query.len(), index));
-            }
-            let unit =
-                normalised(query, stride).map_err(|reason| IndexError::Query { index, reason })?;
-            padded.extend(unit);
-        }
-        let breadth = search.breadth.max(match search.breadth {
-            0 => search.top.saturating_mul(4).max(BREADTH),
-            _ => search.top,
-        });
+        let padded = unit_queries(queries, width, stride)?;
+        let breadth = search.sight();
         // A graph that has to give a good part of its rows is slower than looking at all.
         let graph = self
             .graph()
@@ -254,11 +274,5 @@ impl Index {
             key: self.record(row)?.key,
             score: found.score,
         })
-    }
-
-    fn wrong_width(&self, found: usize, index: usize) -> IndexError {
-        let width = self.identity().width;
-        let reason = format!("it has {found} numbers, the vectors of the index have {width}");
-        IndexError::Query { index, reason }
     }
 }

@@ -11,8 +11,9 @@ use crate::layout::{
     Entry, HEADER, Identity, MAX_RECORD_BYTES, MAX_ROWS, Manifest, Part, State, TextHash,
     graph_path, text_hash,
 };
-use crate::reader::{Index, check_identity, record_check, vector_check};
+use crate::reader::{Index, record_check, vector_check};
 use crate::record::Record;
+use crate::store::same_model;
 
 /// From how many records on [`GraphChoice::Auto`] builds a graph: where an exact search takes tens of milliseconds.
 pub const GRAPH_FROM: usize = 200_000;
@@ -155,7 +156,7 @@ impl Writer {
         Manifest::read(folder)?;
         let lock = Lock::take(folder)?;
         let manifest = Manifest::read(folder)?;
-        check_identity(folder, &manifest.identity, identity)?;
+        same_model(folder.display().to_string(), &manifest.identity, identity)?;
         Self::continue_with(folder, manifest, lock, before)
     }
 

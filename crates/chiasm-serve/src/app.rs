@@ -1,12 +1,12 @@
 //! The server's state, and its paths.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::{Router, middleware};
 use chiasm_data::Rgb;
+use chiasm_index::Store;
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -90,7 +90,7 @@ pub struct Parts {
     /// Its models; the first answers where a request names none.
     pub models: Vec<Arc<ModelQueue>>,
     /// The index that it searches.
-    pub index: Option<PathBuf>,
+    pub index: Option<Box<dyn Store>>,
     /// Who may ask; everybody, where there is none.
     pub keys: Option<Keys>,
     /// Where a line of the log goes.
@@ -102,7 +102,7 @@ impl App {
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let index = parts
             .index
-            .map(|folder| Catalogue::open(&folder, &parts.models))
+            .map(|index| Catalogue::of(index, &parts.models))
             .transpose()?;
         Ok(Self {
             places: Semaphore::new(parts.config.max_requests),
@@ -178,7 +178,7 @@ impl App {
         let decoded = tokio::task::spawn_blocking(move || match picture::named(&picture, param)? {
             Named::Here(data) => picture::from_base64(data, &app.config.picture, param),
             Named::Item(id) => {
-                let bytes = app.catalogue()?.picture(id)?;
+                let bytes = app.noted(app.catalogue()?.picture(id))?;
                 picture::from_bytes(&bytes, &app.config.picture, param)
             }
             Named::There(address) => {
@@ -193,6 +193,14 @@ impl App {
         decoded
             .await
             .map_err(|error| ApiError::Failed(error.to_string()))?
+    }
+
+    /// Writes into the log what an answer does not say.
+    pub(crate) fn noted<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
+        if let Err(ApiError::Index(reason)) = &result {
+            (self.log)(reason);
+        }
+        result
     }
 
     pub(crate) fn catalogue(&self) -> Result<&Catalogue, ApiError> {

@@ -51,6 +51,9 @@ pub(crate) enum ApiError {
     /// The server is about to stop.
     #[error("the server is stopping")]
     Stopping,
+    /// The database that has the index does not answer; why is for the log alone.
+    #[error("the index cannot be searched at the moment; try again")]
+    Index(String),
     /// The model failed.
     #[error("the model failed: {0}")]
     Failed(String),
@@ -108,7 +111,7 @@ impl ApiError {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Deadline(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Deadline(_) | Self::Stopping | Self::Index(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -119,7 +122,7 @@ impl ApiError {
             Self::NotFound(_) => "not_found",
             Self::Busy(_) | Self::Stopping => "overloaded",
             Self::Deadline(_) => "timeout",
-            Self::Failed(_) => "server_error",
+            Self::Failed(_) | Self::Index(_) => "server_error",
             _ => "invalid_request_error",
         }
     }
@@ -127,7 +130,7 @@ impl ApiError {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Busy(wait) => Some(wait.as_secs().max(1)),
-            Self::Deadline(_) | Self::Stopping => Some(1),
+            Self::Deadline(_) | Self::Stopping | Self::Index(_) => Some(1),
             _ => None,
         }
     }

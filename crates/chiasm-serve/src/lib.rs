@@ -64,7 +64,7 @@ impl ServeError {
                 Some("another program listens there; take another port with `--port`".to_owned())
             }
             Self::Address { .. } | Self::Io(_) => None,
-            Self::Index(error) => error.hint(),
+            Self::Index(error) => Some(error.hint().to_owned()),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The index that a server searches: its records, and the pictures that they are about.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use chiasm_data::{ImageSource, SharedFile, thumbnail};
-use chiasm_index::{Filter, Hit, Index, IndexError, Record};
+use chiasm_index::{Filter, Found, IndexError, Record, Search, Store};
 
 use crate::error::ApiError;
 use crate::queue::{ModelQueue, locked};
@@ -12,75 +12,60 @@ use crate::queue::{ModelQueue, locked};
 /// Records that are looked at to say which fields there are.
 const LOOKED_AT: usize = 1000;
 
-/// Why an index cannot be searched.
+/// None of the server's models made the index.
 #[derive(Debug, thiserror::Error)]
-pub enum CatalogueError {
-    /// It cannot be opened.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    /// None of the server's models made it.
-    #[error("the index {} was made by `{made_by}`, which is none of the server's models", folder.display())]
-    OtherModel {
-        /// The index.
-        folder: PathBuf,
-        /// What made it.
-        made_by: String,
-    },
+#[error("the index {place} was made by `{made_by}`, which is none of the server's models")]
+pub struct CatalogueError {
+    /// The index.
+    pub place: String,
+    /// What made it.
+    pub made_by: String,
 }
 
 impl CatalogueError {
-    /// How to go on, where that can be said.
+    /// How to go on.
     #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Index(error) => error.hint().map(str::to_owned),
-            Self::OtherModel { .. } => Some(
-                "name the model that made it as one of the models, or make the index again with \
-                 `chiasm index`"
-                    .to_owned(),
-            ),
-        }
+    pub fn hint(&self) -> &'static str {
+        "name the model that made it as one of the models, or make the index again with `chiasm index`"
     }
 }
 
 /// An index and the model whose vectors it has.
 pub(crate) struct Catalogue {
-    folder: PathBuf,
     model: Arc<ModelQueue>,
     /// Exchanged when it is read again; who searches keeps the one that was there.
-    index: Mutex<Arc<Index>>,
+    index: Mutex<Arc<dyn Store>>,
 }
 
 impl Catalogue {
-    /// Opens an index for the one of some models that made it.
-    pub(crate) fn open(folder: &Path, models: &[Arc<ModelQueue>]) -> Result<Self, CatalogueError> {
-        let index = Index::open(folder)?;
+    /// An index for the one of some models that made it.
+    pub(crate) fn of(
+        index: Box<dyn Store>,
+        models: &[Arc<ModelQueue>],
+    ) -> Result<Self, CatalogueError> {
         let made_by = index.identity();
         let model = models.iter().find(|model| {
             let card = model.card();
             card.fingerprint == made_by.fingerprint && card.dimensions == made_by.width
         });
-        let model = model.ok_or_else(|| CatalogueError::OtherModel {
-            folder: folder.to_owned(),
+        let model = model.ok_or_else(|| CatalogueError {
+            place: index.place(),
             made_by: made_by.model.clone(),
         })?;
         Ok(Self {
-            folder: folder.to_owned(),
             model: Arc::clone(model),
-            index: Mutex::new(Arc::new(index)),
+            index: Mutex::new(index.into()),
         })
     }
 
     /// Reads the index again, as far as it was written by now.
-    pub(crate) fn reload(&self) -> Result<Arc<Index>, ApiError> {
-        let current = self.index();
-        let again = Index::open_for(&self.folder, current.identity()).map_err(failed)?;
-        let again = Arc::new(again);
-        *locked(&self.index) = Arc::clone(&again);
-        Ok(again)
+    pub(crate) fn reload(&self) -> Result<(), ApiError> {
+        let again = self.index().reopen().map_err(failed)?;
+        *locked(&self.index) = again.into();
+        Ok(())
     }
 
-    pub(crate) fn index(&self) -> Arc<Index> {
+    pub(crate) fn index(&self) -> Arc<dyn Store> {
         Arc::clone(&locked(&self.index))
     }
 
@@ -91,18 +76,11 @@ impl Catalogue {
 
     /// Fields that filters can name, as far as the first records tell.
     pub(crate) fn fields(&self) -> Result<Vec<String>, ApiError> {
-        let index = self.index();
-        let mut fields = std::collections::BTreeSet::new();
-        for row in index.live_rows().take(LOOKED_AT) {
-            fields.extend(
-                index
-                    .record(row)
-                    .map_err(failed)?
-                    .metadata
-                    .into_iter()
-                    .map(|(name, _)| name),
-            );
-        }
+        let records = self.index().page(0, LOOKED_AT).map_err(failed)?;
+        let names = records
+            .into_iter()
+            .flat_map(|record| record.metadata.into_iter());
+        let fields: std::collections::BTreeSet<String> = names.map(|(name, _)| name).collect();
         Ok(fields.into_iter().collect())
     }
 
@@ -112,30 +90,27 @@ impl Catalogue {
         vector: &[f32],
         top: usize,
         filter: Option<&Filter>,
-    ) -> Result<Vec<(Hit, Record)>, ApiError> {
-        let index = self.index();
-        let hits = index.search(vector, top, filter).map_err(failed)?;
-        hits.into_iter()
-            .map(|hit| {
-                let record = index.record(hit.row).map_err(failed)?;
-                Ok((hit, record))
-            })
-            .collect()
+    ) -> Result<Vec<Found>, ApiError> {
+        let search = Search {
+            filter,
+            ..Search::top(top)
+        };
+        let mut lists = self.index().find(vector, &search).map_err(failed)?;
+        Ok(lists.pop().unwrap_or_default())
     }
 
     /// An item.
     pub(crate) fn record(&self, id: &str) -> Result<Record, ApiError> {
-        let index = self.index();
-        let row = index.row_of(id).map_err(failed)?;
-        let row = row.ok_or_else(|| ApiError::NotFound(format!("the index has no item `{id}`")))?;
-        index.record(row).map_err(failed)
+        let record = self.index().get(id).map_err(failed)?;
+        record.ok_or_else(|| ApiError::NotFound(format!("the index has no item `{id}`")))
     }
 
     /// The encoded picture of an item. Which file that is says the index, never the request.
     pub(crate) fn picture(&self, id: &str) -> Result<Vec<u8>, ApiError> {
         let record = self.record(id)?;
         let none = || ApiError::NotFound(format!("the item `{id}` has no picture"));
-        let source = source_at(&self.folder, record.source.as_deref().ok_or_else(none)?);
+        let address = record.source.as_deref().ok_or_else(none)?;
+        let source = source_at(self.index().folder(), address);
         let bytes = source.read().map_err(|error| {
             ApiError::NotFound(format!(
                 "the picture of `{id}` cannot be read any more: {error}"
@@ -162,6 +137,7 @@ pub(crate) fn failed(error: IndexError) -> ApiError {
                 .map_or_else(String::new, |hint| format!("; {hint}"));
             ApiError::field("filter", format!("{error}{hint}"))
         }
+        IndexError::Elsewhere { .. } => ApiError::Index(error.to_string()),
         error => ApiError::Failed(error.to_string()),
     }
 }

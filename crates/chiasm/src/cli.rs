@@ -9,8 +9,8 @@ use clap_complete::Shell;
 
 use crate::commands::curate::CurateArgs;
 use crate::commands::explain::ExplainArgs;
-use crate::commands::index::IndexArgs;
 use crate::commands::probe::ProbeArgs;
+use crate::commands::push::IndexCommand;
 use crate::commands::relate::RelateArgs;
 use crate::commands::serve::ServeArgs;
 use crate::ranks::RankArgs;
@@ -112,8 +112,8 @@ pub(crate) enum Command {
     Regions(RegionsArgs),
     /// Write a recipe for your own data
     New(NewArgs),
-    /// Embed pictures, clips and texts into a folder that can be searched
-    Index(Box<IndexArgs>),
+    /// Embed pictures, clips and texts into a folder that can be searched, or push one into a database
+    Index(IndexCommand),
     /// Find pictures with words
     Search(SearchArgs),
     /// Serve models over HTTP, with a page to search, ask and see why
@@ -781,8 +781,8 @@ pub(crate) struct NewArgs {
 /// `chiasm search`.
 #[derive(Args, Debug)]
 pub(crate) struct SearchArgs {
-    /// An index, or what would be embedded for this search alone: the folder of a run, a model folder, or a
-    /// file with published weights
+    /// An index, in its folder or behind the address that it was pushed to; or what would be embedded for
+    /// this search alone: the folder of a run, a model folder, or a file with published weights
     #[arg(value_name = "INDEX|RUN")]
     pub(crate) run: PathBuf,
     /// Which checkpoint of a run
@@ -797,6 +797,9 @@ pub(crate) struct SearchArgs {
     /// What items of an index must fulfil, such as `split=test and label!=cat`
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
+    /// Look at every item of an index, also where there is a graph for approximate search
+    #[arg(long)]
+    pub(crate) exact: bool,
     /// Let the fusion encoder rank this many again that an index found
     #[arg(long, value_name = "N")]
     pub(crate) rerank: Option<usize>,

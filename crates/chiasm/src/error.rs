@@ -12,6 +12,7 @@ use chiasm_index::IndexError;
 use chiasm_ranks::RankError;
 use chiasm_regions::RegionError;
 use chiasm_relation::RelationError;
+use chiasm_remote::RemoteError;
 use chiasm_train::TrainError;
 
 /// An error on its way to the reader.
@@ -103,6 +104,12 @@ impl From<TrainError> for CliError {
 
 impl From<RelationError> for CliError {
     fn from(error: RelationError) -> Self {
+        Self::new(error.to_string(), error.hint().map(str::to_owned))
+    }
+}
+
+impl From<RemoteError> for CliError {
+    fn from(error: RemoteError) -> Self {
         Self::new(error.to_string(), error.hint().map(str::to_owned))
     }
 }

@@ -14,6 +14,7 @@ mod ranks;
 mod regional;
 mod serving;
 mod source;
+mod store;
 
 use std::process::ExitCode;
 

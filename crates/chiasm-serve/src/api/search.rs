@@ -176,13 +176,10 @@ async fn search(
     }
     let rerank = request.text.filter(|_| request.rerank);
     let wanted = rerank.as_ref().map_or(top, |_| top.max(RERANKED));
-    let owned = Arc::clone(&app);
-    let found =
-        blocking(move || owned.catalogue()?.search(&query, wanted, filter.as_ref())).await?;
-    let mut scored: Vec<(f32, Record)> = found
-        .into_iter()
-        .map(|(hit, record)| (hit.score, record))
-        .collect();
+    let find = move |app: &App| app.catalogue()?.search(&query, wanted, filter.as_ref());
+    let found = blocking(&app, find).await?;
+    let found = found.into_iter().map(|found| (found.score, found.record));
+    let mut scored: Vec<(f32, Record)> = found.collect();
     if let Some(text) = rerank {
         if !model.card().can(Ability::Match) {
             return Err(ApiError::lacks(&id, Ability::Match));
@@ -223,7 +220,7 @@ async fn search(
         model: id,
         results: results.collect(),
         searched: index.len(),
-        approximate: index.graph_rows().is_some(),
+        approximate: index.is_approximate(),
     }))
 }
 
@@ -256,9 +253,8 @@ impl IndexAnswer {
     (status = "4XX", body = ErrorBody),
 ))]
 async fn index(State(app): State<Arc<App>>) -> Result<Json<IndexAnswer>, ApiError> {
-    blocking(move || IndexAnswer::of(app.catalogue()?))
-        .await
-        .map(Json)
+    let read = |app: &App| IndexAnswer::of(app.catalogue()?);
+    blocking(&app, read).await.map(Json)
 }
 
 /// Reads the index again, after something was added to it.
@@ -268,12 +264,12 @@ async fn index(State(app): State<Arc<App>>) -> Result<Json<IndexAnswer>, ApiErro
     (status = "5XX", body = ErrorBody),
 ))]
 async fn reload(State(app): State<Arc<App>>) -> Result<Json<IndexAnswer>, ApiError> {
-    let again = move || {
+    let again = |app: &App| {
         let catalogue = app.catalogue()?;
         catalogue.reload()?;
         IndexAnswer::of(catalogue)
     };
-    blocking(again).await.map(Json)
+    blocking(&app, again).await.map(Json)
 }
 
 /// Which items are listed.
@@ -312,16 +308,15 @@ async fn items(
             format!("{limit}: write 1 to {MAX_TOP}"),
         ));
     }
-    let read = move || {
+    let read = move |app: &App| {
         let index = app.catalogue()?.index();
-        let rows = index.live_rows().skip(listed.offset).take(limit);
-        let items = rows.map(|row| index.record(row).map(Item::from).map_err(failed));
+        let records = index.page(listed.offset, limit).map_err(failed)?;
         Ok(Items {
             total: index.len(),
-            items: items.collect::<Result<_, _>>()?,
+            items: records.into_iter().map(Item::from).collect(),
         })
     };
-    blocking(read).await.map(Json)
+    blocking(&app, read).await.map(Json)
 }
 
 /// An item of the index.
@@ -329,8 +324,8 @@ async fn items(
     params(("id" = String, Path, description = "The item")),
     responses((status = 200, body = Item), (status = "4XX", body = ErrorBody)))]
 async fn item(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Item>, ApiError> {
-    let read = move || Ok(Item::from(app.catalogue()?.record(&id)?));
-    blocking(read).await.map(Json)
+    let read = move |app: &App| Ok(Item::from(app.catalogue()?.record(&id)?));
+    blocking(&app, read).await.map(Json)
 }
 
 /// How large a picture is wanted.
@@ -361,7 +356,8 @@ async fn thumbnail(
             format!("{side}: write 1 to {MAX_SIDE}"),
         ));
     }
-    let bytes = blocking(move || app.catalogue()?.thumbnail(&id, side)).await?;
+    let draw = move |app: &App| app.catalogue()?.thumbnail(&id, side);
+    let bytes = blocking(&app, draw).await?;
     Ok((
         [
             (header::CONTENT_TYPE, "image/png"),
@@ -381,11 +377,13 @@ fn query<T>(typed: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
         })
 }
 
-/// Runs what reads files off the threads that answer.
+/// Runs what reads files or asks a database off the threads that answer.
 async fn blocking<T: Send + 'static>(
-    task: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    app: &Arc<App>,
+    task: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(task)
+    let app = Arc::clone(app);
+    tokio::task::spawn_blocking(move || app.noted(task(&app)))
         .await
         .map_err(|error| ApiError::Failed(error.to_string()))?
 }

@@ -19,6 +19,7 @@ mod new;
 mod plan;
 pub(crate) mod pretrain;
 pub(crate) mod probe;
+pub(crate) mod push;
 mod quickstart;
 mod recipe;
 pub(crate) mod regions;
@@ -31,6 +32,7 @@ pub(crate) mod serve;
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command, DataCommand, RegionsCommand};
+use crate::commands::push::IndexCommand;
 use crate::error::CliError;
 use crate::ranks::{among, refuse};
 
@@ -56,7 +58,12 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Regions(args) => regions::run(args, global),
         Command::New(args) => new::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Search(args) => search::run(args, global).map(|()| ExitCode::SUCCESS),
-        Command::Index(args) => among(args.ranks, |ranks| index::run(args, ranks, global)),
+        Command::Index(IndexCommand::Build(args)) => {
+            among(args.ranks, |ranks| index::run(args, ranks, global))
+        }
+        Command::Index(IndexCommand::Push(args)) => {
+            push::run(args, global).map(|()| ExitCode::SUCCESS)
+        }
         Command::Serve(args) => serve::run(args, global).map(|()| ExitCode::SUCCESS),
         Command::Embed(args) => among(args.ranks, |ranks| embed::run(args, ranks, global)),
         Command::Curate(args) => among(args.ranks, |ranks| curate::run(args, ranks, global)),

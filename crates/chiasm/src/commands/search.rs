@@ -8,7 +8,7 @@ use chiasm_data::{Dataset, ImageSource, Sample, Views, atomic};
 use chiasm_eval::report::sheet::{self, SheetHit, SheetRow};
 use chiasm_eval::tasks::ask::Alike;
 use chiasm_eval::tasks::embedder::{Embedder, host};
-use chiasm_index::{Filter, Identity, Index, Record, Search};
+use chiasm_index::{Filter, Identity, Record, Search};
 use serde::Serialize;
 
 use crate::cli::{Global, SearchArgs};
@@ -16,7 +16,7 @@ use crate::commands::report;
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress, note};
-use crate::{device, source};
+use crate::{device, source, store};
 
 /// One picture found.
 #[derive(Clone, Debug, Serialize)]
@@ -125,13 +125,13 @@ pub(crate) fn render(searches: &[Searched]) -> String {
 
 pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
     let device: Device = device::open(global)?;
-    if Index::is_at(&args.run) {
+    if store::is_at(&args.run) {
         return of_index(args, global, &device);
     }
-    if args.filter.is_some() || args.rerank.is_some() || args.model.is_some() {
+    if args.filter.is_some() || args.rerank.is_some() || args.model.is_some() || args.exact {
         return Err(CliError::new(
             format!("{} is no index", args.run.display()),
-            "`--filter`, `--rerank` and `--model` are for an index; make one with `chiasm index`"
+            "`--filter`, `--exact`, `--rerank` and `--model` are for an index; make one with `chiasm index`"
                 .to_owned(),
         ));
     }
@@ -203,7 +203,7 @@ impl Queries {
 
 /// Searches an index.
 fn of_index(args: &SearchArgs, global: &Global, device: &Device) -> Result<(), CliError> {
-    let index = Index::open(&args.run)?;
+    let index = store::open(&args.run)?;
     let identity = index.identity();
     let path = args
         .model
@@ -220,7 +220,7 @@ fn of_index(args: &SearchArgs, global: &Global, device: &Device) -> Result<(), C
     }
     let (model, fingerprint) = Model::open_identified(&path, args.checkpoint, device)?;
     let model = model.in_precision(args.precision, device)?;
-    index.made_by(&Identity {
+    index.check_model(&Identity {
         fingerprint,
         ..identity.clone()
     })?;
@@ -229,20 +229,21 @@ fn of_index(args: &SearchArgs, global: &Global, device: &Device) -> Result<(), C
     let queries = Queries::embed(args, &embedder)?;
     let wanted = Search {
         filter: filter.as_ref(),
+        exact: args.exact,
         ..Search::top(args.top.max(args.rerank.unwrap_or(0)))
     };
     let values = host(queries.embeds)?;
     let mut found = Dataset {
-        name: args.run.display().to_string(),
+        name: index.place(),
         samples: Vec::new(),
     };
     let (mut searches, mut places) = (Vec::new(), HashMap::new());
-    let lists = index.search_all(&values, &wanted)?;
+    let lists = index.find(&values, &wanted)?;
     for (number, (query, hits)) in queries.names.iter().zip(lists).enumerate() {
         let mut results = Vec::new();
         for hit in hits {
-            let record = index.record(hit.row)?;
-            let place = *places.entry(hit.row).or_insert_with(|| {
+            let record = hit.record;
+            let place = *places.entry(record.key.clone()).or_insert_with(|| {
                 found.samples.push(sample(&record, index.folder()));
                 found.samples.len() - 1
             });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use burn::tensor::Device;
-use chiasm_index::Index;
+use chiasm_index::Store;
 use chiasm_serve::{
     Card, Config, Engine as _, FetchConfig, Keys, ModelQueue, Parts, PictureLimits, QueueConfig,
     Scope,
@@ -15,11 +15,11 @@ use clap::Args;
 
 use crate::cli::{CheckpointArg, Global, PrecisionArg};
 use crate::commands::relate::Relater;
-use crate::device;
 use crate::error::CliError;
 use crate::output::{self, note};
 use crate::regional::RegionalArgs;
 use crate::serving::Served;
+use crate::{device, store};
 
 /// `chiasm serve`.
 #[derive(Args, Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct ServeArgs {
     /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
     #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
     precision: PrecisionArg,
-    /// An index to search, as `chiasm index` made it
+    /// An index to search, as `chiasm index` made it: its folder, or the address that it was pushed to
     #[arg(long, value_name = "INDEX")]
     pub(crate) index: Option<PathBuf>,
     /// Relation model of the first model, as `chiasm probe --out` wrote it
@@ -115,6 +115,7 @@ pub(crate) fn run(args: &ServeArgs, global: &Global) -> Result<(), CliError> {
             "say that you want this with `--allow-remote`, and name `--keys`".to_owned(),
         ));
     }
+    let index = args.index.as_deref().map(store::open).transpose()?;
     let device = device::open(global)?;
     let queue = QueueConfig {
         waiting_tokens: args.max_waiting_tokens.max(1),
@@ -123,7 +124,7 @@ pub(crate) fn run(args: &ServeArgs, global: &Global) -> Result<(), CliError> {
     };
     let mut models = Vec::new();
     let mut makes_regions = false;
-    for (place, (name, path)) in named(args)?.iter().enumerate() {
+    for (place, (name, path)) in named(args, index.as_deref())?.iter().enumerate() {
         let relation = args.relation.as_deref().filter(|_| place == 0);
         let served = open(name, path, args, relation, &device)?;
         note(&said(&served.card()));
@@ -151,7 +152,7 @@ pub(crate) fn run(args: &ServeArgs, global: &Global) -> Result<(), CliError> {
             ..Config::default()
         },
         models,
-        index: args.index.clone(),
+        index,
         keys,
         log: Box::new(note),
     };
@@ -185,11 +186,11 @@ fn new_key(name: &str, scope: Scope, file: &Path) -> Result<(), CliError> {
 }
 
 /// Names and paths of the models: those that were typed, or the one that made the index.
-fn named(args: &ServeArgs) -> Result<Vec<(String, PathBuf)>, CliError> {
+fn named(args: &ServeArgs, index: Option<&dyn Store>) -> Result<Vec<(String, PathBuf)>, CliError> {
     let mut named: Vec<(String, PathBuf)> = Vec::new();
     let mut typed = args.models.clone();
-    if let (true, Some(folder)) = (typed.is_empty(), &args.index) {
-        typed.push(Index::open(folder)?.identity().model.clone());
+    if let (true, Some(index)) = (typed.is_empty(), index) {
+        typed.push(index.identity().model.clone());
     }
     for typed in &typed {
         let (name, path) = match typed.split_once('=') {

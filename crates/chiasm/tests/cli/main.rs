@@ -10,6 +10,8 @@ mod audit;
 mod bad_input;
 mod common;
 mod curate;
+#[cfg(unix)]
+mod database;
 mod explain;
 mod grounding;
 mod hosts;
@@ -19,6 +21,8 @@ mod own_data;
 mod pair_models;
 mod plan;
 mod posts;
+#[cfg(unix)]
+mod push;
 mod ranks;
 mod recipes;
 mod regions;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::common::{TINY, chiasm, fail, succeed, with_column, workspace};
 
 /// A workspace with a trained run.
-fn trained() -> tempfile::TempDir {
+pub(crate) fn trained() -> tempfile::TempDir {
     let (dir, _) = workspace(20);
     succeed(
         dir.path(),
@@ -28,7 +28,7 @@ fn trained() -> tempfile::TempDir {
     dir
 }
 
-fn index(dir: &Path, more: &[&str]) -> Value {
+pub(crate) fn index(dir: &Path, more: &[&str]) -> Value {
     let args = [
         "index",
         "pairs.csv",
@@ -165,7 +165,13 @@ impl Server {
     }
 
     /// Status and body of an answer.
-    fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, Vec<u8>) {
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, Vec<u8>) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let length = body.len();
         write!(
