@@ -90,8 +90,11 @@ pub struct Among<'a> {
     pub first: usize,
     /// Takes numbers of the own rows to all processes, and returns those of all rows in their order; fewer where
     /// processes are gone.
-    pub share: Rc<dyn Fn(&[f64]) -> Vec<f64> + 'a>,
+    pub share: Share<'a>,
 }
+
+/// From numbers of a process's rows to those of all processes'.
+pub type Share<'a> = Rc<dyn Fn(&[f64]) -> Vec<f64> + 'a>;
 
 impl Sides<'_> {
     /// Of a process that has all rows.

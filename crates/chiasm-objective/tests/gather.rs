@@ -214,11 +214,11 @@ fn parts(losses: &Losses, processes: usize) -> Vec<f64> {
     losses.terms.iter().map(part).collect()
 }
 
-/// What so many processes have together: values of terms, and gradients.
-fn together(
-    processes: usize,
-    config: &ObjectivesConfig,
-) -> Vec<(Vec<f64>, BTreeMap<String, Vec<f32>>)> {
+/// Values of terms, and gradients by parameter.
+type Found = (Vec<f64>, BTreeMap<String, Vec<f32>>);
+
+/// What so many processes have, one after the other.
+fn together(processes: usize, config: &ObjectivesConfig) -> Vec<Found> {
     let device = &Device::flex().autodiff();
     let shown: Vec<_> = (0..processes).map(|_| Mutex::new(Vec::new())).collect();
     let barrier = Barrier::new(processes);

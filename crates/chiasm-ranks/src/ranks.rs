@@ -134,7 +134,7 @@ impl Ranks {
             return Ok(vec![own.to_vec()]);
         };
         let given = self.exchange(what, vec![own; link.count()])?;
-        Ok(given.iter().map(|contents| contents.to_vec()).collect())
+        Ok(given.iter().map(|contents| (**contents).to_vec()).collect())
     }
 
     /// Puts the sums of all ranks' numbers in the place of the own ones: of all parts as if they were one buffer.
