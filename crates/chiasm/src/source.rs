@@ -132,12 +132,16 @@ pub(crate) fn open_and_check(config: &DataConfig) -> Result<Checked, CliError> {
     Ok(opened.checked(report))
 }
 
-/// [`open_and_check`] with the pictures shared among ranks; `folder` holds what is done until it is all.
+/// [`open_and_check`] with the pictures shared among ranks; `folder` holds what is done until it is all. One rank
+/// alone writes nothing.
 pub(crate) fn check_among(
     ranks: &Ranks,
     config: &DataConfig,
     folder: &Path,
 ) -> Result<Checked, CliError> {
+    if ranks.count() == 1 {
+        return open_and_check(config);
+    }
     let opened = open_source(config)?;
     let check = Check::new(&opened.dataset);
     let job = Job {

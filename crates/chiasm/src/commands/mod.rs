@@ -79,7 +79,8 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
 fn shares(command: &Command) -> bool {
     match command {
         Command::Pretrain(_) | Command::Quickstart(_) => true,
-        Command::Embed(_) | Command::Index(_) | Command::Curate(_) => true,
+        Command::Embed(_) | Command::Curate(_) => true,
+        Command::Index(command) => matches!(command, IndexCommand::Build(_)),
         Command::Data(args) => matches!(
             args.command,
             DataCommand::Check { .. } | DataCommand::Audit(_)
