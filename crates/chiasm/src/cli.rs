@@ -322,6 +322,17 @@ pub(crate) enum CheckpointArg {
     Best,
 }
 
+/// How a model is opened that is only read.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct ReadArgs {
+    /// Which checkpoint of a run
+    #[arg(long, value_enum, default_value = "last")]
+    pub(crate) checkpoint: CheckpointArg,
+    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
+    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
+    pub(crate) precision: PrecisionArg,
+}
+
 /// In what a model's matrices are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PrecisionArg {
@@ -417,12 +428,8 @@ pub(crate) struct CalibrateArgs {
 pub(crate) struct EvalArgs {
     /// Folder of a run, a model folder, or a file with published weights
     pub(crate) run: PathBuf,
-    /// Which checkpoint of a run
-    #[arg(long, value_enum, default_value = "last")]
-    pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
-    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
-    pub(crate) precision: PrecisionArg,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     /// Which samples
     #[arg(long, value_enum, default_value = "test")]
     pub(crate) split: SplitArg,
@@ -785,12 +792,8 @@ pub(crate) struct SearchArgs {
     /// this search alone: the folder of a run, a model folder, or a file with published weights
     #[arg(value_name = "INDEX|RUN")]
     pub(crate) run: PathBuf,
-    /// Which checkpoint of a run
-    #[arg(long, value_enum, default_value = "last")]
-    pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
-    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
-    pub(crate) precision: PrecisionArg,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     /// The model that made the index, where it is now [default: where it was]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
@@ -830,12 +833,8 @@ pub(crate) struct SearchArgs {
 pub(crate) struct EmbedArgs {
     /// Folder of a run, a model folder, or a file with published weights
     pub(crate) model: PathBuf,
-    /// Which checkpoint of a run
-    #[arg(long, value_enum, default_value = "last")]
-    pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
-    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
-    pub(crate) precision: PrecisionArg,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     /// Which samples
     #[arg(long, value_enum, default_value = "all")]
     pub(crate) split: SplitArg,

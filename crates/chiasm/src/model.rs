@@ -21,7 +21,7 @@ use chiasm_train::{data, start};
 
 use clap::ValueEnum as _;
 
-use crate::cli::{CheckpointArg, PrecisionArg, SourceArgs};
+use crate::cli::{CheckpointArg, PrecisionArg, ReadArgs, SourceArgs};
 use crate::commands::eval::{self, BATCH_SIZE};
 use crate::commands::pretrain;
 use crate::error::CliError;
@@ -56,12 +56,22 @@ impl Model {
         Self::open_sized(path, which, Sizes::default(), device)
     }
 
-    /// The same model, its matrices multiplied in the precision that was asked for.
-    pub(crate) fn in_precision(
-        self,
-        asked: PrecisionArg,
+    /// As [`Self::open`], its matrices multiplied in the precision that was asked for.
+    pub(crate) fn read(path: &Path, how: ReadArgs, device: &Device) -> Result<Self, CliError> {
+        Self::open(path, how.checkpoint, device)?.in_precision(how.precision, device)
+    }
+
+    /// As [`Self::read`], with the digest of the weights.
+    pub(crate) fn read_identified(
+        path: &Path,
+        how: ReadArgs,
         device: &Device,
-    ) -> Result<Self, CliError> {
+    ) -> Result<(Self, String), CliError> {
+        let (model, fingerprint) = Self::open_identified(path, how.checkpoint, device)?;
+        Ok((model.in_precision(how.precision, device)?, fingerprint))
+    }
+
+    fn in_precision(self, asked: PrecisionArg, device: &Device) -> Result<Self, CliError> {
         let precision = match asked {
             PrecisionArg::F32 => return Ok(self),
             PrecisionArg::Bf16 => Precision::Bf16,

@@ -18,7 +18,7 @@ use chiasm_serve::{
 };
 use chiasm_train::recipe::DataConfig;
 
-use crate::cli::{CheckpointArg, PrecisionArg};
+use crate::cli::ReadArgs;
 use crate::commands::eval::Bar;
 use crate::commands::explain::{self, Asked};
 use crate::commands::relate::Relater;
@@ -56,13 +56,12 @@ impl Served {
     pub(crate) fn open(
         name: &str,
         path: &Path,
-        (which, precision): (CheckpointArg, PrecisionArg),
+        read: ReadArgs,
         relater: Option<Relater>,
         regions: (Option<&Path>, &RegionalArgs),
         device: &Device,
     ) -> Result<Self, CliError> {
-        let (model, fingerprint) = Model::open_identified(path, which, device)?;
-        let model = model.in_precision(precision, device)?;
+        let (model, fingerprint) = Model::read_identified(path, read, device)?;
         let attention = match explain::chosen(path, &model)? {
             Some(chosen) => choice::request(&chosen)?,
             None => Request::new(Method::Attention),

@@ -85,8 +85,7 @@ impl Rows<'_> {
 
 pub(crate) fn run(args: &EmbedArgs, ranks: &Ranks, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
-    let (model, fingerprint) = Model::open_identified(&args.model, args.checkpoint, &device)?;
-    let model = model.in_precision(args.precision, &device)?;
+    let (model, fingerprint) = Model::read_identified(&args.model, args.read, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
     let quarantine = args.out.with_extension("quarantine.jsonl");
     let checked = source::load_shared(ranks, &config, &quarantine)?;
@@ -103,7 +102,7 @@ pub(crate) fn run(args: &EmbedArgs, ranks: &Ranks, global: &Global) -> Result<()
         folder: args.out.with_extension("parts"),
         of: json!({
             "model": fingerprint,
-            "precision": format!("{:?}", args.precision),
+            "precision": format!("{:?}", args.read.precision),
             "data": subset.fingerprint(),
             "views": format!("{views:?}"),
         }),

@@ -191,8 +191,7 @@ pub(crate) fn overlap(
 
 pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
-    let model = Model::open(&args.run, args.checkpoint, &device)?;
-    let mut model = model.in_precision(args.precision, &device)?;
+    let mut model = Model::read(&args.run, args.read, &device)?;
     if let Some(typed) = &args.select {
         model.select(typed)?;
     }

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::cli::{CheckpointArg, Global, PrecisionArg, SourceArgs, SplitArg};
+use crate::cli::{Global, ReadArgs, SourceArgs, SplitArg};
 use crate::error::CliError;
 use crate::model::Model;
 use crate::output::{self, Progress, note};
@@ -37,12 +37,8 @@ pub(crate) struct IndexArgs {
     /// Folder of a run, a model folder, or a file with published weights
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
-    /// Which checkpoint of a run
-    #[arg(long, value_enum, default_value = "last")]
-    pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
-    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
-    precision: PrecisionArg,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     /// Folder of the index; one that is there is added to
     #[arg(long, value_name = "INDEX")]
     pub(crate) out: PathBuf,
@@ -106,8 +102,7 @@ struct Item {
 
 pub(crate) fn run(args: &IndexArgs, ranks: &Ranks, global: &Global) -> Result<(), CliError> {
     let device = device::open(global)?;
-    let (model, fingerprint) = Model::open_identified(&args.model, args.checkpoint, &device)?;
-    let model = model.in_precision(args.precision, &device)?;
+    let (model, fingerprint) = Model::read_identified(&args.model, args.read, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
     let opened = source::open_source(&config)?;
     let (subset, _) = source::select(&opened.dataset, args.split)?;
@@ -367,7 +362,7 @@ fn embed_among(
         folder: &folder,
         of: json!({
             "index": identity.fingerprint,
-            "precision": format!("{:?}", args.precision),
+            "precision": format!("{:?}", args.read.precision),
             "items": format!("{:?}", args.items),
             "data": subset.fingerprint(),
         }),

@@ -135,8 +135,7 @@ pub(crate) fn run(args: &SearchArgs, global: &Global) -> Result<(), CliError> {
                 .to_owned(),
         ));
     }
-    let model = Model::open(&args.run, args.checkpoint, &device)?;
-    let model = model.in_precision(args.precision, &device)?;
+    let model = Model::read(&args.run, args.read, &device)?;
     let config = model.data(args.data.as_deref(), &args.source)?;
     let quarantine = model
         .output_folder(&args.run)
@@ -218,8 +217,7 @@ fn of_index(args: &SearchArgs, global: &Global, device: &Device) -> Result<(), C
             "say where it is with `--model`".to_owned(),
         ));
     }
-    let (model, fingerprint) = Model::open_identified(&path, args.checkpoint, device)?;
-    let model = model.in_precision(args.precision, device)?;
+    let (model, fingerprint) = Model::read_identified(&path, args.read, device)?;
     index.check_model(&Identity {
         fingerprint,
         ..identity.clone()

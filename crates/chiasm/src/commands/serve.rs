@@ -13,7 +13,7 @@ use chiasm_serve::{
 };
 use clap::Args;
 
-use crate::cli::{CheckpointArg, Global, PrecisionArg};
+use crate::cli::{Global, ReadArgs};
 use crate::commands::relate::Relater;
 use crate::error::CliError;
 use crate::output::{self, note};
@@ -28,12 +28,8 @@ pub(crate) struct ServeArgs {
     /// [default: the model that made the index]
     #[arg(required_unless_present_any = ["index", "new_key"])]
     pub(crate) models: Vec<String>,
-    /// Which checkpoint of runs
-    #[arg(long, value_enum, default_value = "last")]
-    pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
-    #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
-    precision: PrecisionArg,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     /// An index to search, as `chiasm index` made it: its folder, or the address that it was pushed to
     #[arg(long, value_name = "INDEX")]
     pub(crate) index: Option<PathBuf>,
@@ -229,8 +225,7 @@ fn open(
         .map(|file| Relater::open(file, &[], device.clone()))
         .transpose()?;
     let regions = (args.regions.as_deref(), &args.regional);
-    let how = (args.checkpoint, args.precision);
-    Served::open(name, path, how, relater, regions, device)
+    Served::open(name, path, args.read, relater, regions, device)
 }
 
 /// A model in a line.
