@@ -380,6 +380,30 @@ def write_page(path: Path, fragment: str, markers: tuple[str, str]) -> None:
     path.write_text(f"{head}{start}\n{fragment}{end}{tail}")
 
 
+def merged(old: str, new: str, results: list[dict[str, Any]]) -> str:
+    """Tables in which what was measured now takes the place of what stood there; the rest stays, with its date."""
+    workloads = {f"| `{result['workload']}` |": result for result in results}
+    fresh: dict[str, list[str]] = {}
+    for line in new.splitlines():
+        for start in workloads:
+            if line.startswith(start):
+                fresh.setdefault(f"{start} {line.count('|')}", []).append(line)
+    sections = {part.splitlines()[0]: part for part in new.split("### ")[1:]}
+    head, *parts = old.split("### ")
+    lines = []
+    for line in head.splitlines():
+        start = next((start for start in workloads if line.startswith(start)), None)
+        if start is None:
+            lines.append(line)
+        elif own := fresh.pop(f"{start} {line.count('|')}", []):
+            lines += own
+    day = new.splitlines()[0].split("Measured on ")[1].rstrip(".")
+    names = ", ".join(f"`{result['workload']}`" for result in results)
+    lines[0] = f"{lines[0].split(' Again: ')[0]} Again: {names} on {day}."
+    kept = [sections.pop(part.splitlines()[0], part) for part in parts]
+    return "\n".join(lines) + "\n\n" + "".join(f"### {part.rstrip()}\n\n" for part in [*kept, *sections.values()])
+
+
 def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -397,7 +421,7 @@ def main() -> None:
         "--data", type=Path, default=DATA if DATA.is_dir() else None, help="folder of data sets (default: %(default)s)"
     )
     parser.add_argument("--program", type=Path, help="a built chiasm-bench, instead of building it")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this Markdown page")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this Markdown page; with --workload, those alone")
     args = parser.parse_args()
     program = args.program.resolve() if args.program else build()
     ceiling = json.loads(
@@ -420,6 +444,9 @@ def main() -> None:
     fragment += "\n".join(table(result, args.threads) for result in results)
     print(fragment)
     if args.write:
+        if args.workload:
+            old = args.write.read_text().partition(START)[2].partition(END)[0].lstrip("\n")
+            fragment = merged(old, fragment, results)
         write_page(args.write, fragment, (START, END))
 
 
