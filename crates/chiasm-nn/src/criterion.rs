@@ -147,10 +147,17 @@ impl Sides<'_> {
         [(left, all_left), (right, all_right)].map(|(own, all)| {
             let ([rows, _], [count, _]) = (own.dims(), all.dims());
             let from = among.first + rows;
-            let before = all.clone().narrow(0, 0, among.first);
-            let after = all.narrow(0, from, count - from);
-            let parts = [before, own, after].into_iter();
-            Tensor::cat(parts.filter(|part| part.dims()[0] > 0).collect(), 0)
+            let mut parts = Vec::new();
+            if among.first > 0 {
+                parts.push(all.clone().narrow(0, 0, among.first));
+            }
+            if rows > 0 {
+                parts.push(own);
+            }
+            if from < count {
+                parts.push(all.narrow(0, from, count - from));
+            }
+            Tensor::cat(parts, 0)
         })
     }
 }
