@@ -133,7 +133,7 @@ impl Ranks {
         let Some(link) = &self.link else {
             return Ok(vec![own.to_vec()]);
         };
-        let given = self.exchange(what, vec![own; link.count()])?;
+        let given = self.exchange(what, &vec![own; link.count()])?;
         Ok(given.iter().map(|contents| (**contents).to_vec()).collect())
     }
 
@@ -175,7 +175,8 @@ impl Ranks {
             false => values.get(segment(rank)).unwrap_or_default(),
         };
         let parts = (0..count).map(|rank| bytemuck::cast_slice(part(rank)));
-        let given = self.exchange(what, parts.collect())?;
+        let parts: Vec<&[u8]> = parts.collect();
+        let given = self.exchange(what, &parts)?;
         let mut sums = vec![0.0f64; segment(own).len()];
         for (rank, contents) in given.iter().enumerate() {
             if rank == own {
@@ -191,7 +192,7 @@ impl Ranks {
             }
         }
         let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
-        let given = self.exchange(what, vec![bytemuck::cast_slice(&sums); count])?;
+        let given = self.exchange(what, &vec![bytemuck::cast_slice(&sums); count])?;
         for (rank, contents) in given.iter().enumerate() {
             let segment = segment(rank);
             let numbers = self.numbers(what, rank, contents, segment.len())?;
@@ -248,7 +249,7 @@ impl Ranks {
         });
     }
 
-    fn exchange(&self, what: &'static str, parts: Vec<&[u8]>) -> Result<Vec<Contents>, RankError> {
+    fn exchange(&self, what: &'static str, parts: &[&[u8]]) -> Result<Vec<Contents>, RankError> {
         let Some(link) = &self.link else {
             return Ok(Vec::new());
         };
