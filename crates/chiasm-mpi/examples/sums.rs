@@ -3,6 +3,12 @@
 //! `mpirun -n 2 sums chiasm 24 20` prints, a line of JSON a size up to 2^24 numbers, the seconds of each of 20
 //! sums; with `mpi` in place of `chiasm` those of `MPI_Allreduce`.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the measurements, not of its users"
+)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
