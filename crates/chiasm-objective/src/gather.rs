@@ -38,8 +38,7 @@ pub trait Gather {
             return own;
         }
         let [before, after] = self.others(&own);
-        let parts = [before, own, after].into_iter();
-        Tensor::cat(parts.filter(|part| part.dims()[0] > 0).collect(), 0)
+        stacked([before, own, after])
     }
 
     /// As [`Self::all`], of two sides whose rows belong together. They travel as one: where the others
@@ -61,12 +60,10 @@ pub trait Gather {
         let joined = Tensor::cat(own.clone().into(), 1).detach();
         let [before, after] = self.others(&joined);
         let first = before.dims()[0];
-        let parts = [before, joined, after].into_iter();
-        let all = Tensor::cat(parts.filter(|part| part.dims()[0] > 0).collect(), 0);
         Sides {
             own,
             among: Some(Among {
-                all: halves(&all, widths),
+                all: halves(&stacked([before, joined, after]), widths),
                 first,
                 share: Rc::new(move |own| self.share(own)),
             }),
@@ -78,6 +75,12 @@ pub trait Gather {
     ///
     /// All processes call it in the same order.
     fn share(&self, own: &[f64]) -> Vec<f64>;
+}
+
+/// Rows one under the other; any of the parts may have none.
+fn stacked(parts: [Tensor<2>; 3]) -> Tensor<2> {
+    let parts = parts.into_iter().filter(|part| part.dims()[0] > 0);
+    Tensor::cat(parts.collect(), 0)
 }
 
 /// Two sides that lie in one, side by side.

@@ -404,23 +404,7 @@ fn opened(parcel: Parcel) -> Option<(Contents, u8, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::threads::threads;
-
-    /// What every one of `count` ranks makes of `job`.
-    fn all<T: Send>(count: usize, job: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
-        let job = &job;
-        std::thread::scope(|scope| {
-            let handles: Vec<_> = threads(count)
-                .into_iter()
-                .map(|link| {
-                    let ranks = Ranks::new(Box::new(link), Duration::from_secs(60), Arc::default());
-                    scope.spawn(move || job(&ranks))
-                })
-                .collect();
-            let results = handles.into_iter().map(|handle| handle.join().unwrap());
-            results.collect()
-        })
-    }
+    use crate::threads::{all, threads};
 
     #[test]
     fn sums_are_the_same_everywhere() {

@@ -80,3 +80,19 @@ impl Link for Thread {
         }
     }
 }
+
+/// What every one of `count` ranks makes of `job`.
+#[cfg(test)]
+pub(crate) fn all<T: Send>(count: usize, job: impl Fn(&crate::Ranks) -> T + Sync) -> Vec<T> {
+    let job = &job;
+    std::thread::scope(|scope| {
+        let spawn = |link| {
+            let limit = Duration::from_secs(60);
+            let ranks = crate::Ranks::new(Box::new(link), limit, std::sync::Arc::default());
+            scope.spawn(move || job(&ranks))
+        };
+        let handles: Vec<_> = threads(count).into_iter().map(spawn).collect();
+        let results = handles.into_iter().map(|handle| handle.join().unwrap());
+        results.collect()
+    })
+}

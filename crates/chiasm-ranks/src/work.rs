@@ -96,24 +96,8 @@ impl Ranks {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use super::*;
-    use crate::threads::threads;
-
-    fn all<T: Send>(count: usize, job: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
-        let job = &job;
-        std::thread::scope(|scope| {
-            let spawn = |link| {
-                let ranks = Ranks::new(Box::new(link), Duration::from_secs(60), Arc::default());
-                scope.spawn(move || job(&ranks))
-            };
-            let handles: Vec<_> = threads(count).into_iter().map(spawn).collect();
-            let results = handles.into_iter().map(|handle| handle.join().unwrap());
-            results.collect()
-        })
-    }
+    use crate::threads::all;
 
     #[test]
     fn all_return_when_all_have_ended() {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use chiasm_index::Identity;
 use serde::{Deserialize, Serialize};
 
+use crate::error::RemoteError;
+
 /// Version of how records are laid out in every database.
 pub(crate) const FORMAT: u32 = 1;
 /// How vectors are compared: they have length 1, so that this is the cosine.
@@ -28,6 +30,21 @@ pub(crate) struct About {
 }
 
 impl About {
+    /// Refuses vectors of another model than these.
+    ///
+    /// # Errors
+    /// The two models.
+    pub(crate) fn require(&self, asked: &Identity, place: &str) -> Result<(), RemoteError> {
+        if self.identity.matches(asked) {
+            return Ok(());
+        }
+        Err(RemoteError::OtherModel {
+            place: place.to_owned(),
+            found: Box::new(self.identity.clone()),
+            asked: Box::new(asked.clone()),
+        })
+    }
+
     /// What whoever searches should know.
     pub(crate) fn notice(&self, place: &str) -> Option<String> {
         (!self.complete).then(|| {

@@ -267,14 +267,10 @@ impl Target for PostgresTarget {
                 self.create(new)?;
                 false
             }
-            Some(found) if !found.identity.matches(&new.identity) => {
-                return Err(RemoteError::OtherModel {
-                    place: place.clone(),
-                    found: Box::new(found.identity),
-                    asked: Box::new(new.identity.clone()),
-                });
+            Some(found) => {
+                found.require(&new.identity, place)?;
+                found.graph
             }
-            Some(found) => found.graph,
         };
         self.write_about(&About {
             graph,

@@ -131,14 +131,10 @@ impl Target for QdrantTarget {
                 self.create(new)?;
                 true
             }
-            Some(found) if !found.identity.matches(&new.identity) => {
-                return Err(RemoteError::OtherModel {
-                    place: self.place(),
-                    found: Box::new(found.identity),
-                    asked: Box::new(new.identity.clone()),
-                });
+            Some(found) => {
+                found.require(&new.identity, &self.place())?;
+                found.graph
             }
-            Some(found) => found.graph,
         };
         self.write_about(&About {
             graph,

@@ -8,21 +8,13 @@ use std::process::Output;
 use chiasm_data::builtin;
 
 use crate::common::{fail, run, succeed, workspace};
-use crate::ranks::{BINARY, mpirun};
+use crate::ranks::{BINARY, mpirun, train};
 
 /// A folder with a trained model; the drawings as 1,100 files, one of them damaged; and a table of them.
 fn trained() -> tempfile::TempDir {
     let (folder, _) = workspace(20);
     let dir = folder.path();
-    let train = [
-        "pretrain",
-        "tiny.toml",
-        "--data",
-        "pairs.csv",
-        "--out",
-        "run",
-    ];
-    succeed(dir, &train);
+    succeed(dir, &train("tiny.toml", "run"));
     fs::create_dir(dir.join("many")).unwrap();
     let mut table = String::from("image,caption\n");
     for (number, sample) in builtin::emoji()

@@ -43,7 +43,7 @@ pub(crate) fn mpirun(dir: &Path, count: usize) -> Option<Command> {
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_chiasm");
 
-fn train<'a>(recipe: &'a str, out: &'a str) -> Vec<&'a str> {
+pub(crate) fn train<'a>(recipe: &'a str, out: &'a str) -> Vec<&'a str> {
     let data = ["--data", "pairs.csv", "--out", out];
     [&["pretrain", recipe][..], &data].concat()
 }
