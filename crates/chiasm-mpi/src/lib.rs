@@ -14,9 +14,26 @@ pub use world::World;
 /// Slurm.
 const LAUNCHERS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
 
+/// Variables in which the same launchers say which of its machine's ranks a process is.
+const PLACES: [&str; 3] = [
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "SLURM_LOCALID",
+];
+
 /// How many ranks a launcher started; `None` where none did, or where it started one.
 #[must_use]
 pub fn launched() -> Option<usize> {
-    let count = |name: &&str| std::env::var(name).ok()?.parse::<usize>().ok();
-    LAUNCHERS.iter().filter_map(count).find(|count| *count > 1)
+    LAUNCHERS.iter().filter_map(number).find(|count| *count > 1)
+}
+
+/// Which of the ranks on its machine this one is, from 0; `None` where no launcher started several.
+#[must_use]
+pub fn local_rank() -> Option<usize> {
+    launched()?;
+    PLACES.iter().find_map(number)
+}
+
+fn number(variable: &&str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
 }

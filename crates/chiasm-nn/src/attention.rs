@@ -7,10 +7,9 @@
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::compute::is_fused;
+use crate::compute::{is_fused, linear, product};
 use crate::dropout::{drop_from, next_site};
 pub use crate::kernels::Scope;
 use crate::kernels::{self, AttentionForm, Dropout, Norm};
@@ -77,9 +76,7 @@ fn attend(
         probabilities.clone(),
         probability_rows(queries, num_heads),
     );
-    let context = weights
-        .matmul(split(value, keys, num_heads))
-        .swap_dims(1, 2);
+    let context = product(weights, split(value, keys, num_heads)).swap_dims(1, 2);
     let context = context.reshape([queries.batch(), queries.longest(), width]);
     Attended {
         context: Tokens::from_padded(context, queries).rows,
@@ -107,7 +104,7 @@ fn scores(
     let device = query.device();
     let scale = 1.0 / ((width / num_heads) as f64).sqrt();
     let query = split(query.mul_scalar(scale), queries, num_heads);
-    let scores = query.matmul(split(key, keys, num_heads).swap_dims(2, 3));
+    let scores = product(query, split(key, keys, num_heads).swap_dims(2, 3));
     if keys.common_length().is_some() {
         return scores;
     }

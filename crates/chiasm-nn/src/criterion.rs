@@ -6,10 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
-use crate::compute::is_fused;
+use crate::compute::{is_fused, linear};
 use crate::kernels;
 use crate::layers::{Linear, normalize};
 use crate::tokens::indices;
@@ -145,19 +144,11 @@ impl Sides<'_> {
         let [left, right] = self.own;
         let [all_left, all_right] = among.all;
         [(left, all_left), (right, all_right)].map(|(own, all)| {
-            let ([rows, _], [count, _]) = (own.dims(), all.dims());
-            let from = among.first + rows;
-            let mut parts = Vec::new();
-            if among.first > 0 {
-                parts.push(all.clone().narrow(0, 0, among.first));
+            let [rows, width] = own.dims();
+            if rows == 0 {
+                return all;
             }
-            if rows > 0 {
-                parts.push(own);
-            }
-            if from < count {
-                parts.push(all.narrow(0, from, count - from));
-            }
-            Tensor::cat(parts, 0)
+            all.slice_assign([among.first..among.first + rows, 0..width], own)
         })
     }
 }

@@ -2,10 +2,10 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::{gelu, tanh};
-use burn::tensor::module::linear;
 use burn::tensor::{Tensor, TensorData};
 use chiasm_data::rng;
 
+use crate::compute::linear;
 use crate::config::{ModelConfig, ProjectionKind};
 use crate::criterion::mapped_cross_entropy;
 use crate::layers::{Embedding, Init, LayerNorm, Linear};

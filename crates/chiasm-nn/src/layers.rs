@@ -13,7 +13,7 @@ use burn::tensor::activation::{gelu, gelu_approximate, relu, sigmoid};
 use burn::tensor::{Device, Tensor, TensorData, module};
 use chiasm_data::rng;
 
-use crate::compute::is_fused;
+use crate::compute::{is_fused, linear};
 use crate::config::Activation;
 use crate::dropout::{drop_from, next_site};
 use crate::kernels::{self, Dropout, Norm};
@@ -131,7 +131,7 @@ impl Linear {
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
         if !is_fused(&input.device()) {
-            return module::linear(input, self.weight.val(), bias);
+            return linear(input, self.weight.val(), bias);
         }
         let [width, output] = self.weight.dims();
         let operation = kernels::Linear {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use chiasm_data::check::DEFAULT_MAX_BAD_RATE;
 use chiasm_data::{OpenOptions, Split, TokenizerKind};
 use chiasm_nn::ModelConfig;
+use chiasm_nn::compute::Products;
 use chiasm_objective::config::{ClassLoss, ContrastDirection};
 use chiasm_objective::masking::kept_patches;
 use chiasm_objective::{Objective, ObjectivesConfig};
@@ -275,6 +276,9 @@ pub struct ScheduleConfig {
     pub keep_best: bool,
     /// Seed of weights, data order, masks and dropout. Default: 0.
     pub seed: u64,
+    /// Numbers in which a step multiplies matrices. `bf16` is mixed precision, for GPUs: weights, norms,
+    /// softmax and losses stay in 32 bits. Evaluation is always in `f32`. Default: `f32`.
+    pub precision: Products,
 }
 
 impl Default for ScheduleConfig {
@@ -293,6 +297,7 @@ impl Default for ScheduleConfig {
             keep: 2,
             keep_best: true,
             seed: 0,
+            precision: Products::F32,
         }
     }
 }

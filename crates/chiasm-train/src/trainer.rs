@@ -18,6 +18,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use chiasm_data::{HostBatch, Loader, LoaderConfig, Mix, Part, Targets, TextTokenizer};
+use chiasm_nn::compute::{self, Products};
 use chiasm_nn::dropout;
 use chiasm_nn::heads::ClusterHead;
 use chiasm_nn::layers::Init;
@@ -166,6 +167,13 @@ impl Trainer {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let device = device.clone().autodiff();
+        if recipe.schedule.precision == Products::Bf16 && compute::is_fused(&device) {
+            return Err(TrainError::Recipe {
+                path: recipe.name,
+                message: "`schedule.precision = \"bf16\"` is for GPUs: a CPU's fused operations train in f32".to_owned(),
+                hint: Some("leave it out, name a GPU with `--device`, or write `--kernels plain` to compute it on a CPU, slowly".to_owned()),
+            });
+        }
         let model_config = model_config(&recipe, &tokenizer, data)?;
         let init = Init::new(recipe.schedule.seed, model_config.init_std, &device);
         let model = VisionLanguageModel::new(&init, &model_config);
@@ -479,6 +487,11 @@ impl Trainer {
     /// # Errors
     /// A loss or gradient that is not a number.
     pub fn train_step(&mut self, batches: &[HostBatch]) -> Result<StepRecord, TrainError> {
+        let precision = self.recipe.schedule.precision;
+        compute::with_products(precision, || self.step_in_precision(batches))
+    }
+
+    fn step_in_precision(&mut self, batches: &[HostBatch]) -> Result<StepRecord, TrainError> {
         let schedule = self.recipe.schedule.clone();
         let (seed, total) = (schedule.seed, schedule.steps);
         let share = 1.0 / batches.len().max(1) as f64;

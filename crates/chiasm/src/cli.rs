@@ -328,7 +328,7 @@ pub(crate) struct ReadArgs {
     /// Which checkpoint of a run
     #[arg(long, value_enum, default_value = "last")]
     pub(crate) checkpoint: CheckpointArg,
-    /// In what matrices are multiplied; fewer bits are for CPUs, docs/guides/precision.md has what they cost
+    /// In what matrices are multiplied; docs/guides/precision.md has what fewer bits cost
     #[arg(long, value_enum, default_value = "f32", value_name = "PRECISION")]
     pub(crate) precision: PrecisionArg,
 }
@@ -338,7 +338,7 @@ pub(crate) struct ReadArgs {
 pub(crate) enum PrecisionArg {
     /// As they are
     F32,
-    /// In 16 bits: faster on CPUs with AVX-512 BF16, hardly less exact
+    /// In 16 bits: faster on GPUs and on CPUs with AVX-512 BF16, hardly less exact
     Bf16,
     /// In 8 bits: faster still on CPUs with AVX-512 VNNI, a little less exact
     Int8,

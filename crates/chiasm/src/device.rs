@@ -22,6 +22,9 @@ const BUILT_IN: &[&str] = &[
 /// GPU kinds that can be built in.
 const GPU_KINDS: [&str; 4] = ["cuda", "rocm", "vulkan", "metal"];
 
+/// Variables that say which GPUs a process may see: CUDA's and HIP's.
+const VISIBLE: [&str; 2] = ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"];
+
 /// Sets the number of threads and the kind of kernels, and opens the device.
 pub(crate) fn open(global: &Global) -> Result<Device, CliError> {
     compute::choose(global.kernels.into());
@@ -41,7 +44,10 @@ pub(crate) fn open(global: &Global) -> Result<Device, CliError> {
     }
     let (kind, index) = match global.device.split_once(':') {
         Some((kind, index)) => (kind, index.parse::<usize>().ok()),
-        None => (global.device.as_str(), Some(0)),
+        None => match global.device.as_str() {
+            "cpu" => ("cpu", Some(0)),
+            kind => (kind, Some(own_gpu())),
+        },
     };
     let Some(index) = index else {
         return Err(CliError::new(
@@ -70,5 +76,38 @@ pub(crate) fn open(global: &Global) -> Result<Device, CliError> {
             format!("unknown device `{}`", global.device),
             format!("this binary knows: {}", BUILT_IN.join(", ")),
         )),
+    }
+}
+
+/// Number of the GPU that is this process's where none is asked for: the first, or of several ranks on a machine the
+/// one of its own.
+fn own_gpu() -> usize {
+    let visible = VISIBLE.iter().find_map(|name| std::env::var(name).ok());
+    chiasm_mpi::local_rank().map_or(0, |rank| gpu_of(rank, visible.as_deref()))
+}
+
+/// The GPU of a machine's n-th rank. Ranks share where fewer are visible; a launcher that gives every rank its own
+/// makes one visible, which is then the first.
+fn gpu_of(rank: usize, visible: Option<&str>) -> usize {
+    let named = |list: &str| list.split(',').filter(|name| !name.is_empty()).count();
+    match visible.map_or(0, named) {
+        0 => rank,
+        count => rank % count,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gpu_of;
+
+    #[test]
+    fn ranks_of_a_machine_take_a_gpu_each() {
+        assert_eq!([0, 1, 7].map(|rank| gpu_of(rank, None)), [0, 1, 7]);
+        assert_eq!(
+            [0, 1, 7].map(|rank| gpu_of(rank, Some("4,5,6,7"))),
+            [0, 1, 3]
+        );
+        assert_eq!([0, 1].map(|rank| gpu_of(rank, Some("GPU-1f"))), [0, 0]);
+        assert_eq!(gpu_of(2, Some("")), 2);
     }
 }

@@ -8,7 +8,7 @@ use chiasm_eval::predictions::ModelIdentity;
 use chiasm_eval::tasks::embedder::{Embedder, Towers};
 use chiasm_explain::{Explainer, Subject};
 use chiasm_nn::VisionLanguageModel;
-use chiasm_nn::compute::is_fused;
+use chiasm_nn::compute::{self, Products, is_fused};
 use chiasm_nn::packed::{PackedWeights, Precision};
 use chiasm_nn::published::encoder::{self, Encoder, Opened, Pooling, Sizes};
 use chiasm_nn::published::scl;
@@ -72,19 +72,23 @@ impl Model {
     }
 
     fn in_precision(self, asked: PrecisionArg, device: &Device) -> Result<Self, CliError> {
-        let precision = match asked {
-            PrecisionArg::F32 => return Ok(self),
-            PrecisionArg::Bf16 => Precision::Bf16,
-            PrecisionArg::Int8 => Precision::Int8,
-        };
         let name = asked.to_possible_value();
         let name = name.as_ref().map_or("", |value| value.get_name());
-        if !is_fused(device) {
-            return Err(CliError::new(
-                format!("`--precision {name}` is for CPUs, with the kernels of our own"),
-                "leave it out, or write `--device cpu`".to_owned(),
-            ));
-        }
+        let precision = match asked {
+            PrecisionArg::F32 => return Ok(self),
+            PrecisionArg::Bf16 if !is_fused(device) => {
+                compute::choose_products(Products::Bf16);
+                return Ok(self);
+            }
+            PrecisionArg::Bf16 => Precision::Bf16,
+            PrecisionArg::Int8 if !is_fused(device) => {
+                return Err(CliError::new(
+                    format!("`--precision {name}` is for CPUs, with the kernels of our own"),
+                    "write `--precision bf16`, or `--device cpu`".to_owned(),
+                ));
+            }
+            PrecisionArg::Int8 => Precision::Int8,
+        };
         if !precision.is_fast() {
             note(&format!(
                 "this processor has no {}: products in {name} are slower than in f32 here",

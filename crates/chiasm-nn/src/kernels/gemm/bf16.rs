@@ -14,16 +14,13 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::super::math::simd;
-use super::blocks;
-use super::narrow::{Narrow, row};
+use super::narrow::{Line, Narrow, PANEL, Panels, row};
 use super::view::{View, ViewMut};
 
+/// Of 2 rows of weights, the numbers of 16 columns.
+type Halves = Line<u16, 32>;
 /// Rows of weights that one instruction adds up.
-const GROUP: usize = 2;
-/// Columns of a panel: two vectors of 16.
-const PANEL: usize = 32;
-/// Rows of the largest tile: 28 registers hold it, 3 its operands.
-const ROWS: usize = 14;
+const GROUP: usize = Panels::<u16, 32>::GROUP;
 
 /// Whether this processor multiplies halves faster than `f32`.
 pub(crate) fn bf16_pays() -> bool {
@@ -37,17 +34,9 @@ pub(crate) fn bf16_pays() -> bool {
     false
 }
 
-/// A cache line of weights, so that panels begin with one.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([u16; 32]);
-
-/// Weights `[k, n]` of 16 bits in panels of [`PANEL`] columns, each dense: for every group of two rows the two
-/// numbers of each column side by side.
+/// Weights `[k, n]` of 16 bits.
 pub(crate) struct Halved {
-    lines: Vec<Line>,
-    rows: usize,
-    cols: usize,
+    panels: Panels<u16, 32>,
     fast: bool,
 }
 
@@ -58,24 +47,14 @@ impl Halved {
     }
 
     pub(super) fn with(b: View, fast: bool) -> Self {
-        let (rows, cols) = (b.rows(), b.cols());
-        let groups = rows.div_ceil(GROUP);
-        let panels = cols.div_ceil(PANEL);
-        let mut lines = vec![Line([0; 32]); groups * panels * PANEL * GROUP / 32];
+        let mut panels = Panels::zeros(b.rows(), b.cols());
         let mut apart = Vec::new();
-        for i in 0..rows {
+        for i in 0..b.rows() {
             for (j, x) in row(b, i, &mut apart).iter().enumerate() {
-                let group = j / PANEL * groups + i / GROUP;
-                let line = group * (PANEL * GROUP / 32) + j % PANEL / 16;
-                lines[line].0[j % 16 * GROUP + i % GROUP] = half(*x);
+                panels.set(i, j, half(*x));
             }
         }
-        Self {
-            lines,
-            rows,
-            cols,
-            fast,
-        }
+        Self { panels, fast }
     }
 }
 
@@ -117,52 +96,43 @@ fn fill(values: &mut Vec<u16>, apart: &mut Vec<f32>, a: View) {
 
 impl Narrow for Halved {
     fn rows(&self) -> usize {
-        self.rows
+        self.panels.rows()
     }
 
     fn cols(&self) -> usize {
-        self.cols
+        self.panels.cols()
     }
 
-    fn panel(&self) -> usize {
-        PANEL
-    }
-
-    fn multiply(&self, mut c: ViewMut, a: View, cols: Range<usize>, accumulate: bool) {
-        super::check_shapes(&c, a, self.rows, cols.len());
-        debug_assert!(cols.start.is_multiple_of(PANEL));
-        let groups = self.rows.div_ceil(GROUP);
-        let lines = groups * (PANEL * GROUP / 32);
+    fn multiply(&self, c: ViewMut, a: View, cols: Range<usize>, accumulate: bool) {
+        super::check_shapes(&c, a, self.rows(), cols.len());
         ROWS_OF_A.with_borrow_mut(|(values, apart)| {
             fill(values, apart, a);
-            let stride = groups * GROUP;
-            for panel in blocks(cols.len(), PANEL) {
-                let first = cols.start + panel.start;
-                let weights = &self.lines[first / PANEL * lines..][..lines];
-                for block in blocks(a.rows(), ROWS) {
-                    let mut sums = [[0.0; PANEL]; ROWS];
-                    let values = &values[block.start * stride..block.end * stride];
-                    multiply_tile(&mut sums[..block.len()], values, weights, self.fast);
-                    let mut tile = c.block(block.clone(), panel.clone());
-                    for (i, sums) in sums[..block.len()].iter().enumerate() {
+            self.panels.multiply(
+                c,
+                values,
+                cols,
+                |sums, values, weights| multiply_tile(sums, values, weights, self.fast),
+                |sums, mut tile, _| {
+                    for (i, sums) in sums.iter().enumerate() {
                         for (out, sum) in tile.row_mut(i).iter_mut().zip(sums) {
                             *out = if accumulate { *out + sum } else { *sum };
                         }
                     }
-                }
-            }
+                },
+            );
         });
     }
 }
 
 /// Sums of a tile, of as many rows as `sums` has.
-fn multiply_tile(sums: &mut [[f32; PANEL]], values: &[u16], weights: &[Line], fast: bool) {
+fn multiply_tile(sums: &mut [[f32; PANEL]], values: &[u16], weights: &[Halves], fast: bool) {
     let stride = weights.len() / 2 * GROUP;
     #[cfg(target_arch = "x86_64")]
     if fast {
-        assert!(values.len() >= sums.len() * stride && (1..=ROWS).contains(&sums.len()));
+        assert!(values.len() >= sums.len() * stride);
+        let tile = x86::TILES[sums.len() - 1];
         // SAFETY: `bf16_pays` found the instructions, and the sizes were checked above.
-        unsafe { x86::TILES[sums.len() - 1](sums.as_mut_ptr(), values.as_ptr(), weights) };
+        unsafe { tile(sums.as_mut_ptr(), values.as_ptr(), weights) };
         return;
     }
     let _ = fast;
@@ -183,26 +153,21 @@ fn multiply_tile(sums: &mut [[f32; PANEL]], values: &[u16], weights: &[Line], fa
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{GROUP, Line, PANEL, ROWS};
+    use super::super::narrow::{ROWS, tiles};
+    use super::{GROUP, Halves, PANEL};
 
     /// # Safety
     /// The processor has the instructions; there are as many rows of sums and of values as the function is for, rows
     /// of values being as long as the weights have rows.
-    type TileFn = unsafe fn(*mut [f32; PANEL], *const u16, &[Line]);
+    type TileFn = unsafe fn(*mut [f32; PANEL], *const u16, &[Halves]);
 
-    macro_rules! tiles {
-        ($($rows:literal)*) => {
-            [$(tile::<$rows>),*]
-        };
-    }
-
-    pub(super) const TILES: [TileFn; ROWS] = tiles!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    pub(super) const TILES: [TileFn; ROWS] = tiles!(tile);
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn tile<const COUNT: usize>(
         sums: *mut [f32; PANEL],
         values: *const u16,
-        weights: &[Line],
+        weights: &[Halves],
     ) {
         let groups = weights.len() / 2;
         let stride = groups * GROUP;

@@ -17,16 +17,13 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::super::math::simd;
-use super::blocks;
-use super::narrow::{Narrow, row};
+use super::narrow::{Line, Narrow, PANEL, Panels, row};
 use super::view::{View, ViewMut};
 
+/// Of 4 rows of weights, the numbers of 16 columns.
+type Bytes = Line<i8, 64>;
 /// Rows of weights that one instruction adds up.
-const GROUP: usize = 4;
-/// Columns of a panel: two vectors of 16.
-const PANEL: usize = 32;
-/// Rows of the largest tile: 28 registers hold it, 3 its operands.
-const ROWS: usize = 14;
+const GROUP: usize = Panels::<i8, 64>::GROUP;
 /// Steps on either side of 0.
 const STEPS: f32 = 127.0;
 /// Added to the integers of `A`, which the instruction takes unsigned.
@@ -44,17 +41,9 @@ pub(crate) fn int8_pays() -> bool {
     false
 }
 
-/// A cache line of weights, so that panels begin with one.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([i8; 64]);
-
-/// Weights `[k, n]` of 8 bits in panels of [`PANEL`] columns, each dense: for every group of four rows the four
-/// numbers of each column side by side.
+/// Weights `[k, n]` of 8 bits.
 pub(crate) struct Rounded {
-    lines: Vec<Line>,
-    rows: usize,
-    cols: usize,
+    panels: Panels<i8, 64>,
     /// What a step is of every column, zeros beyond the last; NaN of a column that is not of numbers.
     steps: Vec<f32>,
     /// What [`SHIFT`] adds to the product with every column.
@@ -70,12 +59,9 @@ impl Rounded {
 
     pub(super) fn with(b: View, fast: bool) -> Self {
         let (rows, cols) = (b.rows(), b.cols());
-        let groups = rows.div_ceil(GROUP);
         let width = cols.next_multiple_of(PANEL);
         let mut rounded = Self {
-            lines: vec![Line([0; 64]); groups * width * GROUP / 64],
-            rows,
-            cols,
+            panels: Panels::zeros(rows, cols),
             steps: vec![0.0; width],
             shifts: vec![0; width],
             fast,
@@ -90,15 +76,12 @@ impl Rounded {
         for (own, most) in rounded.steps.iter_mut().zip(largest) {
             *own = step(most);
         }
-        let lines_of_group = PANEL * GROUP / 64;
         let per_step: Vec<f32> = rounded.steps.iter().map(|step| reciprocal(*step)).collect();
         for i in 0..rows {
             for (j, x) in row(b, i, &mut apart).iter().enumerate() {
                 let value = round(*x, per_step[j]);
                 rounded.shifts[j] += i32::from(value) * i32::from(SHIFT);
-                let group = j / PANEL * groups + i / GROUP;
-                let line = group * lines_of_group + j % PANEL / 16;
-                rounded.lines[line].0[j % 16 * GROUP + i % GROUP] = value;
+                rounded.panels.set(i, j, value);
             }
         }
         rounded
@@ -178,47 +161,36 @@ fn round_row(row: &[f32], values: &mut [u8]) -> f32 {
 
 impl Narrow for Rounded {
     fn rows(&self) -> usize {
-        self.rows
+        self.panels.rows()
     }
 
     fn cols(&self) -> usize {
-        self.cols
+        self.panels.cols()
     }
 
-    fn panel(&self) -> usize {
-        PANEL
-    }
-
-    fn multiply(&self, mut c: ViewMut, a: View, cols: Range<usize>, accumulate: bool) {
-        super::check_shapes(&c, a, self.rows, cols.len());
-        debug_assert!(cols.start.is_multiple_of(PANEL));
-        let groups = self.rows.div_ceil(GROUP);
-        let lines = groups * (PANEL * GROUP / 64);
+    fn multiply(&self, c: ViewMut, a: View, cols: Range<usize>, accumulate: bool) {
+        super::check_shapes(&c, a, self.rows(), cols.len());
         ROWS_OF_A.with_borrow_mut(|rows| {
             rows.fill(a);
-            let stride = groups * GROUP;
-            for panel in blocks(cols.len(), PANEL) {
-                let first = cols.start + panel.start;
-                let weights = &self.lines[first / PANEL * lines..][..lines];
-                for block in blocks(a.rows(), ROWS) {
-                    let mut sums = [[0; PANEL]; ROWS];
-                    let values = &rows.values[block.start * stride..block.end * stride];
-                    multiply_tile(&mut sums[..block.len()], values, weights, self.fast);
-                    let mut tile = c.block(block.clone(), panel.clone());
-                    let steps = &self.steps[first..first + PANEL];
-                    let shifts = &self.shifts[first..first + PANEL];
+            self.panels.multiply(
+                c,
+                &rows.values,
+                cols,
+                |sums, values, weights| multiply_tile(sums, values, weights, self.fast),
+                |sums, mut tile, [row, col]| {
+                    let steps = &self.steps[col..col + PANEL];
+                    let shifts = &self.shifts[col..col + PANEL];
                     simd(
                         #[inline(always)]
                         || {
-                            for (i, sums) in sums[..block.len()].iter().enumerate() {
-                                let out = tile.row_mut(i);
-                                let own = rows.steps[block.start + i];
-                                finish(out, sums, own, steps, shifts, accumulate);
+                            for (i, sums) in sums.iter().enumerate() {
+                                let own = rows.steps[row + i];
+                                finish(tile.row_mut(i), sums, own, steps, shifts, accumulate);
                             }
                         },
                     );
-                }
-            }
+                },
+            );
         });
     }
 }
@@ -241,17 +213,17 @@ fn finish(
 }
 
 /// Sums of a tile, of as many rows as `sums` has.
-fn multiply_tile(sums: &mut [[i32; PANEL]], values: &[u8], weights: &[Line], fast: bool) {
+fn multiply_tile(sums: &mut [[i32; PANEL]], values: &[u8], weights: &[Bytes], fast: bool) {
+    let stride = weights.len() / 2 * GROUP;
     #[cfg(target_arch = "x86_64")]
     if fast {
-        let stride = weights.len() / 2 * GROUP;
-        assert!(values.len() >= sums.len() * stride && (1..=ROWS).contains(&sums.len()));
+        assert!(values.len() >= sums.len() * stride);
+        let tile = x86::TILES[sums.len() - 1];
         // SAFETY: `int8_pays` found the instructions, and the sizes were checked above.
-        unsafe { x86::TILES[sums.len() - 1](sums.as_mut_ptr(), values.as_ptr(), weights) };
+        unsafe { tile(sums.as_mut_ptr(), values.as_ptr(), weights) };
         return;
     }
     let _ = fast;
-    let stride = weights.len() / 2 * GROUP;
     for (sums, values) in sums.iter_mut().zip(values.chunks_exact(stride.max(1))) {
         for (group, lines) in values.chunks_exact(GROUP).zip(weights.chunks_exact(2)) {
             for (half, line) in lines.iter().enumerate() {
@@ -270,26 +242,21 @@ fn multiply_tile(sums: &mut [[i32; PANEL]], values: &[u8], weights: &[Line], fas
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{GROUP, Line, PANEL, ROWS};
+    use super::super::narrow::{ROWS, tiles};
+    use super::{Bytes, GROUP, PANEL};
 
     /// # Safety
     /// The processor has the instructions; there are as many rows of sums and of values as the function is for, rows
     /// of values being as long as the weights have rows.
-    type TileFn = unsafe fn(*mut [i32; PANEL], *const u8, &[Line]);
+    type TileFn = unsafe fn(*mut [i32; PANEL], *const u8, &[Bytes]);
 
-    macro_rules! tiles {
-        ($($rows:literal)*) => {
-            [$(tile::<$rows>),*]
-        };
-    }
-
-    pub(super) const TILES: [TileFn; ROWS] = tiles!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    pub(super) const TILES: [TileFn; ROWS] = tiles!(tile);
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn tile<const COUNT: usize>(
         sums: *mut [i32; PANEL],
         values: *const u8,
-        weights: &[Line],
+        weights: &[Bytes],
     ) {
         let groups = weights.len() / 2;
         let stride = groups * GROUP;

@@ -101,7 +101,7 @@ pub(crate) fn multiply_right(c: ViewMut, a: View, b: &Right, accumulate: bool) {
         Right::Narrow {
             packed,
             alone: true,
-        } => in_columns(c, packed.cols(), packed.panel(), |c, cols| {
+        } => in_columns(c, packed.cols(), narrow::PANEL, |c, cols| {
             packed.multiply(c, a, cols, accumulate);
         }),
         Right::Lying(b) => multiply(c, a, *b, accumulate),
