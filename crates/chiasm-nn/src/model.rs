@@ -69,6 +69,34 @@ pub struct VisionLanguageModel {
     sums_up_both: bool,
 }
 
+/// The stages of a backward pass that goes through fused pairs first and through the towers after that. What a stage
+/// is named after gets no further gradient in a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Heads and fusion encoder.
+    Fused,
+    /// Image tower or regions, with the bridge to the fusion width.
+    Image,
+    /// Text tower with its bridge, and the table of words, which heads read too.
+    Text,
+}
+
+impl Stage {
+    /// All of them, first to last.
+    pub const ALL: [Self; 3] = [Self::Fused, Self::Image, Self::Text];
+
+    /// The stage that a parameter is of, by its name.
+    #[must_use]
+    pub fn of(parameter: &str) -> Self {
+        let field = parameter.split('.').next();
+        match field.unwrap_or_default() {
+            "vision" | "regions" | "region_layers" | "image_transform" => Self::Image,
+            "text" | "text_transform" => Self::Text,
+            _ => Self::Fused,
+        }
+    }
+}
+
 /// What the image side of a batch is made of.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "there is one a step")]

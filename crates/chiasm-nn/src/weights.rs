@@ -237,6 +237,34 @@ pub fn shapes<M: Module>(module: &M) -> Shapes {
     visitor.found
 }
 
+/// Names and sizes of the parameters that are trained, in the order of the module.
+#[must_use]
+pub fn trained_parameters<M: Module>(module: &M) -> Vec<(String, usize)> {
+    #[derive(Default)]
+    struct Trained {
+        path: ParamPath,
+        found: Vec<(String, usize)>,
+    }
+    impl ModuleVisitor for Trained {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val();
+            if value.is_require_grad() {
+                let len = value.dims().iter().product();
+                self.found.push((self.path.name(), len));
+            }
+        }
+    }
+    let mut trained = Trained::default();
+    module.visit(&mut trained);
+    trained.found
+}
+
 /// Takes the gradients of a module's parameters out of a backward pass: `take` gets where each stands,
 /// its shape and its values, flat, `[n]`, in memory layout. Parameters without a gradient are passed
 /// over.

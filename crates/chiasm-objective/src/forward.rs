@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::Tensor;
-use chiasm_nn::model::Seen;
+use burn::tensor::{Gradients, Tensor};
+use chiasm_nn::model::{Seen, Stage};
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
+use chiasm_nn::weights::trained_parameters;
 use chiasm_nn::{Fused, Spans, Tokens, VisionLanguageModel};
 
 use crate::classification::ClassTargets;
@@ -168,16 +169,76 @@ pub struct Features {
     pub hidden: Vec<usize>,
 }
 
+/// Features of a tower, cut off from it.
+#[derive(Clone, Debug)]
+pub(crate) struct Cut {
+    /// The stage of the backward pass that goes through the tower.
+    stage: Stage,
+    /// As the tower gave them.
+    given: Tensor<2>,
+    /// The same numbers with which everything else was computed.
+    read: Tensor<2>,
+}
+
+impl Features {
+    /// Cuts encoded images and texts off from the towers that gave them, those that are trained: gradients then end
+    /// here, and [`Cut::resume`] takes them up again.
+    pub(crate) fn cut(&mut self, model: &VisionLanguageModel) -> Vec<Cut> {
+        let trained = trained_parameters(model);
+        let is_trained = |stage| trained.iter().any(|(name, _)| Stage::of(name) == stage);
+        let images = self.images.values_mut().map(|rows| (Stage::Image, rows));
+        let texts = self.texts.values_mut().map(|rows| (Stage::Text, rows));
+        let towers = images.chain(texts).filter(|(stage, _)| is_trained(*stage));
+        let cut = |(stage, tokens): (Stage, &mut Tokens)| {
+            let read = tokens.rows.clone().detach().require_grad();
+            let given = std::mem::replace(&mut tokens.rows, read.clone());
+            Cut { stage, given, read }
+        };
+        towers.map(cut).collect()
+    }
+}
+
+impl Cut {
+    /// Of features of a stage a number whose gradient goes on where those that were found so far end; `None` where
+    /// nothing was found.
+    pub(crate) fn resume(cuts: &[Self], stage: Stage, found: &mut Gradients) -> Option<Tensor<1>> {
+        let of_stage = cuts.iter().filter(|cut| cut.stage == stage);
+        let resumed = of_stage.filter_map(|cut| {
+            let gradient = cut.read.grad_remove(found)?;
+            Some((cut.given.clone() * Tensor::from_inner(gradient)).sum())
+        });
+        resumed.reduce(|sum, part| sum + part)
+    }
+}
+
 /// Computes the features of a plan. A pass whose input was not drawn is left out, and so is the
 /// loss that needs it.
 #[must_use]
 pub fn forward(model: &VisionLanguageModel, plan: &ForwardPlan, input: &StepInput) -> Features {
-    let mut features = Features {
+    fuse_all(model, plan, input, encode(model, plan, input))
+}
+
+/// What the towers give for a plan.
+pub(crate) fn encode(
+    model: &VisionLanguageModel,
+    plan: &ForwardPlan,
+    input: &StepInput,
+) -> Features {
+    Features {
         images: encode_images(model, plan, input),
         texts: encode_texts(model, plan, input),
+        hidden: hidden_tokens(model, input),
         ..Features::default()
-    };
-    features.hidden = hidden_tokens(model, input);
+    }
+}
+
+/// The same features with those of the plan's fused pairs.
+pub(crate) fn fuse_all(
+    model: &VisionLanguageModel,
+    plan: &ForwardPlan,
+    input: &StepInput,
+    mut features: Features,
+) -> Features {
     // One call for all passes over the same image view.
     for view in ImageView::ALL {
         let passes: Vec<FusionPass> = plan

@@ -1,15 +1,16 @@
 //! From features to loss terms and their weighted total (`specs/scl.md` section 2.7).
 
-use burn::tensor::Tensor;
+use burn::tensor::{Gradients, Tensor};
 use chiasm_nn::VisionLanguageModel;
 use chiasm_nn::criterion::constant_temperature;
+use chiasm_nn::model::Stage;
 
 use crate::classification::{ClassTargets, binary_loss, divergence_loss};
 use crate::cluster::cluster_loss;
 use crate::completion::{completion_loss, frame_completion_loss};
 use crate::config::{ContrastDirection, ObjectivesConfig};
 use crate::contrast::{contrastive_loss, image_to_text_loss};
-use crate::forward::{Features, FusedPass, StepInput, forward};
+use crate::forward::{Cut, Features, FusedPass, StepInput, encode, fuse_all};
 use crate::gather::{Alone, Counted, Gather, Shares};
 use crate::grounding::{rank_loss, shift_loss};
 use crate::knowledge::{feature_loss, sure_class_loss, transport_loss};
@@ -73,6 +74,8 @@ impl LossTerm {
 pub struct Losses {
     /// In the order of the objectives.
     pub terms: Vec<LossTerm>,
+    /// Where gradients end before the towers.
+    cuts: Vec<Cut>,
 }
 
 impl Losses {
@@ -86,6 +89,28 @@ impl Losses {
             .filter(|term| term.share > 0.0)
             .map(|term| term.value.clone().mul_scalar(term.weight * term.share))
             .reduce(|sum, term| sum + term)
+    }
+
+    /// Differentiates a number made of the terms, such as a multiple of the total, where there is one. `take` gets
+    /// gradients as they are found: those of the parameters of a stage, and of the stages before it, are whole with it.
+    /// Of one process everything is found at once, with the last stage; of several, stage after stage, so that what
+    /// is whole can travel while the rest is computed.
+    pub fn backward(&self, number: Option<Tensor<1>>, mut take: impl FnMut(Stage, &mut Gradients)) {
+        let Some(number) = number else {
+            return;
+        };
+        let mut found = number.backward();
+        if self.cuts.is_empty() {
+            return take(Stage::Text, &mut found);
+        }
+        let towers = [Stage::Image, Stage::Text];
+        let towers = towers.map(|stage| (stage, Cut::resume(&self.cuts, stage, &mut found)));
+        take(Stage::Fused, &mut found);
+        for (stage, resumed) in towers {
+            if let Some(resumed) = resumed {
+                take(stage, &mut resumed.backward());
+            }
+        }
     }
 
     /// A term's value, `[1]`.
@@ -114,11 +139,16 @@ pub fn shared_with(
 ) -> Losses {
     let plan =
         ForwardPlan::new(config, input.pictures).contrasting_fused(config, model.contrasts_fused());
+    let mut features = encode(model, &plan, input);
+    let cuts = match gather.processes() {
+        1 => Vec::new(),
+        _ => features.cut(model),
+    };
     let step = Step {
         model,
         config,
         input,
-        features: &forward(model, &plan, input),
+        features: &fuse_all(model, &plan, input, features),
         gather,
         shares: Shares::of(input, gather),
     };
@@ -143,7 +173,7 @@ pub fn shared_with(
             term.share /= gather.processes() as f64;
         }
     }
-    Losses { terms }
+    Losses { terms, cuts }
 }
 
 /// The same losses with passes of its own for each of [`ObjectivesConfig::sets`], as the published code
@@ -156,8 +186,10 @@ pub fn unshared(
 ) -> Losses {
     let sets = config.sets();
     let terms = sets.iter().flat_map(|set| shared(model, set, input).terms);
-    let terms = terms.collect();
-    Losses { terms }
+    Losses {
+        terms: terms.collect(),
+        cuts: Vec::new(),
+    }
 }
 
 /// A step whose passes are done. A loss whose input was not drawn is `None`.

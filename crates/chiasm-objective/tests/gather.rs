@@ -12,6 +12,7 @@ use std::sync::{Barrier, Mutex};
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::{Part, rng};
 use chiasm_nn::layers::Init;
+use chiasm_nn::model::Stage;
 use chiasm_nn::weights::take_gradients;
 use chiasm_nn::{
     FusionConfig, HeadsConfig, ModelConfig, TextConfig, VisionConfig, VisionLanguageModel,
@@ -193,14 +194,20 @@ fn step(part: Part, config: &ObjectivesConfig, device: &Device) -> StepInput {
 }
 
 fn gradients(model: &VisionLanguageModel, losses: &Losses) -> BTreeMap<String, Vec<f32>> {
-    let mut found = BTreeMap::new();
-    let Some(total) = losses.total() else {
-        return found;
-    };
-    let mut gradients = total.backward();
-    take_gradients(model, &mut gradients, |path, _, gradient| {
-        let values = gradient.into_data().try_into_vec::<f32>().unwrap();
-        found.insert(path.name(), values);
+    let mut found: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    let mut whole = None;
+    losses.backward(losses.total(), |stage, gradients| {
+        take_gradients(model, gradients, |path, _, gradient| {
+            let name = path.name();
+            // What travels already gets nothing more.
+            assert!(whole < Some(Stage::of(&name)), "{name} after {whole:?}");
+            let values = gradient.into_data().try_into_vec::<f32>().unwrap();
+            let all = found.entry(name).or_insert_with(|| vec![0.0; values.len()]);
+            all.iter_mut()
+                .zip(values)
+                .for_each(|(all, own)| *all += own);
+        });
+        whole = Some(stage);
     });
     found
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use chiasm_nn::compute::is_fused;
+use chiasm_nn::model::Stage;
 use chiasm_nn::weights::{take_gradients, to_host};
 
 use crate::adam::squared_norm;
@@ -65,6 +66,18 @@ impl GradientSum {
         take_gradients(module, gradients, |path, _, gradient| {
             self.add(path.name(), gradient);
         });
+    }
+
+    /// Takes out those of a stage of the backward pass, and of what came before it.
+    #[must_use]
+    pub(crate) fn take_through(&mut self, stage: Stage) -> Self {
+        let is_done = |name: &String| Stage::of(name) <= stage;
+        match self {
+            Self::Host(sum) => Self::Host(sum.extract_if(.., |name, _| is_done(name)).collect()),
+            Self::Tensors(sum) => {
+                Self::Tensors(sum.extract_if(.., |name, _| is_done(name)).collect())
+            }
+        }
     }
 
     /// Adds to one parameter's gradient, `[n]`.

@@ -1,11 +1,13 @@
 //! A step of several ranks: features of the others, gradients and figures added up.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
-use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_nn::VisionLanguageModel;
-use chiasm_nn::weights::{ParamPath, state_dict};
+use chiasm_nn::model::Stage;
+use chiasm_nn::weights::{state_dict, trained_parameters};
 use chiasm_objective::Gather;
 use chiasm_ranks::{RankError, Ranks};
 
@@ -65,37 +67,92 @@ impl Gather for Together<'_> {
     }
 }
 
-/// The gradients of all ranks added up, and in `figures` their sums. All of it travels as if it were one buffer:
-/// every parameter that is trained, in the order of the model, whether it has a gradient here or
-/// not; then who has one; then the figures.
+/// What [`add_up`] gives.
+pub(crate) struct Added {
+    /// The gradients of all ranks.
+    pub(crate) sum: GradientSum,
+    /// Time that exchanges took while the own backward pass went on.
+    pub(crate) behind: Duration,
+}
+
+/// The gradients of all ranks added up, and in `figures` their sums, while the own are computed: `backward` gives them
+/// to its argument as stages come to their end, and what is known of a stage then travels behind it.
+///
+/// Whatever ranks have in a step, they exchange the same: for each stage every parameter that is trained, in the order of
+/// the model, whether it has a gradient here or not, and who has one; with the last stage the figures.
 ///
 /// # Errors
 /// As [`Ranks::sum`].
 pub(crate) fn add_up(
     ranks: &Ranks,
     model: &VisionLanguageModel,
-    own: GradientSum,
     figures: &mut [f32],
     device: &Device,
-) -> Result<GradientSum, RankError> {
-    if ranks.count() == 1 {
-        return Ok(own);
-    }
-    let mut own = own.into_host();
-    let (mut summed, mut present) = (Vec::new(), Vec::new());
-    for (name, len) in trained(model) {
-        let values = own.remove(&name);
+    backward: impl FnOnce(&mut dyn FnMut(Stage, GradientSum)),
+) -> Result<Added, RankError> {
+    let trained = trained_parameters(model);
+    let waited = ranks.waited();
+    std::thread::scope(|scope| {
+        let (outbox, inbox) = channel::<(Stage, GradientSum)>();
+        let adding = scope.spawn(move || {
+            let (mut own, mut summed) = (BTreeMap::new(), BTreeMap::new());
+            let mut stages = Stage::ALL.into_iter().peekable();
+            for (done, found) in inbox {
+                own.append(&mut found.into_host());
+                while let Some(stage) = stages.next_if(|stage| *stage <= done && *stage < LAST) {
+                    add_up_stage(ranks, &trained, stage, &mut own, &mut summed, &mut [])?;
+                }
+            }
+            for stage in stages {
+                let figures = match stage {
+                    LAST => &mut *figures,
+                    _ => &mut [],
+                };
+                add_up_stage(ranks, &trained, stage, &mut own, &mut summed, figures)?;
+            }
+            Ok(summed)
+        });
+        // Where the thread has ended, it did so with an error, which is told below.
+        backward(&mut |stage, found| drop(outbox.send((stage, found))));
+        drop(outbox);
+        let start = Instant::now();
+        let summed = match adding.join() {
+            Ok(summed) => summed?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        Ok(Added {
+            sum: GradientSum::of_host(summed, device),
+            behind: (ranks.waited() - waited).saturating_sub(start.elapsed()),
+        })
+    })
+}
+
+/// The stage whose end is that of the backward pass.
+pub(crate) const LAST: Stage = Stage::Text;
+
+/// Moves the gradients of a stage's parameters from `own` to `summed`, those of all ranks added up.
+fn add_up_stage(
+    ranks: &Ranks,
+    trained: &[(String, usize)],
+    stage: Stage,
+    own: &mut BTreeMap<String, Vec<f32>>,
+    summed: &mut BTreeMap<String, Vec<f32>>,
+    figures: &mut [f32],
+) -> Result<(), RankError> {
+    let (mut all, mut present) = (Vec::new(), Vec::new());
+    for (name, len) in trained.iter().filter(|(name, _)| Stage::of(name) == stage) {
+        let values = own.remove(name);
         present.push(f32::from(u8::from(values.is_some())));
-        summed.push((name, values.unwrap_or_else(|| vec![0.0; len])));
+        all.push((name.clone(), values.unwrap_or_else(|| vec![0.0; *len])));
     }
-    let mut parts: Vec<&mut [f32]> = Vec::with_capacity(summed.len() + 2);
-    parts.extend(summed.iter_mut().map(|(_, values)| values.as_mut_slice()));
+    let mut parts: Vec<&mut [f32]> = Vec::with_capacity(all.len() + 2);
+    parts.extend(all.iter_mut().map(|(_, values)| values.as_mut_slice()));
     parts.extend([present.as_mut_slice(), figures]);
     ranks.sum("gradients", &mut parts)?;
-    let present = summed.into_iter().zip(present);
+    let present = all.into_iter().zip(present);
     let present = present.filter(|(_, present)| *present > 0.0);
-    let summed: BTreeMap<String, Vec<f32>> = present.map(|(own, _)| own).collect();
-    Ok(GradientSum::of_host(summed, device))
+    summed.extend(present.map(|(own, _)| own));
+    Ok(())
 }
 
 /// Steps from one comparison of the ranks' pace to the next.
@@ -158,33 +215,6 @@ impl Pace {
     }
 }
 
-/// Names and sizes of the parameters that are trained.
-fn trained(model: &VisionLanguageModel) -> Vec<(String, usize)> {
-    #[derive(Default)]
-    struct Trained {
-        path: ParamPath,
-        found: Vec<(String, usize)>,
-    }
-    impl ModuleVisitor for Trained {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.enter(name, container);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let value = param.val();
-            if value.is_require_grad() {
-                let len = value.dims().iter().product();
-                self.found.push((self.path.name(), len));
-            }
-        }
-    }
-    let mut trained = Trained::default();
-    model.visit(&mut trained);
-    trained.found
-}
-
 /// Changes with any bit of any weight.
 pub(crate) fn digest(model: &VisionLanguageModel) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
@@ -198,7 +228,6 @@ pub(crate) fn digest(model: &VisionLanguageModel) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use chiasm_ranks::threads;
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -48,7 +48,7 @@ use crate::prepare::{
 use crate::recipe::Recipe;
 use crate::run::{MetricLine, RunDir};
 use crate::start::{self, Loaded};
-use crate::together::{Pace, SlowRank, Together, add_up, digest};
+use crate::together::{LAST, Pace, SlowRank, Together, add_up, digest};
 use crate::trained::load_weights;
 
 /// Bounds of the learned temperature; outside them the published form can reach zero or below.
@@ -139,6 +139,8 @@ pub struct Trainer {
     saved_at: Option<u64>,
     /// Whether this rank was asked to stop, and whether any was before the step that was done last.
     stopping: [bool; 2],
+    /// Time of a step in which ranks were waited for while the backward pass went on.
+    behind: Duration,
 }
 
 impl Trainer {
@@ -232,6 +234,7 @@ impl Trainer {
             ranks,
             saved_at: None,
             stopping: [false; 2],
+            behind: Duration::ZERO,
         })
     }
 
@@ -385,6 +388,7 @@ impl Trainer {
                 })?;
             }
             let (start, waited) = (Instant::now(), self.ranks.waited());
+            self.behind = Duration::ZERO;
             let mut batches = Vec::with_capacity(micro as usize);
             for _ in 0..micro {
                 match stream.next() {
@@ -399,7 +403,8 @@ impl Trainer {
             record.samples_per_second = count as f64 / seconds;
             busy += seconds;
             pairs += count;
-            pace.step(seconds - (self.ranks.waited() - waited).as_secs_f64());
+            let waited = (self.ranks.waited() - waited).saturating_sub(self.behind);
+            pace.step(seconds - waited.as_secs_f64());
             if let Some(slow) = pace.slowest(&self.ranks)? {
                 observer.slow(&slow);
             }
@@ -502,7 +507,7 @@ impl Trainer {
         // What is kept is counted now and then: counting costs as much as attending.
         let counts = self.model_config.select.is_some() && self.step.is_multiple_of(KEPT_EVERY);
         let meter = counts.then(|| Arc::new(Meter::new()));
-        for batch in batches {
+        for (number, batch) in batches.iter().enumerate() {
             let drawn = dropout_seed(seed, batch.step, self.ranks.rank());
             dropout::begin_step(drawn, &self.device);
             let mut input = self.step_input(batch);
@@ -524,18 +529,26 @@ impl Trainer {
                 *terms.entry(term.name.to_owned()).or_default() += part;
                 all += term.weight * part;
             }
-            let Some(total) = losses.total() else {
+            let total = losses.total();
+            loss += total.as_ref().map_or(0.0, |total| share * scalar(total));
+            let total = total.map(|total| total.mul_scalar(share));
+            if ranks == 1 || number + 1 < batches.len() {
+                losses.backward(total, |_, found| sum.collect(self.model(), found));
                 continue;
-            };
-            loss += share * scalar(&total);
-            let mut gradients = total.mul_scalar(share).backward();
-            sum.collect(self.model(), &mut gradients);
-        }
-        if self.ranks.count() > 1 {
+            }
             let stopping = if self.stopping[0] { 1.0 } else { 0.0 };
             let mut figures: Vec<f32> = terms.values().map(|value| *value as f32).collect();
             figures.extend([all as f32, stopping]);
-            sum = add_up(&self.ranks, self.model(), sum, &mut figures, &self.device)?;
+            let (model, device) = (self.model(), &self.device);
+            let added = add_up(&self.ranks, model, &mut figures, device, |send| {
+                losses.backward(total, |stage, found| {
+                    sum.collect(model, found);
+                    send(stage, sum.take_through(stage));
+                });
+                send(LAST, sum.take_through(LAST));
+            })?;
+            sum = added.sum;
+            self.behind += added.behind;
             self.stopping[1] = figures.pop().is_some_and(|asked| asked > 0.0);
             loss = figures.pop().map_or(loss, f64::from);
             for (value, figure) in terms.values_mut().zip(figures) {
