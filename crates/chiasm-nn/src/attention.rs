@@ -5,6 +5,7 @@
 //! both as in the BERT family, and both different from burn-nn's layer, which is why it is not
 //! used here.
 
+use burn::backend::DispatchTensor;
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -139,7 +140,8 @@ fn probability_rows(queries: &Spans, num_heads: usize) -> impl Iterator<Item = u
     })
 }
 
-/// What the fused operations want to know; `dropouts` are of the probabilities and of what is added.
+/// What the fused operations want to know, and the thresholds of the heads' gates, their last operand;
+/// `dropouts` are of the probabilities and of what is added.
 fn form(
     width: usize,
     heads: usize,
@@ -147,10 +149,19 @@ fn form(
     place: Norm,
     [dropout, residual_dropout]: [Option<Dropout>; 2],
     sight: Sight,
-) -> AttentionForm {
+    device: &Device,
+) -> (AttentionForm, DispatchTensor) {
     let Sight { scope, select } = sight;
-    let (keep, meter) = select.map_or((None, None), |select| (Some(select.keep), select.meter));
-    AttentionForm {
+    let (keep, gate, meter) = match select {
+        Some(Select { keep, gate, meter }) => (Some(keep), gate, meter),
+        None => (None, None, None),
+    };
+    let softness = gate.as_ref().and_then(|gate| gate.temperature);
+    let thresholds = match gate {
+        Some(gate) => gate.threshold,
+        None => Tensor::from_data(TensorData::new(Vec::<f32>::new(), [0]), device),
+    };
+    let form = AttentionForm {
         width,
         heads,
         norm: place,
@@ -159,14 +170,10 @@ fn form(
         residual_dropout,
         scope,
         keep,
+        softness: softness.map(|softness| softness as f32),
         meter,
-    }
-}
-
-/// Whether the fused operations can do this: a gate that is learned has none.
-fn is_fused_for(sight: &Sight, device: &Device) -> bool {
-    let gate = |select: &Select| select.gate.is_some();
-    is_fused(device) && !sight.select.as_ref().is_some_and(gate)
+    };
+    (form, thresholds.into_dispatch())
 }
 
 /// Attention of a sequence to itself.
@@ -207,17 +214,19 @@ impl SelfAttention {
         let dropouts = [(); 2].map(|()| next_site(self.dropout, &device));
         let [dropout, residual_dropout] = dropouts;
         let Tokens { rows, spans } = input;
-        if is_fused_for(&sight, &device) {
+        if is_fused(&device) {
             let [tokens, width] = rows.dims();
+            let heads = self.num_heads;
+            let (form, gates) = form(width, heads, norm, place, dropouts, sight, &device);
             let operation = kernels::SelfAttention {
                 spans: spans.clone(),
-                form: form(width, self.num_heads, norm, place, dropouts, sight),
+                form,
             };
             let [gain, bias] = norm.operands();
             let [qkv, qkv_bias] = self.qkv.operands();
             let [out, out_bias] = self.out.operands();
             let input = rows.into_dispatch();
-            let inputs = [input, gain, bias, qkv, qkv_bias, out, out_bias];
+            let inputs = [input, gain, bias, qkv, qkv_bias, out, out_bias, gates];
             let rows = kernels::apply(operation, inputs, [tokens, width]);
             return Tokens { rows, spans };
         }
@@ -430,12 +439,14 @@ impl Crossing {
         let dropouts = [(); 2].map(|()| next_site(self.dropout, &device));
         let [dropout, residual_dropout] = dropouts;
         let Tokens { rows, spans } = input;
-        let rows = if is_fused_for(&sight, &device) {
+        let rows = if is_fused(&device) {
             let [tokens, width] = rows.dims();
+            let heads = self.num_heads;
+            let (form, gates) = form(width, heads, norm, place, dropouts, sight, &device);
             let operation = kernels::CrossAttention {
                 spans: spans.clone(),
                 other_spans: other.spans.clone(),
-                form: form(width, self.num_heads, norm, place, dropouts, sight),
+                form,
             };
             let [gain, bias] = norm.operands();
             let [query, kv, out] = [self.query, self.kv, self.out]
@@ -443,7 +454,7 @@ impl Crossing {
             let (input, other) = (rows.into_dispatch(), other.rows.clone().into_dispatch());
             let ([query, query_bias], [kv, kv_bias], [out, out_bias]) = (query, kv, out);
             let inputs = [
-                input, other, gain, bias, query, query_bias, kv, kv_bias, out, out_bias,
+                input, other, gain, bias, query, query_bias, kv, kv_bias, out, out_bias, gates,
             ];
             kernels::apply(operation, inputs, [tokens, width])
         } else {

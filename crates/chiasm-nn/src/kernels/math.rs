@@ -233,6 +233,16 @@ pub(crate) fn max(row: &[f32]) -> f32 {
     )
 }
 
+/// Replaces the numbers of a row by their exponentials above the largest one, which is returned.
+#[inline(always)]
+pub(crate) fn exponentials(row: &mut [f32]) -> f32 {
+    let highest = max(row);
+    for x in row.iter_mut() {
+        *x = exp(*x - highest);
+    }
+    highest
+}
+
 /// Adds `row` to `to`, element by element.
 #[inline(always)]
 pub(crate) fn add(to: &mut [f32], row: &[f32]) {

@@ -18,7 +18,7 @@ use burn::tensor::{Device, Tensor};
 
 pub use config::{BlockName, FallbackName, RowsName, RuleName, SelectConfig};
 pub use meter::{Calibrated, KeptHead, Meter, Part, Site};
-pub(crate) use plain::{Gate, select};
+pub(crate) use plain::select;
 
 use crate::attention::Scope;
 use crate::kernels::{Blocks, Fallback, Keep, Side};
@@ -74,12 +74,32 @@ impl Sight {
 /// Selection in one sub-layer.
 #[derive(Clone, Debug)]
 pub(crate) struct Select {
-    /// What is kept by a rule; `None` where a gate decides or where it is only counted.
+    /// What is kept; its rule keeps all where a gate decides or where it is only counted.
     pub(crate) keep: Keep,
     /// A learned gate in place of the rule.
     pub(crate) gate: Option<Gate>,
     /// Who counts, and for which site.
     pub(crate) meter: Option<(Arc<Meter>, Site)>,
+}
+
+/// A gate learned for every head of a layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    /// Logarithm of the threshold in times the mean, `[heads]`.
+    pub(crate) threshold: Tensor<1>,
+    /// Softness while training; without, the gate is open or shut.
+    pub(crate) temperature: Option<f64>,
+}
+
+impl Gate {
+    /// Of one layer of those that `gates` has, `[layers, heads]`.
+    fn of(gates: &Tensor<2>, layer: usize, config: &SelectConfig, device: &Device) -> Self {
+        let [_, heads] = gates.dims();
+        Self {
+            threshold: gates.clone().narrow(0, layer, 1).reshape([heads]),
+            temperature: temperature(config, device),
+        }
+    }
 }
 
 /// Selection in a stack of layers, as a model has it.

@@ -1,39 +1,14 @@
 //! Selection with plain tensor operations: the reference, and what runs on a GPU.
 
-use burn::tensor::activation::{sigmoid, softmax};
+use burn::tensor::activation::{log_sigmoid, softmax};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-use super::{Select, SelectConfig, temperature};
+use super::{Gate, Select};
 use crate::kernels::{Fallback, Keep, Place, Rule};
 use crate::spans::Spans;
 
 /// The score of a dropped key: its exponential is exactly 0, and so is its gradient.
 const DROPPED: f64 = -1e30;
-
-/// A gate learned for every head of a layer.
-#[derive(Clone, Debug)]
-pub(crate) struct Gate {
-    /// Logarithm of the threshold in times the mean, `[heads]`.
-    threshold: Tensor<1>,
-    /// Softness while training; without, the gate is open or shut.
-    temperature: Option<f64>,
-}
-
-impl Gate {
-    /// Of one layer of those that `gates` has, `[layers, heads]`.
-    pub(super) fn of(
-        gates: &Tensor<2>,
-        layer: usize,
-        config: &SelectConfig,
-        device: &Device,
-    ) -> Self {
-        let [_, heads] = gates.dims();
-        Self {
-            threshold: gates.clone().narrow(0, layer, 1).reshape([heads]),
-            temperature: temperature(config, device),
-        }
-    }
-}
 
 /// What a row of scores is made of.
 struct Rows {
@@ -54,20 +29,23 @@ pub(crate) fn select(
     let Select { keep, gate, meter } = select;
     let rows = Rows::of(keys, &device);
     let whole = softmax(scores.clone(), 3);
-    let selected = if let Some(gate) = gate {
-        match gate.temperature {
+    let selected = if let Some(Gate {
+        threshold,
+        temperature,
+    }) = gate
+    {
+        let heads = threshold.dims()[0];
+        let level = threshold.clone().exp().reshape([1, heads, 1, 1]);
+        let times = whole.clone() * rows.count.clone();
+        match temperature {
             Some(temperature) => {
-                let heads = gate.threshold.dims()[0];
-                let level = gate.threshold.clone().exp().reshape([1, heads, 1, 1]);
-                let over = whole.clone() * rows.count.clone() - level;
-                let let_through = whole * sigmoid(over.div_scalar(temperature));
-                let total = let_through.clone().sum_dim(3);
-                let_through / total
+                // p times what the gate lets through, by logarithms: where all gates of a row are
+                // nearly shut, the sum that it is divided by would be 0.
+                let over = (times - level).div_scalar(*temperature);
+                softmax(scores.clone() + log_sigmoid(over), 3)
             }
             None => {
-                let heads = gate.threshold.dims()[0];
-                let level = gate.threshold.clone().exp().reshape([1, heads, 1, 1]);
-                let kept = (whole.clone() * rows.count.clone()).greater(level);
+                let kept = times.greater(level);
                 finish(scores.clone(), whole, kept, [queries, keys], keep, &rows)
             }
         }

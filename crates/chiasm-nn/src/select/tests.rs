@@ -31,7 +31,7 @@ fn row_of(keep: &Keep, head: usize, scores: &[f32], sequence: usize, query: usiz
     let mut row = scores.to_vec();
     let place = Place::whole_row(sequence, [row.len(); 2], query);
     if keep.selects(head, &place) {
-        keep.apply(&mut row, &place, &mut Vec::new());
+        keep.apply(keep.rule, &mut row, &place, &mut Vec::new());
     } else {
         let total: f32 = row.iter().map(|s| s.exp()).sum();
         row.iter_mut().for_each(|s| *s = s.exp() / total);

@@ -14,7 +14,8 @@ use crate::spans::Spans;
 /// Inputs: x `[tokens, width]`; other `[other tokens, width]`; the norm's gain and bias `[width]`;
 /// weights `[width, width]` and bias `[width]` of the queries; weights `[width, 2 width]` and bias
 /// `[2 width]` of keys and values, side by side; weights `[width, width]` and bias `[width]` of the
-/// output map. The result has the shape of x.
+/// output map; thresholds of the heads' gates `[heads]`, or `[0]` without. The result has the shape
+/// of x.
 #[derive(Clone, Debug)]
 pub(crate) struct CrossAttention {
     /// The sequences of x.
@@ -36,13 +37,26 @@ pub(crate) struct Kept {
 }
 
 impl CrossAttention {
-    fn sublayer<'a>(&'a self, inputs: [&'a [f32]; 10]) -> Sublayer<'a> {
-        let [_, _, gain, bias, query_w, query_b, _, _, out_w, out_b] = inputs;
+    fn sublayer<'a>(&'a self, inputs: [&'a [f32]; 11]) -> Sublayer<'a> {
+        let [
+            _,
+            _,
+            gain,
+            bias,
+            query_w,
+            query_b,
+            _,
+            _,
+            out_w,
+            out_b,
+            gates,
+        ] = inputs;
         self.form.sublayer(
             [&self.spans, &self.other_spans],
             [gain, bias],
             [query_w, query_b],
             [out_w, out_b],
+            gates,
         )
     }
 
@@ -55,11 +69,11 @@ impl CrossAttention {
     }
 }
 
-impl Operation<10> for CrossAttention {
+impl Operation<11> for CrossAttention {
     type Kept = Kept;
 
-    fn forward(&self, inputs: [&[f32]; 10], keep: bool) -> (Vec<f32>, Option<Kept>) {
-        let [x, other, _, _, _, _, key_value_w, key_value_b, _, _] = inputs;
+    fn forward(&self, inputs: [&[f32]; 11], keep: bool) -> (Vec<f32>, Option<Kept>) {
+        let [x, other, _, _, _, _, key_value_w, key_value_b, ..] = inputs;
         let sublayer = self.sublayer(inputs);
         let (query, moments) = sublayer.project(x);
         let key_value = [other, key_value_w, key_value_b];
@@ -79,11 +93,11 @@ impl Operation<10> for CrossAttention {
 
     fn backward(
         &self,
-        inputs: [&[f32]; 10],
+        inputs: [&[f32]; 11],
         mut kept: Kept,
         gradient: &[f32],
-        wanted: [bool; 10],
-    ) -> [Option<Vec<f32>>; 10] {
+        wanted: [bool; 11],
+    ) -> [Option<Vec<f32>>; 11] {
         let sublayer = self.sublayer(inputs);
         let [
             x,
@@ -96,13 +110,15 @@ impl Operation<10> for CrossAttention {
             key_value_b,
             out_w,
             out_b,
+            gates,
         ] = wanted;
         let projected = Projected::Apart {
             query: &mut kept.query[..],
             key_value: &mut kept.key_value,
         };
-        let (above, [out_w, out_b]) =
-            sublayer.backward(projected, &kept.sublayer, gradient, [out_w, out_b]);
+        let wanted = [out_w, out_b, gates];
+        let (above, [out_w, out_b, gates]) =
+            sublayer.backward(projected, &kept.sublayer, gradient, wanted);
         let [other, key_value_w, key_value_b] = self.key_value().backward(
             [inputs[1], inputs[6], inputs[7]],
             (),
@@ -127,6 +143,7 @@ impl Operation<10> for CrossAttention {
             key_value_b,
             out_w,
             out_b,
+            gates,
         ]
     }
 }

@@ -1,9 +1,9 @@
 //! Attention over packed sequences, head by head.
 //!
 //! The scores of a few queries with all keys of their sequence are computed, used and forgotten by
-//! one task. What the backward pass keeps of them is one number for every query and head, the
-//! logarithm of the sum of exponentials: with it, probabilities come back from scores without a
-//! sum over keys.
+//! one task. What the backward pass is told of them is one number for every query and head: the
+//! logarithm of the sum of exponentials, with which probabilities come back from scores without a
+//! sum over keys, or the cut of a row that selects, which costs more to find than the row itself.
 
 use std::ops::Range;
 
@@ -11,8 +11,9 @@ use rayon::prelude::*;
 
 use super::super::dropout::Dropout;
 use super::super::gemm::{View, ViewMut, multiply_serial};
-use super::super::math::{exp, max, scale, simd, sum};
+use super::super::math::{exp, exponentials, scale, simd, sum};
 use super::super::rows::{BLOCK, room, zeros};
+use super::gate::Gates;
 use super::keep::{Keep, Place};
 use super::projected::{Projected, Role};
 use crate::select::{Meter, Site};
@@ -39,6 +40,8 @@ pub(super) struct Heads<'a> {
     pub(super) scope: Scope,
     /// Which of them it keeps; all of them without.
     pub(super) keep: Option<&'a Keep>,
+    /// What the heads have learned to keep, in place of the rule.
+    pub(super) gates: Option<Gates<'a>>,
     /// Who counts what is kept, and where this is.
     pub(super) meter: Option<(&'a Meter, Site)>,
 }
@@ -93,8 +96,9 @@ impl Scope {
 pub(super) struct Attended {
     /// Mixed values, `[queries, width]`; zeros where a sequence has no keys.
     pub(super) context: Vec<f32>,
-    /// Logarithm of the sum of the exponentials of a query's scores, `[queries, heads]`.
-    pub(super) logs: Vec<f32>,
+    /// What the backward pass is told of a row of scores, `[queries, heads]`: the logarithm of the sum
+    /// of its exponentials, or the cut where it selects.
+    pub(super) facts: Vec<f32>,
 }
 
 /// Some queries of one sequence and the keys that they see, counted in the sequence.
@@ -153,24 +157,24 @@ impl Heads<'_> {
         let tokens = self.queries.tokens();
         let mut attended = Attended {
             context: zeros(tokens * self.width),
-            logs: vec![0.0; tokens * self.count],
+            facts: vec![0.0; tokens * self.count],
         };
         let pieces = self.pieces();
         let lens = || pieces.iter().map(|(_, piece)| piece.queries.len());
         let contexts = cut(&mut attended.context, lens().map(|len| len * self.width));
-        let logs = cut(&mut attended.logs, lens().map(|len| len * self.count));
+        let facts = cut(&mut attended.facts, lens().map(|len| len * self.count));
         let spans: Vec<_> = self.queries.iter().zip(self.keys.iter()).collect();
-        let tasks = pieces.par_iter().zip(contexts).zip(logs);
+        let tasks = pieces.par_iter().zip(contexts).zip(facts);
         tasks.with_min_len(self.sequences_in_task()).for_each_init(
             Scratch::default,
-            |scratch, (((sequence, piece), context), logs)| {
+            |scratch, (((sequence, piece), context), facts)| {
                 let (queries, keys) = spans[*sequence].clone();
                 let placed = Placed {
                     piece,
                     sequence: *sequence,
                     spans: [queries, keys],
                 };
-                self.forward_piece(projected, &placed, context, logs, scratch);
+                self.forward_piece(projected, &placed, context, facts, scratch);
             },
         );
         attended
@@ -193,13 +197,13 @@ impl Heads<'_> {
         (BLOCK * self.queries.batch() / tokens).max(1)
     }
 
-    /// Writes the context of a piece, `[queries, width]`, and its logarithms, `[queries, heads]`.
+    /// Writes the context of a piece, `[queries, width]`, and its facts, `[queries, heads]`.
     fn forward_piece(
         &self,
         projected: &Projected<&[f32]>,
         placed: &Placed,
         context: &mut [f32],
-        logs: &mut [f32],
+        facts: &mut [f32],
         scratch: &mut Scratch,
     ) {
         let piece = placed.piece;
@@ -222,19 +226,25 @@ impl Heads<'_> {
                 scratch.before.extend_from_slice(scores);
             }
 
+            let gate = self.gates.and_then(|gates| gates.soft(head, keys));
             simd(
                 #[inline(always)]
                 || {
-                    let logs = logs.chunks_exact_mut(self.count);
+                    let facts = facts.chunks_exact_mut(self.count);
                     let rows = scores.chunks_exact_mut(keys).zip(piece.queries.clone());
-                    for ((row, query), logs) in rows.zip(logs) {
-                        let Some(keep) = self.keep else {
-                            logs[head] = softmax(row);
-                            continue;
+                    for ((row, query), facts) in rows.zip(facts) {
+                        facts[head] = match (gate, self.keep) {
+                            (Some(gate), _) => {
+                                let log = softmax(row);
+                                gate.forward(row);
+                                log
+                            }
+                            (None, Some(keep)) => {
+                                let place = placed.row(query);
+                                self.select(keep, head, &place, row, &mut scratch.row)
+                            }
+                            (None, None) => softmax(row),
                         };
-                        self.select(keep, head, &placed.row(query), row, &mut scratch.row);
-                        // What is dropped may be less than 0, for the backward pass.
-                        row.iter_mut().for_each(|x| *x = x.max(0.0));
                     }
                 },
             );
@@ -260,24 +270,53 @@ impl Heads<'_> {
         }
     }
 
-    /// Turns a row of scores into the probabilities of the keys that it keeps, see [`Keep::apply`].
+    /// Turns a row of scores into the probabilities of the keys that it keeps, and returns the fact
+    /// that [`Self::select_again`] needs.
     #[inline(always)]
-    pub(super) fn select(
+    fn select(
         &self,
         keep: &Keep,
         head: usize,
         place: &Place,
         row: &mut [f32],
         scratch: &mut Vec<f32>,
+    ) -> f32 {
+        let row = self.seen(place, row);
+        if !keep.selects(head, place) {
+            return softmax(row);
+        }
+        let rule = self.gates.map_or(keep.rule, |gates| gates.rule(head));
+        let cut = keep.apply(rule, row, place, scratch);
+        // What is dropped may be less than 0, for the backward pass.
+        row.iter_mut().for_each(|x| *x = x.max(0.0));
+        cut
+    }
+
+    /// What [`Keep::apply`] makes of a row whose fact is known.
+    #[inline(always)]
+    pub(super) fn select_again(
+        &self,
+        keep: &Keep,
+        head: usize,
+        place: &Place,
+        row: &mut [f32],
+        fact: f32,
     ) {
+        let row = self.seen(place, row);
+        if keep.selects(head, place) {
+            keep.apply_cut(fact, row, place);
+        } else {
+            row.iter_mut().for_each(|x| *x = exp(*x - fact));
+        }
+    }
+
+    /// The keys of a row that its query sees; what the others count is 0.
+    #[inline(always)]
+    fn seen<'r>(&self, place: &Place, row: &'r mut [f32]) -> &'r mut [f32] {
         let seen = self.scope.seen(place.query, row.len());
         let (row, hidden) = row.split_at_mut(seen);
         hidden.fill(0.0);
-        if keep.selects(head, place) {
-            keep.apply(row, place, scratch);
-        } else {
-            softmax(row);
-        }
+        row
     }
 
     /// Gives the keys that a causal query must not see a score whose exponential is 0; `first` is
@@ -318,10 +357,7 @@ impl Heads<'_> {
 /// Turns scores into probabilities; returns the logarithm of the sum of their exponentials.
 #[inline(always)]
 fn softmax(row: &mut [f32]) -> f32 {
-    let highest = max(row);
-    for score in row.iter_mut() {
-        *score = exp(*score - highest);
-    }
+    let highest = exponentials(row);
     let total = sum(row);
     scale(row, 1.0 / total);
     highest + total.ln()

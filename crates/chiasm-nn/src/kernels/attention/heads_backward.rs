@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::super::gemm::{View, ViewMut, multiply_serial};
 use super::super::math::{dot, exp, simd};
-use super::super::rows::room;
+use super::super::rows::{add_up, room};
 use super::heads::{Attended, Heads, Piece, cut};
 use super::keep::Place;
 use super::projected::{Projected, Role};
@@ -29,7 +29,9 @@ struct Sequence<'a> {
     /// Of the context, `[queries, width]`.
     gradient: &'a [f32],
     /// `[queries, heads]`
-    logs: &'a [f32],
+    facts: &'a [f32],
+    /// Gradients of the gates' thresholds, `[heads]`; empty without gates.
+    gates: &'a mut [f32],
 }
 
 /// Gradients of one head of one sequence.
@@ -41,6 +43,8 @@ struct HeadGradients {
     key: Vec<f32>,
     /// `[keys, head size]`
     value: Vec<f32>,
+    /// Of the gate's threshold.
+    gate: f32,
 }
 
 /// What the backward pass holds of one block of queries, `[queries, keys]` each.
@@ -52,22 +56,27 @@ struct Scratch {
     scores: Vec<f32>,
     /// Dropout's factors of one query, `[keys]`.
     factors: Vec<f32>,
-    /// For selecting one row.
+    /// For a gate over one query's keys.
     row: Vec<f32>,
 }
 
 impl Heads<'_> {
     /// Replaces the projections of all sequences by their gradients, given that of the context.
+    /// Returns the gradients of the gates' thresholds, `[heads]`, or nothing without gates.
     pub(super) fn backward(
         &self,
         projected: Projected<&mut [f32]>,
         attended: &Attended,
         gradient: &[f32],
-    ) {
-        let mut sequences = Vec::with_capacity(self.queries.batch());
+    ) -> Vec<f32> {
+        let batch = self.queries.batch();
+        let gates = self.gates.map_or(0, |gates| gates.thresholds.len());
+        let mut partials = vec![0.0; batch * gates];
+        let mut sequences = Vec::with_capacity(batch);
         let spans = self.queries.iter().zip(self.keys.iter());
-        let spans = spans.enumerate();
-        for ((number, (queries, keys)), projected) in spans.zip(self.sequences_mut(projected)) {
+        let parts = self.sequences_mut(projected).into_iter();
+        let parts = parts.zip(cut(&mut partials, vec![gates; batch]));
+        for ((number, (queries, keys)), (projected, gates)) in spans.enumerate().zip(parts) {
             let features = queries.start * self.width..queries.end * self.width;
             sequences.push(Sequence {
                 number,
@@ -77,7 +86,8 @@ impl Heads<'_> {
                 projected,
                 context: &attended.context[features.clone()],
                 gradient: &gradient[features],
-                logs: &attended.logs[queries.start * self.count..queries.end * self.count],
+                facts: &attended.facts[queries.start * self.count..queries.end * self.count],
+                gates,
             });
         }
         let tasks = sequences.into_par_iter();
@@ -87,6 +97,8 @@ impl Heads<'_> {
                 self.backward_sequence(sequence, scratch, gradients);
             },
         );
+        let [gates] = add_up(&partials, [gates]);
+        gates
     }
 
     /// The projected rows of every sequence.
@@ -162,6 +174,7 @@ impl Heads<'_> {
             gradient.clear();
             gradient.resize(rows * size, 0.0);
         }
+        gradients.gate = 0.0;
         for piece in self.scope.pieces(sequence.queries, sequence.keys) {
             let block = piece.queries.clone();
             let (queries, keys) = (block.len(), piece.keys.len());
@@ -186,7 +199,7 @@ impl Heads<'_> {
             self.hide_later(weights, keys, block.start);
             let out = ViewMut::new(scores, queries, keys);
             multiply_serial(out, d_context, value.t(), 1.0, false);
-            self.backward_softmax(sequence, head, &piece, scratch);
+            gradients.gate += self.backward_softmax(sequence, head, &piece, scratch);
 
             let weights = View::new(&scratch.weights, queries, keys);
             let scores = View::new(&scratch.scores, queries, keys);
@@ -202,16 +215,18 @@ impl Heads<'_> {
     }
 
     /// Turns scores (in `scratch.weights`) and the gradient of the weights (in `scratch.scores`)
-    /// into weights and the gradient of the scores.
+    /// into weights and the gradient of the scores. Returns that of the threshold of a gate.
     fn backward_softmax(
         &self,
         sequence: &Sequence,
         head: usize,
         piece: &Piece,
         scratch: &mut Scratch,
-    ) {
+    ) -> f32 {
         let (block, keys) = (piece.queries.clone(), piece.keys.len());
         let factors = room(&mut scratch.factors, keys);
+        let gate = self.gates.and_then(|gates| gates.soft(head, keys));
+        let mut threshold = 0.0;
         let features = |i: usize| {
             let columns = self.columns(head);
             i * self.width + columns.start..i * self.width + columns.end
@@ -227,6 +242,18 @@ impl Heads<'_> {
                         &sequence.gradient[features(i)],
                         &sequence.context[features(i)],
                     );
+                    let fact = sequence.facts[i * self.count + head];
+                    if gate.is_some() || self.keep.is_some() {
+                        match &self.dropout {
+                            Some(dropout) => dropout.factors(number, factors),
+                            None => factors.fill(1.0),
+                        }
+                    }
+                    if let Some(gate) = gate {
+                        weights.iter_mut().for_each(|x| *x = exp(*x - fact));
+                        threshold += gate.backward(weights, d, factors, mean, &mut scratch.row);
+                        continue;
+                    }
                     if let Some(keep) = self.keep {
                         let place = Place {
                             sequence: sequence.number,
@@ -234,11 +261,7 @@ impl Heads<'_> {
                             query: i,
                             keys: piece.keys.clone(),
                         };
-                        self.select(keep, head, &place, weights, &mut scratch.row);
-                        match &self.dropout {
-                            Some(dropout) => dropout.factors(number, factors),
-                            None => factors.fill(1.0),
-                        }
+                        self.select_again(keep, head, &place, weights, fact);
                         for ((weight, d), factor) in weights.iter_mut().zip(d).zip(&*factors) {
                             // A dropped key is 0, or less where it took part in the division.
                             let probability = weight.abs();
@@ -248,23 +271,23 @@ impl Heads<'_> {
                         }
                         continue;
                     }
-                    let log = sequence.logs[i * self.count + head];
                     if let Some(dropout) = &self.dropout {
                         dropout.factors(number, factors);
                         for ((weight, d), factor) in weights.iter_mut().zip(d).zip(&*factors) {
-                            let probability = exp(*weight - log);
+                            let probability = exp(*weight - fact);
                             *d = probability * factor.mul_add(*d, -mean);
                             *weight = probability * factor;
                         }
                     } else {
                         for (weight, d) in weights.iter_mut().zip(d) {
-                            *weight = exp(*weight - log);
+                            *weight = exp(*weight - fact);
                             *d = *weight * (*d - mean);
                         }
                     }
                 }
             },
         );
+        threshold
     }
 
     /// Replaces the projections of one head by their gradients.
@@ -278,6 +301,9 @@ impl Heads<'_> {
             sequence
                 .projected
                 .put(role, self.width, self.columns(head), values);
+        }
+        if let Some(gate) = sequence.gates.get_mut(head) {
+            *gate = gradients.gate;
         }
     }
 }

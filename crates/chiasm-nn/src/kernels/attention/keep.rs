@@ -3,13 +3,13 @@
 //!
 //! Every rule keeps the keys whose score is at least some value of the row, so a row is done in
 //! three passes: exponentials, the cut among them, and their division by what is left. The backward
-//! pass repeats them on scores computed again, in the same order, and finds the same keys.
+//! pass, on scores computed again in the same order, takes the cut that the forward pass found.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::math::{exp, max, scale, sum, sum_of};
+use super::super::math::{exp, exponentials, scale, sum, sum_of};
 use super::super::rows::room;
 
 /// Which keys of a row are kept by themselves; p is a probability, s a score, n the number of keys.
@@ -140,6 +140,11 @@ impl Forced {
     fn has(&self, key: usize) -> bool {
         self.protected.contains(&Some(key)) || self.exempt.contains(&key)
     }
+
+    /// Whether these keep a row from keeping nothing: a protected key whose exponential is 0 does not.
+    fn saves(&self, row: &[f32]) -> bool {
+        self.protected.iter().flatten().any(|key| row[*key] > 0.0)
+    }
 }
 
 impl Place {
@@ -209,57 +214,51 @@ impl Keep {
         }
     }
 
-    /// Turns a row of scores into probabilities: what is dropped is 0, or, without renormalising,
-    /// minus what it was (the backward pass asks for it, the forward pass takes it for 0).
+    /// Turns a row of scores into probabilities: what `rule` drops is 0, or, without renormalising,
+    /// minus what it was (the backward pass asks for it, the forward pass takes it for 0). Returns
+    /// the cut, the least exponential that is kept by itself.
     #[inline(always)]
-    pub(crate) fn apply(&self, row: &mut [f32], place: &Place, scratch: &mut Vec<f32>) {
-        let cut = self.exponentials(row, scratch);
+    pub(crate) fn apply(
+        &self,
+        rule: Rule,
+        row: &mut [f32],
+        place: &Place,
+        scratch: &mut Vec<f32>,
+    ) -> f32 {
+        let cut = rule.cut(row, scratch);
         let forced = self.forced(place);
-        let total = if self.renormalise { 0.0 } else { sum(row) };
-        if forced.is_empty() {
-            let kept = self.drop_below(row, cut);
-            scale(row, 1.0 / if self.renormalise { kept } else { total });
+        // The largest has the exponential 1: beyond it, nothing is kept.
+        let cut = if cut <= 1.0 || forced.saves(row) {
+            cut
         } else {
-            let kept = self.drop_unless(row, cut, &forced);
-            scale(row, 1.0 / if self.renormalise { kept } else { total });
-        }
+            self.fallback()
+        };
+        self.drop_below(cut, row, &forced);
+        cut
     }
 
-    /// Exponentials of the scores above the largest one, and from which on one is kept.
+    /// What [`Self::apply`] does, given the cut that it found.
     #[inline(always)]
-    fn exponentials(&self, row: &mut [f32], scratch: &mut Vec<f32>) -> f32 {
-        let highest = max(row);
-        let count = row.len() as f32;
-        let score = match self.rule {
-            Rule::Score(score) => score,
-            Rule::Deviations(times) => {
-                let mean = sum(row) / count;
-                let variance = sum_of([&*row], |[s]| (s - mean) * (s - mean)) / count;
-                times.mul_add(variance.sqrt(), mean)
-            }
-            _ => highest,
+    pub(crate) fn apply_cut(&self, cut: f32, row: &mut [f32], place: &Place) {
+        exponentials(row);
+        self.drop_below(cut, row, &self.forced(place));
+    }
+
+    /// Turns exponentials into probabilities.
+    #[inline(always)]
+    fn drop_below(&self, cut: f32, row: &mut [f32], forced: &Forced) {
+        let total = if self.renormalise { 0.0 } else { sum(row) };
+        let kept = if forced.is_empty() {
+            self.drop_all_below(cut, row)
+        } else {
+            self.drop_unless(cut, row, forced)
         };
-        for score in row.iter_mut() {
-            *score = exp(*score - highest);
-        }
-        match self.rule {
-            Rule::Probability(least) => least * sum(row),
-            Rule::TimesMean(times) => times / count * sum(row),
-            Rule::ShareOfMax(share) => share,
-            // The largest has the exponential 1: beyond it, nothing is kept.
-            Rule::Score(_) | Rule::Deviations(_) if score > highest => f32::INFINITY,
-            Rule::Score(_) | Rule::Deviations(_) => exp(score - highest),
-            Rule::Top(most) => nth_largest(row, most, scratch),
-            Rule::TopShare(share) => nth_largest(row, (count * share).ceil() as usize, scratch),
-            Rule::Quantile(quantile) => quantile_of(row, quantile, scratch),
-            Rule::Mass(mass) => least_of_mass(row, mass, scratch),
-        }
+        scale(row, 1.0 / if self.renormalise { kept } else { total });
     }
 
     /// Drops what is below the cut; the sum of the rest.
     #[inline(always)]
-    fn drop_below(&self, row: &mut [f32], cut: f32) -> f32 {
-        let cut = if 1.0 >= cut { cut } else { self.fallback() };
+    fn drop_all_below(&self, cut: f32, row: &mut [f32]) -> f32 {
         let kept = sum_of([&*row], |[x]| if x >= cut { x } else { 0.0 });
         if self.renormalise {
             for x in row {
@@ -273,16 +272,8 @@ impl Keep {
         kept
     }
 
-    /// As [`Self::drop_below`], but for the keys that are kept in any case.
-    fn drop_unless(&self, row: &mut [f32], cut: f32, forced: &Forced) -> f32 {
-        let protects = forced.protected.iter().flatten();
-        let mass: f32 = protects.map(|key| row[*key]).sum();
-        // A protected key whose exponential is 0 does not save a row from keeping nothing.
-        let cut = if 1.0 >= cut || mass > 0.0 {
-            cut
-        } else {
-            self.fallback()
-        };
+    /// As [`Self::drop_all_below`], but for the keys that are kept in any case.
+    fn drop_unless(&self, cut: f32, row: &mut [f32], forced: &Forced) -> f32 {
         let mut kept = 0.0;
         for (key, x) in row.iter_mut().enumerate() {
             if *x >= cut || forced.has(key) {
@@ -300,6 +291,37 @@ impl Keep {
         match self.fallback {
             Fallback::Largest => 1.0,
             Fallback::All => 0.0,
+        }
+    }
+}
+
+impl Rule {
+    /// Turns a row of scores into exponentials above the largest one, and says from which on one is
+    /// kept.
+    #[inline(always)]
+    fn cut(self, row: &mut [f32], scratch: &mut Vec<f32>) -> f32 {
+        let count = row.len() as f32;
+        let score = match self {
+            Self::Score(score) => score,
+            Self::Deviations(times) => {
+                let mean = sum(row) / count;
+                let variance = sum_of([&*row], |[s]| (s - mean) * (s - mean)) / count;
+                times.mul_add(variance.sqrt(), mean)
+            }
+            _ => f32::NEG_INFINITY,
+        };
+        let highest = exponentials(row);
+        match self {
+            Self::Probability(least) => least * sum(row),
+            Self::TimesMean(times) => times / count * sum(row),
+            Self::ShareOfMax(share) => share,
+            // Not the exponential, which is 1 for a score that is hardly higher.
+            Self::Score(_) | Self::Deviations(_) if score > highest => f32::INFINITY,
+            Self::Score(_) | Self::Deviations(_) => exp(score - highest),
+            Self::Top(most) => nth_largest(row, most, scratch),
+            Self::TopShare(share) => nth_largest(row, (count * share).ceil() as usize, scratch),
+            Self::Quantile(quantile) => quantile_of(row, quantile, scratch),
+            Self::Mass(mass) => least_of_mass(row, mass, scratch),
         }
     }
 }
@@ -341,28 +363,122 @@ fn quantile_of(row: &[f32], quantile: f32, scratch: &mut Vec<f32>) -> f32 {
     (low + (high - low) * (place - below as f64)) as f32
 }
 
+/// Buckets that [`least_of_mass`] sorts numbers into at a time, and their logarithm.
+const BUCKETS: usize = 1 << BUCKET_BITS;
+const BUCKET_BITS: u32 = 6;
+
+/// Numbers that are sorted rather than put into buckets.
+const FEW: usize = 8;
+
 /// The smallest of the largest numbers that make this share of the sum of a row.
+///
+/// Numbers whose bits begin alike share a bucket. The one in which the share is reached is looked
+/// through in the same way until few are left: a row of any length costs a few passes, and is never
+/// sorted.
 fn least_of_mass(row: &[f32], mass: f32, scratch: &mut Vec<f32>) -> f32 {
-    let copy = room(scratch, row.len());
-    copy.copy_from_slice(row);
-    let wanted = f64::from(mass) * copy.iter().map(|x| f64::from(*x)).sum::<f64>();
-    let (mut rest, mut reached) = (copy, 0.0);
-    // A few make most of a row: the largest ones are sorted, and more of them only where these do not do.
-    let mut next = 8;
-    while !rest.is_empty() {
-        if next < rest.len() {
-            rest.select_nth_unstable_by(next - 1, falling);
+    let total: u64 = row.iter().copied().map(fixed).sum();
+    let mut missing = (f64::from(mass) * total as f64).ceil() as u64;
+    let mut rest = room(scratch, row.len());
+    rest.copy_from_slice(row);
+    while rest.len() > FEW {
+        let bits = || rest.iter().map(|x| x.to_bits());
+        let least = bits().fold(u32::MAX, u32::min);
+        let most = bits().fold(0, u32::max);
+        let shift = (u32::BITS - (most - least).leading_zeros()).saturating_sub(BUCKET_BITS);
+        // The largest numbers first; the modulus changes nothing and spares a check.
+        let bucket = |x: f32| ((most - x.to_bits()) >> shift) as usize % BUCKETS;
+        let mut sums = [0; BUCKETS];
+        for x in rest.iter() {
+            sums[bucket(*x)] += fixed(*x);
         }
-        let (first, others) = rest.split_at_mut(next.min(rest.len()));
-        first.sort_unstable_by(falling);
-        for x in first.iter() {
+        let mut reached = 0;
+        while sums[reached] < missing && reached + 1 < BUCKETS {
+            missing -= sums[reached];
+            reached += 1;
+        }
+        let mut inside = 0;
+        for index in 0..rest.len() {
+            let x = rest[index];
+            // Written in any case: a branch here would often be guessed wrong.
+            rest[inside] = x;
+            inside += usize::from(bucket(x) == reached);
+        }
+        rest = &mut rest[..inside];
+        if shift == 0 {
+            // All that is left is equal.
+            break;
+        }
+    }
+    rest.sort_unstable_by(falling);
+    for x in rest.iter() {
+        if fixed(*x) >= missing {
+            return *x;
+        }
+        missing -= fixed(*x);
+    }
+    0.0
+}
+
+/// An exponential, 1 at most, as a whole number of 2^-40: sums of these do not depend on their order,
+/// and those of up to 2^24 numbers fit. Down to 2^-17 no digit is lost.
+fn fixed(x: f32) -> u64 {
+    const ONE: f32 = (1_u64 << 40) as f32;
+    (x * ONE) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::values;
+    use super::*;
+
+    /// The cut by its definition: from the largest number down, until the mass is reached.
+    fn sorted(row: &[f32], mass: f32) -> f32 {
+        let mut row = row.to_vec();
+        row.sort_by(falling);
+        let wanted = f64::from(mass) * row.iter().map(|x| f64::from(*x)).sum::<f64>();
+        let mut reached = 0.0;
+        for x in &row {
             reached += f64::from(*x);
             if reached >= wanted {
                 return *x;
             }
         }
-        rest = others;
-        next *= 2;
+        0.0
     }
-    0.0
+
+    #[test]
+    fn mass_is_found_as_by_sorting() {
+        let mut scratch = Vec::new();
+        let mut seed = 0;
+        for len in [1, 2, 7, 8, 9, 31, 56, 57, 300, 1000] {
+            // From all alike to one that has nearly everything.
+            for spread in [0.0, 1e-6, 0.01, 1.0, 5.0, 60.0] {
+                seed += 1;
+                let mut row = values(seed, len);
+                row.iter_mut().for_each(|x| *x *= spread);
+                // Some are equal.
+                for index in (3..len).step_by(5) {
+                    row[index] = row[index - 2];
+                }
+                exponentials(&mut row);
+                for mass in [0.0, 0.1, 0.335, 0.5, 0.717, 0.9, 0.99] {
+                    let found = least_of_mass(&row, mass, &mut scratch);
+                    assert_eq!(found, sorted(&row, mass), "{len} {spread} {mass}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn mass_of_odd_rows() {
+        let mut scratch = Vec::new();
+        let mut of = |row: &[f32], mass| least_of_mass(row, mass, &mut scratch);
+        assert_eq!(of(&[1.0], 0.5), 1.0);
+        assert_eq!(of(&[1.0; 100], 0.5), 1.0);
+        assert_eq!(of(&[1.0; 100], 1.0), 1.0);
+        let mut alone = [0.0; 40];
+        alone[17] = 1.0;
+        assert_eq!(of(&alone, 1.0), 1.0);
+        assert!(of(&[f32::NAN; 40], 0.5).is_nan());
+    }
 }

@@ -1,11 +1,12 @@
 //! Attention sub-layers: norm, projections, attention, output map, dropout and residual as one
 //! operation.
 //!
-//! [`heads`] is attention itself, over the projected tokens of [`projected`]. [`sublayer`] is what
-//! surrounds it, the same for tokens that attend to their own sequence and to another; the two
+//! [`heads`] is attention itself, over the projected tokens of [`projected`]; [`keep`] and [`gate`]
+//! say what of a row of scores counts. [`sublayer`] is what surrounds it, the same for tokens that attend to their own sequence and to another; the two
 //! operations differ in where keys and values come from.
 
 mod cross_attention;
+mod gate;
 mod heads;
 mod heads_backward;
 mod keep;

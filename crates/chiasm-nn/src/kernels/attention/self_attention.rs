@@ -12,8 +12,8 @@ use crate::spans::Spans;
 ///
 /// Inputs: x `[tokens, width]`; the norm's gain and bias `[width]`; weights `[width, 3 width]` and
 /// bias `[3 width]` of the projection, in which queries, keys and values stand side by side, head
-/// by head; weights `[width, width]` and bias `[width]` of the output map. The result has the shape
-/// of x.
+/// by head; weights `[width, width]` and bias `[width]` of the output map; thresholds of the heads'
+/// gates `[heads]`, or `[0]` without. The result has the shape of x.
 #[derive(Clone, Debug)]
 pub(crate) struct SelfAttention {
     /// The sequences.
@@ -31,21 +31,22 @@ pub(crate) struct Kept {
 }
 
 impl SelfAttention {
-    fn sublayer<'a>(&'a self, inputs: [&'a [f32]; 7]) -> Sublayer<'a> {
-        let [_, gain, bias, qkv_w, qkv_b, out_w, out_b] = inputs;
+    fn sublayer<'a>(&'a self, inputs: [&'a [f32]; 8]) -> Sublayer<'a> {
+        let [_, gain, bias, qkv_w, qkv_b, out_w, out_b, gates] = inputs;
         self.form.sublayer(
             [&self.spans, &self.spans],
             [gain, bias],
             [qkv_w, qkv_b],
             [out_w, out_b],
+            gates,
         )
     }
 }
 
-impl Operation<7> for SelfAttention {
+impl Operation<8> for SelfAttention {
     type Kept = Kept;
 
-    fn forward(&self, inputs: [&[f32]; 7], keep: bool) -> (Vec<f32>, Option<Kept>) {
+    fn forward(&self, inputs: [&[f32]; 8], keep: bool) -> (Vec<f32>, Option<Kept>) {
         let sublayer = self.sublayer(inputs);
         let x = inputs[0];
         let (projected, moments) = sublayer.project(x);
@@ -59,22 +60,22 @@ impl Operation<7> for SelfAttention {
 
     fn backward(
         &self,
-        inputs: [&[f32]; 7],
+        inputs: [&[f32]; 8],
         kept: Kept,
         gradient: &[f32],
-        wanted: [bool; 7],
-    ) -> [Option<Vec<f32>>; 7] {
+        wanted: [bool; 8],
+    ) -> [Option<Vec<f32>>; 8] {
         let sublayer = self.sublayer(inputs);
-        let [x, gain, bias, qkv_w, qkv_b, out_w, out_b] = wanted;
+        let [x, gain, bias, qkv_w, qkv_b, out_w, out_b, gates] = wanted;
         let Kept {
             mut projected,
             sublayer: kept,
         } = kept;
-        let (above, [out_w, out_b]) = sublayer.backward(
+        let (above, [out_w, out_b, gates]) = sublayer.backward(
             Projected::Joint(&mut projected),
             &kept,
             gradient,
-            [out_w, out_b],
+            [out_w, out_b, gates],
         );
         let [x, gain, bias, qkv_w, qkv_b] = sublayer.backward_project(
             inputs[0],
@@ -83,6 +84,6 @@ impl Operation<7> for SelfAttention {
             above,
             [x, gain, bias, qkv_w, qkv_b],
         );
-        [x, gain, bias, qkv_w, qkv_b, out_w, out_b]
+        [x, gain, bias, qkv_w, qkv_b, out_w, out_b, gates]
     }
 }

@@ -8,6 +8,7 @@ use super::super::dropout::Dropout;
 use super::super::math::{add, simd};
 use super::super::norm::{Affine, Moments, Norm};
 use super::super::rows::{self, BLOCK, room, zeros};
+use super::gate::Gates;
 use super::heads::{Attended, Heads, Scope};
 use super::keep::Keep;
 use super::map::Map;
@@ -34,19 +35,24 @@ pub(crate) struct Form {
     pub(crate) scope: Scope,
     /// Which of the keys that it sees it keeps; all of them without.
     pub(crate) keep: Option<Keep>,
+    /// How gradually gates open, where heads have some: a gate that does takes the place of `keep`, one
+    /// that is open or shut that of its rule.
+    pub(crate) softness: Option<f32>,
     /// Who counts what is kept, and for which site.
     pub(crate) meter: Option<(Arc<Meter>, Site)>,
 }
 
 impl Form {
     /// The sub-layer for one call: sequences of queries and of keys; the norm's gain and bias;
-    /// weights and bias of the projection and of the output map.
+    /// weights and bias of the projection and of the output map; thresholds of the heads' gates,
+    /// none where they have none.
     pub(super) fn sublayer<'a>(
         &'a self,
         [queries, keys]: [&'a Spans; 2],
         [gain, bias]: [&'a [f32]; 2],
         project: [&'a [f32]; 2],
         out: [&'a [f32]; 2],
+        thresholds: &'a [f32],
     ) -> Sublayer<'a> {
         let map = |[weight, bias]: [&'a [f32]; 2]| Map { weight, bias };
         Sublayer {
@@ -58,6 +64,10 @@ impl Form {
                 dropout: self.dropout,
                 scope: self.scope,
                 keep: self.keep.as_ref(),
+                gates: (!thresholds.is_empty()).then_some(Gates {
+                    thresholds,
+                    softness: self.softness,
+                }),
                 meter: self.meter.as_ref().map(|(meter, site)| (&**meter, *site)),
             },
             norm: self.norm,
@@ -183,14 +193,15 @@ impl Sublayer<'_> {
     }
 
     /// From the gradient of the result to those of the projections, which they replace. Also
-    /// returns the gradients of the output map's weight and bias that are wanted.
+    /// returns the gradients of the output map's weight and bias and of the gates' thresholds that
+    /// are wanted.
     pub(super) fn backward(
         &self,
         projected: Projected<&mut [f32]>,
         kept: &Kept,
         gradient: &[f32],
-        [weight_wanted, bias_wanted]: [bool; 2],
-    ) -> (Above, [Option<Vec<f32>>; 2]) {
+        [weight_wanted, bias_wanted, gates_wanted]: [bool; 3],
+    ) -> (Above, [Option<Vec<f32>>; 3]) {
         let width = self.heads.width;
         let tokens = gradient.len() / width;
         let weights = self.out.right_back(tokens);
@@ -231,14 +242,15 @@ impl Sublayer<'_> {
         let d_out = d_mapped.as_deref().or(d_sum.as_deref()).unwrap_or(gradient);
         let context = &kept.attended.context;
         let d_weight = weight_wanted.then(|| self.out.weight_gradient(context, d_out));
-        self.heads.backward(projected, &kept.attended, &d_context);
+        let d_gates = self.heads.backward(projected, &kept.attended, &d_context);
         let [d_out_bias, d_gain, d_bias] = rows::add_up(&partials, [width; 3]);
         let above = Above {
             sum: d_sum,
             norm: [d_gain, d_bias],
             spare: d_context,
         };
-        (above, [d_weight, bias_wanted.then_some(d_out_bias)])
+        let d_bias = bias_wanted.then_some(d_out_bias);
+        (above, [d_weight, d_bias, gates_wanted.then_some(d_gates)])
     }
 
     /// From the gradients of the result and of the projection to those that are wanted of x, of

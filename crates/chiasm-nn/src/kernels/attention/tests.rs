@@ -26,6 +26,7 @@ fn form(
         residual_dropout,
         scope: Scope::Whole,
         keep: None,
+        softness: None,
         meter: None,
     }
 }
@@ -40,6 +41,8 @@ struct Plain<'a> {
     dropout: Option<Dropout>,
     residual_dropout: Option<Dropout>,
     scope: Scope,
+    /// Of gates, where there are some.
+    softness: Option<f32>,
 }
 
 impl Plain<'_> {
@@ -56,8 +59,9 @@ impl Plain<'_> {
         }
     }
 
-    /// Context of projected tokens; rows of the three are `[tokens, width]`.
-    fn attend(&self, query: &[f64], key: &[f64], value: &[f64]) -> Vec<f64> {
+    /// Context of projected tokens; rows of the three are `[tokens, width]`, `gates` are the logarithms
+    /// of the gates' levels.
+    fn attend(&self, [query, key, value]: [&[f64]; 3], gates: &[f64]) -> Vec<f64> {
         let size = self.width / self.heads;
         let mut context = vec![0.0; query.len()];
         for (queries, keys) in self.spans.iter().zip(self.other_spans.iter()) {
@@ -72,7 +76,15 @@ impl Plain<'_> {
                     let product: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum();
                     (product / (size as f64).sqrt()).exp()
                 });
-                let scores: Vec<f64> = scores.collect();
+                let mut scores: Vec<f64> = scores.collect();
+                if let Some(softness) = self.softness {
+                    let total: f64 = scores.iter().sum();
+                    for score in &mut scores {
+                        let times = *score / total * keys.len() as f64;
+                        let over = (times - gates[head].exp()) / f64::from(softness);
+                        *score /= 1.0 + (-over).exp();
+                    }
+                }
                 let mut factors = vec![1.0; keys.len()];
                 if let Some(dropout) = self.dropout {
                     let number = head * self.spans.tokens() + row;
@@ -131,14 +143,20 @@ const SELF_CASES: [(&[usize], usize, usize); 5] = [
 #[test]
 fn self_attention_equals_the_plain_form() {
     for ((lens, width, heads), dropout) in cases(&SELF_CASES) {
-        for (norm, scope) in [
-            (Norm::Before, Scope::Whole),
-            (Norm::After, Scope::Whole),
-            (Norm::Before, Scope::Causal),
-            (Norm::Before, Scope::Frames(1)),
-            (Norm::Before, Scope::Frames(3)),
+        for (norm, scope, softness) in [
+            (Norm::Before, Scope::Whole, None),
+            (Norm::After, Scope::Whole, None),
+            (Norm::Before, Scope::Causal, None),
+            (Norm::Before, Scope::Frames(1), None),
+            (Norm::Before, Scope::Frames(3), None),
+            (Norm::Before, Scope::Whole, Some(0.1)),
+            (Norm::After, Scope::Whole, Some(1.0)),
         ] {
             let [dropout, residual_dropout] = dropout;
+            if softness.is_some() && lens.iter().any(|len| *len > 100) {
+                // Differences take long there; `fused_equals_plain` has long sequences with gates.
+                continue;
+            }
             let frames = match scope {
                 Scope::Frames(count) => count,
                 _ => 1,
@@ -151,6 +169,7 @@ fn self_attention_equals_the_plain_form() {
                 spans: Spans::new(lens.iter().map(|len| frames * len)),
                 form: AttentionForm {
                     scope,
+                    softness,
                     ..form(width, heads, norm, [dropout, residual_dropout])
                 },
             };
@@ -162,6 +181,7 @@ fn self_attention_equals_the_plain_form() {
                 values(5, 3 * width),
                 values(6, width * width),
                 values(7, width),
+                values(8, softness.map_or(0, |_| heads)),
             ];
             let plain_form = Plain {
                 spans: &operation.spans,
@@ -172,14 +192,15 @@ fn self_attention_equals_the_plain_form() {
                 dropout,
                 residual_dropout,
                 scope,
+                softness,
             };
             check(&operation, &inputs, 5e-5, |inputs| {
-                let [x, gain, bias, qkv_w, qkv_b, out_w, out_b] =
+                let [x, gain, bias, qkv_w, qkv_b, out_w, out_b, gates] =
                     inputs.each_ref().map(Vec::as_slice);
                 plain_form.sublayer(x, [gain, bias, out_w, out_b], |x| {
                     let qkv = plain::linear(x, qkv_w, qkv_b);
-                    let [query, key, value] = [0, 1, 2].map(|index| part(&qkv, width, 3, index));
-                    plain_form.attend(&query, &key, &value)
+                    let parts = [0, 1, 2].map(|index| part(&qkv, width, 3, index));
+                    plain_form.attend(parts.each_ref().map(Vec::as_slice), gates)
                 })
             });
         }
@@ -197,12 +218,19 @@ const CROSS_CASES: [(&[[usize; 2]], usize, usize); 4] = [
 #[test]
 fn cross_attention_equals_the_plain_form() {
     for ((lens, width, heads), dropout) in cases(&CROSS_CASES) {
-        for norm in [Norm::Before, Norm::After] {
+        for (norm, softness) in [
+            (Norm::Before, None),
+            (Norm::After, None),
+            (Norm::Before, Some(0.3)),
+        ] {
             let [dropout, residual_dropout] = dropout;
             let operation = CrossAttention {
                 spans: Spans::new(lens.iter().map(|[len, _]| *len)),
                 other_spans: Spans::new(lens.iter().map(|[_, len]| *len)),
-                form: form(width, heads, norm, [dropout, residual_dropout]),
+                form: AttentionForm {
+                    softness,
+                    ..form(width, heads, norm, [dropout, residual_dropout])
+                },
             };
             let inputs = [
                 values(1, operation.spans.tokens() * width),
@@ -215,6 +243,7 @@ fn cross_attention_equals_the_plain_form() {
                 values(8, 2 * width),
                 values(9, width * width),
                 values(10, width),
+                values(11, softness.map_or(0, |_| heads)),
             ];
             let plain_form = Plain {
                 spans: &operation.spans,
@@ -225,6 +254,7 @@ fn cross_attention_equals_the_plain_form() {
                 dropout,
                 residual_dropout,
                 scope: Scope::Whole,
+                softness,
             };
             check(&operation, &inputs, 5e-5, |inputs| {
                 let [
@@ -238,12 +268,13 @@ fn cross_attention_equals_the_plain_form() {
                     kv_b,
                     out_w,
                     out_b,
+                    gates,
                 ] = inputs.each_ref().map(Vec::as_slice);
                 plain_form.sublayer(x, [gain, bias, out_w, out_b], |x| {
                     let query = plain::linear(x, query_w, query_b);
                     let kv = plain::linear(other, kv_w, kv_b);
                     let [key, value] = [0, 1].map(|index| part(&kv, width, 2, index));
-                    plain_form.attend(&query, &key, &value)
+                    plain_form.attend([&query, &key, &value], gates)
                 })
             });
         }
