@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 
 use burn::backend::DispatchDevice;
-use burn::tensor::Device;
+use burn::tensor::{Device, GradientCheckpointingStrategy, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// How layers are computed where there is a choice.
@@ -59,6 +59,30 @@ pub fn chosen() -> Kernels {
 #[must_use]
 pub fn is_fused(device: &Device) -> bool {
     chosen() == Kernels::Fused && is_cpu(device)
+}
+
+/// What a tensor has to do with gradients: nothing, or a part in a graph, with or without gradient
+/// checkpointing. Tensors of one operation must agree in that.
+#[derive(Clone, Copy, Debug)]
+pub struct Autograd(Option<GradientCheckpointingStrategy>);
+
+impl Autograd {
+    /// That of a tensor.
+    #[must_use]
+    pub fn of<const D: usize>(tensor: &Tensor<D>) -> Self {
+        Self(tensor.gradient_checkpointing_strategy())
+    }
+
+    /// Gives a value from outside of any graph the same part, as a constant.
+    #[must_use]
+    pub fn constant<const D: usize>(self, value: Tensor<D>) -> Tensor<D> {
+        match self.0 {
+            Some(strategy) => {
+                Tensor::from_inner(value).with_gradient_checkpointing_strategy(strategy)
+            }
+            None => value,
+        }
+    }
 }
 
 /// True when the tensors of `device` are slices of this process's memory.
