@@ -166,6 +166,10 @@ impl Trainer {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let device = device.clone().autodiff();
+        let device = match recipe.schedule.gradient_checkpointing {
+            true => device.gradient_checkpointing(),
+            false => device,
+        };
         let model_config = model_config(&recipe, &tokenizer, data)?;
         let init = Init::new(recipe.schedule.seed, model_config.init_std, &device);
         let model = VisionLanguageModel::new(&init, &model_config);
@@ -254,7 +258,10 @@ impl Trainer {
         }
         let text = checkpoint.text(checkpoint::RECIPE_FILE)?;
         let origin = checkpoint.path.display().to_string();
-        if Recipe::from_toml(text, &origin)? != self.recipe {
+        let mut saved = Recipe::from_toml(text, &origin)?;
+        // Changes no number of a run, so one that has run out of memory may go on with it.
+        saved.schedule.gradient_checkpointing = self.recipe.schedule.gradient_checkpointing;
+        if saved != self.recipe {
             let now = self.recipe.to_toml()?;
             let changed: Vec<&str> = now
                 .lines()
@@ -511,6 +518,8 @@ impl Trainer {
                 *terms.entry(term.name.to_owned()).or_default() += part;
                 all += term.weight * part;
             }
+            // The graph has what it needs of the batch.
+            drop(input);
             let Some(total) = losses.total() else {
                 continue;
             };
