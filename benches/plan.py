@@ -28,9 +28,9 @@ def held(pid, field):
     raise KeyError(field)
 
 
-def measured(program, workload, steps):
-    """Fastest step in seconds; memory before the first step and at the peak, in MB."""
-    command = [program, "serve", "--workload", str(workload)]
+def measured(program, workload, steps, options=()):
+    """Fastest step in seconds; memory before the first step and at the peak, in MB; values of the last step."""
+    command = [program, "serve", "--workload", str(workload), *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         json.loads(run.stdout.readline())
         before = held(run.pid, "VmRSS")
@@ -39,14 +39,13 @@ def measured(program, workload, steps):
         answer = json.loads(run.stdout.readline())
         peak = held(run.pid, "VmHWM")
         run.stdin.close()
-    return min(step["seconds"] for step in answer["steps"]), before, peak
+    fastest = min(step["seconds"] for step in answer["steps"])
+    return fastest, before, peak, answer["steps"][-1]["values"]
 
 
-def predicted(program, workload):
-    """The plan of a workload's recipe."""
-    settings = tomllib.loads(workload.read_text())
-    length = settings["batches"]["text_len"][0]
-    command = [program, "plan", settings["recipe"], "--text-len", str(length), "--json"]
+def predicted(program, recipe, length):
+    """The plan of a recipe with texts of so many tokens."""
+    command = [program, "plan", str(recipe), "--text-len", str(length), "--json"]
     return json.loads(subprocess.check_output(command, text=True))
 
 
@@ -61,11 +60,13 @@ def main():
     for workload in sorted(pathlib.Path("benches/plan").glob("*.toml")):
         plans, runs = [], []
         for _ in range(TURNS):
-            plans.append(predicted(release / "chiasm", workload))
+            settings = tomllib.loads(workload.read_text())
+            length = settings["batches"]["text_len"][0]
+            plans.append(predicted(release / "chiasm", settings["recipe"], length))
             runs.append(measured(release / "chiasm-bench", workload, steps))
         plan = min(plans, key=lambda plan: plan["seconds"])
-        seconds, before, _ = min(runs)
-        peak = max(peak for _, _, peak in runs)
+        seconds, before, *_ = min(runs, key=lambda run: run[0])
+        peak = max(peak for _, _, peak, _ in runs)
         bytes_ = plan["memory"]["peak"] / 1e6
         print(f"| {workload.stem} | {plan['step']['shared'] / 1e9:.1f} | {plan['rate'] / 1e9:.1f} "
               f"| {1000 * plan['seconds']:.0f} | {1000 * seconds:.0f} "
