@@ -28,19 +28,26 @@ def held(pid, field):
     raise KeyError(field)
 
 
+def worked(pid):
+    """Seconds of processor time that a process has taken so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def measured(program, workload, steps, options=()):
-    """Fastest step in seconds; memory before the first step and at the peak, in MB; values of the last step."""
+    """Fastest step in seconds; memory before the first step and at the peak, in MB; processor time of a step, which
+    depends least on what else runs; values of the last step."""
     command = [program, "serve", "--workload", str(workload), *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         json.loads(run.stdout.readline())
-        before = held(run.pid, "VmRSS")
+        before, busy = held(run.pid, "VmRSS"), worked(run.pid)
         run.stdin.write(f"steps {steps}\n")
         run.stdin.flush()
         answer = json.loads(run.stdout.readline())
-        peak = held(run.pid, "VmHWM")
+        peak, busy = held(run.pid, "VmHWM"), (worked(run.pid) - busy) / steps
         run.stdin.close()
     fastest = min(step["seconds"] for step in answer["steps"])
-    return fastest, before, peak, answer["steps"][-1]["values"]
+    return fastest, before, peak, busy, answer["steps"][-1]["values"]
 
 
 def predicted(program, recipe, length):
@@ -66,7 +73,7 @@ def main():
             runs.append(measured(release / "chiasm-bench", workload, steps))
         plan = min(plans, key=lambda plan: plan["seconds"])
         seconds, before, *_ = min(runs, key=lambda run: run[0])
-        peak = max(peak for _, _, peak, _ in runs)
+        peak = max(run[2] for run in runs)
         bytes_ = plan["memory"]["peak"] / 1e6
         print(f"| {workload.stem} | {plan['step']['shared'] / 1e9:.1f} | {plan['rate'] / 1e9:.1f} "
               f"| {1000 * plan['seconds']:.0f} | {1000 * seconds:.0f} "
