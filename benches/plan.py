@@ -28,25 +28,31 @@ def held(pid, field):
     raise KeyError(field)
 
 
-def measured(program, workload, steps):
-    """Fastest step in seconds; memory before the first step and at the peak, in MB."""
-    command = [program, "serve", "--workload", str(workload)]
+def worked(pid):
+    """Seconds of processor time that a process has taken so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def measured(program, workload, steps, options=()):
+    """Fastest step in seconds; memory before the first step and at the peak, in MB; processor time of a step, which
+    depends least on what else runs; values of the last step."""
+    command = [program, "serve", "--workload", str(workload), *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         json.loads(run.stdout.readline())
-        before = held(run.pid, "VmRSS")
+        before, busy = held(run.pid, "VmRSS"), worked(run.pid)
         run.stdin.write(f"steps {steps}\n")
         run.stdin.flush()
         answer = json.loads(run.stdout.readline())
-        peak = held(run.pid, "VmHWM")
+        peak, busy = held(run.pid, "VmHWM"), (worked(run.pid) - busy) / steps
         run.stdin.close()
-    return min(step["seconds"] for step in answer["steps"]), before, peak
+    fastest = min(step["seconds"] for step in answer["steps"])
+    return fastest, before, peak, busy, answer["steps"][-1]["values"]
 
 
-def predicted(program, workload):
-    """The plan of a workload's recipe."""
-    settings = tomllib.loads(workload.read_text())
-    length = settings["batches"]["text_len"][0]
-    command = [program, "plan", settings["recipe"], "--text-len", str(length), "--json"]
+def predicted(program, recipe, length):
+    """The plan of a recipe with texts of so many tokens."""
+    command = [program, "plan", str(recipe), "--text-len", str(length), "--json"]
     return json.loads(subprocess.check_output(command, text=True))
 
 
@@ -61,11 +67,13 @@ def main():
     for workload in sorted(pathlib.Path("benches/plan").glob("*.toml")):
         plans, runs = [], []
         for _ in range(TURNS):
-            plans.append(predicted(release / "chiasm", workload))
+            settings = tomllib.loads(workload.read_text())
+            length = settings["batches"]["text_len"][0]
+            plans.append(predicted(release / "chiasm", settings["recipe"], length))
             runs.append(measured(release / "chiasm-bench", workload, steps))
         plan = min(plans, key=lambda plan: plan["seconds"])
-        seconds, before, _ = min(runs)
-        peak = max(peak for _, _, peak in runs)
+        seconds, before, *_ = min(runs, key=lambda run: run[0])
+        peak = max(run[2] for run in runs)
         bytes_ = plan["memory"]["peak"] / 1e6
         print(f"| {workload.stem} | {plan['step']['shared'] / 1e9:.1f} | {plan['rate'] / 1e9:.1f} "
               f"| {1000 * plan['seconds']:.0f} | {1000 * seconds:.0f} "

@@ -38,6 +38,12 @@ struct Cli {
     /// Threads that compute.
     #[arg(long, global = true, default_value_t = 2)]
     threads: usize,
+    /// Pairs of a step, in place of the recipe's.
+    #[arg(long, global = true)]
+    batch_size: Option<usize>,
+    /// Train with gradient checkpointing.
+    #[arg(long, global = true)]
+    gradient_checkpointing: bool,
 }
 
 #[derive(Subcommand)]
@@ -107,6 +113,9 @@ fn run(cli: &Cli) -> Result<()> {
         if train_all {
             recipe.weights.freeze.clear();
         }
+        let schedule = &mut recipe.schedule;
+        schedule.batch_size = cli.batch_size.unwrap_or(schedule.batch_size);
+        schedule.gradient_checkpointing |= cli.gradient_checkpointing;
     })?;
     match &cli.command {
         Command::Export { out } => export::write(&prepared, out),

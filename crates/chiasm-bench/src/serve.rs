@@ -46,14 +46,18 @@ pub(crate) fn answer(mut prepared: Prepared, precision: Precision) -> Result<()>
         Kind::Retrieval => (1, prepared.photos()?.pairs().len()),
         Kind::Loading => (1, prepared.photos()?.len()),
     };
-    let model = prepared.trainer.evaluation_model();
-    // As commands that only read a model have it.
-    let _packed = match kind {
+    // Not beside steps: weights change where they lie as long as nothing else holds them, and else in a
+    // copy, which then is memory that no run takes.
+    let model = match kind {
         Kind::ImageForward | Kind::TextForward | Kind::Retrieval => {
-            PackedWeights::of(&model, precision)
+            Some(prepared.trainer.evaluation_model())
         }
-        Kind::Step | Kind::Loading => PackedWeights::default(),
+        Kind::Step | Kind::Loading => None,
     };
+    // As commands that only read a model have it.
+    let _packed = model
+        .as_ref()
+        .map(|model| PackedWeights::of(model, precision));
     let loader = match kind {
         Kind::Loading => Some(photos::loader(&prepared)?),
         _ => None,
@@ -75,10 +79,12 @@ pub(crate) fn answer(mut prepared: Prepared, precision: Precision) -> Result<()>
             .ok_or_else(|| format!("unknown request `{line}`, expected `steps N`"))?;
         let mut steps = Vec::with_capacity(count);
         for _ in 0..count {
-            steps.push(match &loader {
-                Some(loader) => load(loader)?,
-                None if matches!(kind, Kind::Retrieval) => evaluate(&prepared, &model)?,
-                None => compute(&mut prepared, &model, next)?,
+            steps.push(match (&loader, &model) {
+                (Some(loader), _) => load(loader)?,
+                (None, Some(model)) if matches!(kind, Kind::Retrieval) => {
+                    evaluate(&prepared, model)?
+                }
+                (None, model) => compute(&mut prepared, model.as_ref(), next)?,
             });
             next = (next + 1) % batches.max(1);
         }
@@ -87,15 +93,19 @@ pub(crate) fn answer(mut prepared: Prepared, precision: Precision) -> Result<()>
     Ok(())
 }
 
-/// A step or a forward pass on a batch.
-fn compute(prepared: &mut Prepared, model: &VisionLanguageModel, number: usize) -> Result<Step> {
+/// A step, or a forward pass of a model, on a batch.
+fn compute(
+    prepared: &mut Prepared,
+    model: Option<&VisionLanguageModel>,
+    number: usize,
+) -> Result<Step> {
     let batch = prepared.batches.get(number);
     let batch = batch.ok_or("the workload has no batches")?;
     let start = Instant::now();
-    let values = match prepared.workload.kind {
-        Kind::ImageForward => means(look(model, batch)?)?,
-        Kind::TextForward => means(read(model, batch))?,
-        Kind::Step | Kind::Retrieval | Kind::Loading => train(&mut prepared.trainer, batch)?,
+    let values = match (prepared.workload.kind, model) {
+        (Kind::ImageForward, Some(model)) => means(look(model, batch)?)?,
+        (Kind::TextForward, Some(model)) => means(read(model, batch))?,
+        _ => train(&mut prepared.trainer, batch)?,
     };
     let seconds = start.elapsed().as_secs_f64();
     Ok(Step {

@@ -15,6 +15,7 @@ pub(crate) fn plan(prepared: &Prepared, batch: &HostBatch, accounting: Accountin
         pictures: batch.views.pictures,
         text_len: mean(&batch.lengths),
         frozen: prepared.recipe.weights.frozen_towers(),
+        gradient_checkpointing: prepared.recipe.schedule.gradient_checkpointing,
     };
     cost(prepared, sizes, accounting)
 }
@@ -44,6 +45,7 @@ pub(crate) fn of_evaluation(prepared: &Prepared, pairs: usize) -> Result<f64> {
         pictures: 1,
         text_len: mean(&lengths),
         frozen: prepared.recipe.weights.frozen_towers(),
+        gradient_checkpointing: prepared.recipe.schedule.gradient_checkpointing,
     };
     let whole = |batch| cost(prepared, sizes(batch), Accounting::Whole);
     let images = forward(&whole(photos.samples.len()), of_images);

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use burn::backend::DispatchDevice;
 use burn::tensor::module;
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, GradientCheckpointingStrategy, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +128,30 @@ pub(crate) fn linear<const D: usize>(
 #[must_use]
 pub fn is_fused(device: &Device) -> bool {
     chosen() == Kernels::Fused && is_cpu(device)
+}
+
+/// What a tensor has to do with gradients: nothing, or a part in a graph, with or without gradient
+/// checkpointing. Tensors of one operation must agree in that.
+#[derive(Clone, Copy, Debug)]
+pub struct Autograd(Option<GradientCheckpointingStrategy>);
+
+impl Autograd {
+    /// That of a tensor.
+    #[must_use]
+    pub fn of<const D: usize>(tensor: &Tensor<D>) -> Self {
+        Self(tensor.gradient_checkpointing_strategy())
+    }
+
+    /// Gives a value from outside of any graph the same part, as a constant.
+    #[must_use]
+    pub fn constant<const D: usize>(self, value: Tensor<D>) -> Tensor<D> {
+        match self.0 {
+            Some(strategy) => {
+                Tensor::from_inner(value).with_gradient_checkpointing_strategy(strategy)
+            }
+            None => value,
+        }
+    }
 }
 
 /// True when the tensors of `device` are slices of this process's memory.

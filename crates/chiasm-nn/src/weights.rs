@@ -11,6 +11,7 @@ use burn::tensor::{DType, Gradients, Tensor, TensorData};
 use chiasm_format::{Archive, FormatError, TensorInfo};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::compute::Autograd;
 use crate::kernels;
 use crate::published::Reshaped;
 
@@ -403,12 +404,8 @@ fn keep_settings<const D: usize>(
     old: Tensor<D>,
     next: impl FnOnce(Tensor<D>) -> Tensor<D>,
 ) -> Tensor<D> {
-    let (autodiff, tracked) = (old.is_autodiff(), old.is_require_grad());
-    let value = if autodiff {
-        Tensor::from_inner(next(old.inner()))
-    } else {
-        next(old)
-    };
+    let (autograd, tracked) = (Autograd::of(&old), old.is_require_grad());
+    let value = autograd.constant(next(old.inner()));
     if tracked { value.require_grad() } else { value }
 }
 

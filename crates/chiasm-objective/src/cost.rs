@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use chiasm_nn::config::FusionKind;
+use chiasm_nn::config::{FusionKind, NormPlace};
 use chiasm_nn::{ModelConfig, ProjectionKind};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub struct PlanSizes {
     pub text_len: f64,
     /// Towers that are not trained.
     pub frozen: Frozen,
+    /// Whether blocks keep the inputs of their sub-layers alone, and make the rest again.
+    pub gradient_checkpointing: bool,
 }
 
 /// Towers that are not trained: no gradient is computed in them, and nothing kept for one.
@@ -121,6 +123,8 @@ pub struct PassCost {
     pub image: Stream,
     /// Multiply-adds of the forward pass, of all sequences.
     pub forward: f64,
+    /// Of them, those that gradient checkpointing computes a second time.
+    pub again: f64,
 }
 
 /// The passes of a step and what they cost.
@@ -133,10 +137,12 @@ pub struct PlanCost {
     /// The same with one set of passes an objective, as the published code runs them; there the two
     /// completions share one set.
     pub unshared: f64,
-    /// Of the two, what is trained.
-    trained: [f64; 2],
+    /// Of the two, what the backward pass computes.
+    backward: [f64; 2],
     /// Towers that are not trained.
     pub frozen: Frozen,
+    /// Whether blocks keep the inputs of their sub-layers alone.
+    pub gradient_checkpointing: bool,
 }
 
 impl PlanCost {
@@ -160,9 +166,16 @@ impl PlanCost {
             counter.passes()
         };
         let sum = |passes: &[PassCost]| passes.iter().map(|pass| pass.forward).sum::<f64>();
-        let trained = |passes: &[PassCost]| {
+        let of_pass = |pass: &PassCost| {
+            let again = match sizes.gradient_checkpointing {
+                true => pass.again,
+                false => 0.0,
+            };
+            (WITH_BACKWARD - 1.0) * pass.forward + again
+        };
+        let backward = |passes: &[PassCost]| {
             let trained = passes.iter().filter(|pass| !sizes.frozen.covers(pass.pass));
-            trained.map(|pass| pass.forward).sum::<f64>()
+            trained.map(of_pass).sum::<f64>()
         };
         let alone = objectives.sets();
         let mut passes = costs(objectives);
@@ -180,25 +193,26 @@ impl PlanCost {
         Self {
             shared: sum(&passes),
             unshared: alone.iter().map(|passes| sum(passes)).sum(),
-            trained: [
-                trained(&passes),
-                alone.iter().map(|passes| trained(passes)).sum(),
+            backward: [
+                backward(&passes),
+                alone.iter().map(|passes| backward(passes)).sum(),
             ],
             frozen: sizes.frozen,
+            gradient_checkpointing: sizes.gradient_checkpointing,
             passes,
         }
     }
 
-    /// Multiply-adds of forward and backward pass.
+    /// Multiply-adds of forward and backward pass, what is made again included.
     #[must_use]
     pub fn shared_step(&self) -> f64 {
-        self.shared + (WITH_BACKWARD - 1.0) * self.trained[0]
+        self.shared + self.backward[0]
     }
 
     /// [`Self::shared_step`] with one set of passes an objective.
     #[must_use]
     pub fn unshared_step(&self) -> f64 {
-        self.unshared + (WITH_BACKWARD - 1.0) * self.trained[1]
+        self.unshared + self.backward[1]
     }
 }
 
@@ -222,6 +236,8 @@ fn is_run_for(pass: Pass, plan: &ForwardPlan, objective: Objective) -> bool {
 struct Layer {
     width: f64,
     intermediate: f64,
+    /// 1 where the last map of a sub-layer is computed, 0 where what is before it is made again.
+    last: f64,
 }
 
 impl Layer {
@@ -229,18 +245,29 @@ impl Layer {
         Self {
             width: width as f64,
             intermediate: intermediate as f64,
+            last: 1.0,
+        }
+    }
+
+    /// What gradient checkpointing makes again: all that a norm which comes `after` needs, or what
+    /// comes before the last map.
+    fn again(self, after: bool) -> Self {
+        Self {
+            last: if after { 1.0 } else { 0.0 },
+            ..self
         }
     }
 
     /// Attention of `queries` tokens to `keys`, of which each query sees as many as make `pairs`
     /// together: two maps of the queries, two of the keys, scores and mixed values.
     fn attention(self, queries: f64, keys: f64, pairs: f64) -> f64 {
-        2.0 * self.width * (self.width * (queries + keys) + pairs)
+        let mapped = (1.0 + self.last) * queries + 2.0 * keys;
+        self.width * (self.width * mapped + 2.0 * pairs)
     }
 
     /// The position-wise sub-layer.
     fn feed_forward(self, tokens: f64) -> f64 {
-        2.0 * tokens * self.width * self.intermediate
+        (1.0 + self.last) * tokens * self.width * self.intermediate
     }
 
     /// `read` tokens of a layer in which all tokens see each other.
@@ -296,7 +323,7 @@ impl Counter<'_> {
         pass: Pass,
         sequences: usize,
         [text, image]: [Stream; 2],
-        of_one: f64,
+        [of_one, again]: [f64; 2],
     ) -> PassCost {
         PassCost {
             pass,
@@ -305,6 +332,7 @@ impl Counter<'_> {
             text,
             image,
             forward: sequences as f64 * of_one,
+            again: sequences as f64 * again,
         }
     }
 
@@ -416,7 +444,7 @@ impl Counter<'_> {
         let of_one = tokens * (numbers * vision.hidden_size) as f64;
         let images = self.sizes.batch * self.sizes.pictures;
         let streams = [Stream::default(), all(tokens)];
-        self.cost(Pass::Patches, images, streams, of_one)
+        self.cost(Pass::Patches, images, streams, [of_one, 0.0])
     }
 
     fn image(&self, view: ImageView) -> PassCost {
@@ -439,10 +467,11 @@ impl Counter<'_> {
                 .regions
                 .as_ref()
                 .map_or(0, |regions| regions.layers);
-            let tower = layers as f64 * layer.block(all(tokens));
-            let of_one = tower + tokens * self.map(vision.hidden_size);
+            let tower = |layer: Layer| layers as f64 * layer.block(all(tokens));
+            let of_one = tower(layer) + tokens * self.map(vision.hidden_size);
             let streams = [Stream::default(), all(tokens)];
-            return self.cost(Pass::Image(view), images, streams, of_one);
+            let costs = [of_one, tower(layer.again(true))];
+            return self.cost(Pass::Image(view), images, streams, costs);
         }
         let stream = self.stream(tokens, whole * tokens + (1.0 - whole) * frames);
         let read = stream.read;
@@ -453,16 +482,20 @@ impl Counter<'_> {
             1 => tokens * tokens,
             _ => frames * tokens + (tokens - frames) * frame,
         };
-        let block = layer.attention(tokens, tokens, pairs) + layer.feed_forward(tokens);
-        let last = match self.sizes.frames == 1 || whole == 0.0 && read < tokens {
-            true => layer.block(stream),
-            // Of several frames, attention computes all tokens or the class tokens.
-            false => layer.attention(tokens, tokens, pairs) + layer.feed_forward(read),
+        let tower = |layer: Layer| {
+            let attention = layer.attention(tokens, tokens, pairs);
+            let block = attention + layer.feed_forward(tokens);
+            let last = match self.sizes.frames == 1 || whole == 0.0 && read < tokens {
+                true => layer.block(stream),
+                // Of several frames, attention computes all tokens or the class tokens.
+                false => attention + layer.feed_forward(read),
+            };
+            vision.layers.saturating_sub(1) as f64 * block + last
         };
-        let map = read * self.map(vision.hidden_size);
-        let of_one = vision.layers.saturating_sub(1) as f64 * block + last + map;
+        let of_one = tower(layer) + read * self.map(vision.hidden_size);
         let streams = [Stream::default(), stream];
-        self.cost(Pass::Image(view), images, streams, of_one)
+        let costs = [of_one, tower(layer.again(false))];
+        self.cost(Pass::Image(view), images, streams, costs)
     }
 
     /// The map of a token to the fusion width, which one stream and towers alone do without.
@@ -508,13 +541,13 @@ impl Counter<'_> {
         };
         let stream = self.stream(tokens, whole * tokens + (1.0 - whole));
         let map = stream.read * self.map(text.hidden_size);
-        let layers = match text.layers {
+        let tower = |layer: Layer| match text.layers {
             0 => 0.0,
             layers => (layers - 1) as f64 * layer.block(all(tokens)) + layer.block(stream),
         };
-        let of_one = layers + map;
         let streams = [stream, Stream::default()];
-        self.cost(Pass::Text(view), texts, streams, of_one)
+        let costs = [tower(layer) + map, tower(layer.again(true))];
+        self.cost(Pass::Text(view), texts, streams, costs)
     }
 
     /// Clean texts of which the fusion encoder sees all tokens.
@@ -545,7 +578,7 @@ impl Counter<'_> {
         let text = self.stream(text, 1.0 + words);
         let image = self.stream(image, self.class_tokens() + patches);
         let kind = fusion.kind;
-        let pair = |text: Stream, image: Stream| match kind {
+        let pair = |layer: Layer, text: Stream, image: Stream| match kind {
             FusionKind::OneStream => layer.block(Stream {
                 tokens: text.tokens + image.tokens,
                 read: text.read + image.read,
@@ -561,11 +594,16 @@ impl Counter<'_> {
             }
         };
         let before = fusion.layers.saturating_sub(1) as f64;
-        let of_one = match fusion.layers {
+        let encoder = |layer: Layer| match fusion.layers {
             0 => 0.0,
-            _ => before * pair(all(text.tokens), all(image.tokens)) + pair(text, image),
+            _ => {
+                let whole = pair(layer, all(text.tokens), all(image.tokens));
+                before * whole + pair(layer, text, image)
+            }
         };
-        self.cost(Pass::Fusion(pass), pairs, [text, image], of_one)
+        let again = layer.again(fusion.norm == NormPlace::After);
+        let costs = [encoder(layer), encoder(again)];
+        self.cost(Pass::Fusion(pass), pairs, [text, image], costs)
     }
 
     /// Words and patches that are read of a pass beside its summaries, as in
@@ -678,7 +716,7 @@ impl Counter<'_> {
                 (fused, summaries, poolers + pooled * clusters)
             }
         };
-        self.cost(Pass::Head(objective), sequences, streams, of_one)
+        self.cost(Pass::Head(objective), sequences, streams, [of_one, 0.0])
     }
 }
 
@@ -726,6 +764,7 @@ mod tests {
             pictures: 1,
             text_len: 50.0,
             frozen: Frozen::default(),
+            gradient_checkpointing: false,
         }
     }
 
@@ -807,6 +846,56 @@ mod tests {
         assert_eq!(read.shared_step(), 3.0 * read.shared);
     }
 
+    /// The text tower makes all of its layers again, the image tower all but the last map of either
+    /// sub-layer; heads and what is not trained make nothing again.
+    #[test]
+    fn checkpointing_costs_what_is_made_again() {
+        let mut model = ModelConfig::default();
+        model.text.vocab_size = 1000;
+        let objectives = ObjectivesConfig {
+            contrastive: Some(ContrastiveConfig::default()),
+            ..ObjectivesConfig::default()
+        };
+        let cost = |frozen, gradient_checkpointing| {
+            let sizes = PlanSizes {
+                frozen,
+                gradient_checkpointing,
+                ..sizes(8, 1)
+            };
+            PlanCost::new(&model, &objectives, sizes, Accounting::Whole)
+        };
+        let (plain, again) = (
+            cost(Frozen::default(), false),
+            cost(Frozen::default(), true),
+        );
+        assert_eq!(plain.passes, again.passes);
+        let of = |wanted: fn(Pass) -> bool| {
+            let passes = plain.passes.iter().filter(move |cost| wanted(cost.pass));
+            passes.map(|cost| cost.again).sum::<f64>()
+        };
+        let (text, vision) = (&model.text, &model.vision);
+        let layers = text.layers * text.hidden_size;
+        let layer = 50 * (4 * text.hidden_size + 2 * text.intermediate_size + 2 * 50);
+        let words = of(|pass| matches!(pass, Pass::Text(_)));
+        assert_eq!(words, (8 * layers * layer) as f64);
+        let layers = vision.layers * vision.hidden_size;
+        let tokens = 1 + vision.num_patches();
+        let layer = tokens * (3 * vision.hidden_size + vision.intermediate_size + 2 * tokens);
+        let patches = of(|pass| matches!(pass, Pass::Image(_)));
+        assert_eq!(patches, (8 * layers * layer) as f64);
+        assert_eq!(
+            of(|pass| matches!(pass, Pass::Patches | Pass::Head(_))),
+            0.0
+        );
+        assert_eq!(again.shared_step() - plain.shared_step(), words + patches);
+        let frozen = Frozen {
+            text: false,
+            vision: true,
+        };
+        let more = cost(frozen, true).shared_step() - cost(frozen, false).shared_step();
+        assert_eq!(more, words);
+    }
+
     /// Every product of a small step, by hand: contrast and masked words, 2 of 4 pairs fused.
     #[test]
     fn a_small_step_by_hand() {
@@ -839,6 +928,7 @@ mod tests {
             pictures: 1,
             text_len: 9.0,
             frozen: Frozen::default(),
+            gradient_checkpointing: false,
         };
         let cost = PlanCost::new(&model, &objectives, sizes, Accounting::Read);
         // 9 patches of 48 numbers.

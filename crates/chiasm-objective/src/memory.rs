@@ -5,7 +5,7 @@
 //! ```text
 //! peak = 100 MB + 1.1 x (
 //!        P + 2 T              values, and both running means of Adam
-//!      + max(kept + temporary, T) (+ T where micro-batches are added up)
+//!      + max(kept, T) + temporary (+ T where micro-batches are added up)
 //!      + 7 pixels)            the batch, its tensor, its patches, and four batches ahead
 //! ```
 //!
@@ -13,7 +13,7 @@
 //! it was asked for: both measured, see `docs/results/plan.md`.
 //!
 //! The backward pass gives up what the forward pass kept while it makes gradients, so that the larger
-//! of the two counts. **Kept** is what the fused operations of `chiasm-nn` leave for it, with width d,
+//! of the two counts; the last sub-layer that it comes to still needs its own. **Kept** is what the fused operations of `chiasm-nn` leave for it, with width d,
 //! inner width m and h heads:
 //!
 //! ```text
@@ -23,13 +23,15 @@
 //!
 //! These are input, projections, context, logarithms and moments, and the sum before a norm; then input,
 //! first map's product and moments. A last layer that computes some tokens alone also keeps all of its
-//! input, and that normalised where the norm comes first. A masked-word head keeps the gradient of its
+//! input, and that normalised where the norm comes first. With gradient checkpointing only the input is
+//! kept, `q d` of either sub-layer, and the backward pass of a sub-layer makes the rest of it again:
+//! then that is part of what is temporary. A masked-word head keeps the gradient of its
 //! weights from the forward pass on. **Temporary** is the largest of: the backward pass of a
 //! position-wise sub-layer, `rows (m + 4 d)`; the logits of 256 masked words; both matrices of a
 //! contrast. Left out are the decoded pictures that the loader keeps.
 
 use chiasm_nn::ModelConfig;
-use chiasm_nn::config::FusionKind;
+use chiasm_nn::config::{FusionKind, NormPlace};
 use chiasm_nn::parameters::ParameterCount;
 use serde::Serialize;
 
@@ -79,6 +81,10 @@ impl Memory {
         accumulate: u64,
     ) -> Self {
         let parts = model.parameter_parts();
+        let layers = Layers {
+            model,
+            inputs_only: cost.gradient_checkpointing,
+        };
         let trained = BYTES * trained(&parts, objectives, cost.frozen) as f64;
         let parameters = BYTES * model.parameters() as f64;
         let kept = BYTES
@@ -86,13 +92,13 @@ impl Memory {
                 .passes
                 .iter()
                 .filter(|pass| !cost.frozen.covers(pass.pass))
-                .map(|pass| kept(model, pass))
+                .map(|pass| kept(&layers, pass))
                 .sum::<f64>();
-        let temporary = BYTES * temporary(model, &cost.passes);
+        let temporary = BYTES * temporary(&layers, &cost.passes);
         let pixels = BYTES * PIXEL_COPIES * pixels(model, &cost.passes);
         let summed = if accumulate > 1 { trained } else { 0.0 };
         let moments = 2.0 * trained;
-        let asked = parameters + moments + summed + pixels + (kept + temporary).max(trained);
+        let asked = parameters + moments + summed + pixels + kept.max(trained) + temporary;
         Self {
             parameters,
             moments,
@@ -147,46 +153,29 @@ struct Layer {
     heads: f64,
     /// 1 where the norm comes after, 0 where it comes before.
     after: f64,
+    /// 1 where more than the input of a sub-layer is kept, 0 with gradient checkpointing.
+    all: f64,
 }
 
 impl Layer {
-    fn text(model: &ModelConfig) -> Self {
-        let text = &model.text;
-        Self::new(
-            text.hidden_size,
-            text.intermediate_size,
-            text.num_heads,
-            true,
-        )
-    }
-
-    fn vision(model: &ModelConfig) -> Self {
-        let vision = &model.vision;
-        let (inner, heads) = (vision.intermediate_size, vision.num_heads);
-        Self::new(vision.hidden_size, inner, heads, false)
-    }
-
-    fn fusion(model: &ModelConfig) -> Self {
-        let fusion = &model.fusion;
-        let (inner, heads) = (fusion.intermediate_size, fusion.num_heads);
-        Self::new(fusion.hidden_size, inner, heads, true)
-    }
-
-    fn new(width: usize, inner: usize, heads: usize, after: bool) -> Self {
-        Self {
-            width: width as f64,
-            inner: inner as f64,
-            heads: heads as f64,
-            after: f64::from(u8::from(after)),
-        }
-    }
-
     fn attention(self, queries: f64, keys: f64) -> f64 {
-        queries * ((3.0 + self.after) * self.width + self.heads + 2.0) + 2.0 * keys * self.width
+        let made = (2.0 + self.after) * self.width + self.heads + 2.0;
+        queries * self.width + self.all * (queries * made + 2.0 * keys * self.width)
     }
 
     fn feed_forward(self, tokens: f64) -> f64 {
-        tokens * ((1.0 + self.after) * self.width + self.inner + 2.0)
+        tokens * (self.width + self.all * self.of_feed_forward())
+    }
+
+    /// What the position-wise sub-layer makes of a token, its result apart.
+    fn of_feed_forward(self) -> f64 {
+        self.after * self.width + self.inner + 2.0
+    }
+
+    /// What the backward pass of a position-wise sub-layer needs for a moment.
+    fn temporary(self, tokens: f64) -> f64 {
+        let made_again = (1.0 - self.all) * self.of_feed_forward();
+        tokens * (self.inner + 4.0 * self.width + made_again)
     }
 
     /// Of one sequence whose tokens see each other.
@@ -211,23 +200,64 @@ impl Layer {
     }
 }
 
+/// The layers of a model.
+struct Layers<'a> {
+    model: &'a ModelConfig,
+    /// Whether only the input of a sub-layer is kept.
+    inputs_only: bool,
+}
+
+impl Layers<'_> {
+    fn text(&self) -> Layer {
+        let text = &self.model.text;
+        let sizes = [text.hidden_size, text.intermediate_size, text.num_heads];
+        self.of(sizes, true)
+    }
+
+    fn vision(&self) -> Layer {
+        let vision = &self.model.vision;
+        let (inner, heads) = (vision.intermediate_size, vision.num_heads);
+        self.of([vision.hidden_size, inner, heads], false)
+    }
+
+    fn fusion(&self) -> Layer {
+        let fusion = &self.model.fusion;
+        let (inner, heads) = (fusion.intermediate_size, fusion.num_heads);
+        let after = fusion.norm == NormPlace::After;
+        self.of([fusion.hidden_size, inner, heads], after)
+    }
+
+    fn of(&self, sizes: [usize; 3], after: bool) -> Layer {
+        let [width, inner, heads] = sizes.map(|size| size as f64);
+        let share = |is: bool| if is { 1.0 } else { 0.0 };
+        Layer {
+            width,
+            inner,
+            heads,
+            after: share(after),
+            all: share(!self.inputs_only),
+        }
+    }
+}
+
 /// Numbers that a pass keeps for the backward pass.
-fn kept(model: &ModelConfig, pass: &PassCost) -> f64 {
+fn kept(layers: &Layers<'_>, pass: &PassCost) -> f64 {
+    let model = layers.model;
     let PassCost { text, image, .. } = pass;
     let width = model.fusion.hidden_size as f64;
     let of_one = match pass.pass {
         // Its pixels are counted apart.
         Pass::Patches => 0.0,
         Pass::Image(_) if model.regions.is_some() => {
-            let layers = model.regions.as_ref().map_or(0, |regions| regions.layers);
+            let count = model.regions.as_ref().map_or(0, |regions| regions.layers);
             let whole = Stream {
                 read: image.tokens,
                 ..*image
             };
-            layers as f64 * Layer::fusion(model).block(whole) + image.tokens * 2.0 * width
+            count as f64 * layers.fusion().block(whole) + image.tokens * 2.0 * width
         }
         Pass::Image(_) => {
-            let layer = Layer::vision(model);
+            let layer = layers.vision();
             if model.vision.layers == 0 {
                 return pass.sequences as f64 * image.read * layer.width;
             }
@@ -236,15 +266,15 @@ fn kept(model: &ModelConfig, pass: &PassCost) -> f64 {
             layer.stack(model.vision.layers, *image) + around
         }
         Pass::Text(_) => {
-            let layer = Layer::text(model);
-            let layers = match model.text.layers {
+            let layer = layers.text();
+            let tower = match model.text.layers {
                 0 => 0.0,
-                layers => layer.stack(layers, *text),
+                count => layer.stack(count, *text),
             };
-            layers + text.read * layer.width
+            tower + text.read * layer.width
         }
         Pass::Fusion(_) => {
-            let layer = Layer::fusion(model);
+            let layer = layers.fusion();
             let whole = |tokens| Stream {
                 tokens,
                 read: tokens,
@@ -275,7 +305,8 @@ fn kept(model: &ModelConfig, pass: &PassCost) -> f64 {
 }
 
 /// Numbers of the largest thing that lives for a moment.
-fn temporary(model: &ModelConfig, passes: &[PassCost]) -> f64 {
+fn temporary(layers: &Layers<'_>, passes: &[PassCost]) -> f64 {
+    let model = layers.model;
     let rows = |is: &dyn Fn(&Pass) -> bool| {
         let passes = passes.iter().filter(|pass| is(&pass.pass));
         let rows = passes.map(|pass| {
@@ -284,7 +315,6 @@ fn temporary(model: &ModelConfig, passes: &[PassCost]) -> f64 {
         });
         (rows.clone().sum::<f64>(), rows.fold(0.0, f64::max))
     };
-    let back = |layer: Layer, rows: f64| rows * (layer.inner + 4.0 * layer.width);
     // Views of images run one after another, all texts together, and so do the fusion passes of a view.
     let (_, image) = rows(&|pass| matches!(pass, Pass::Image(_)));
     let (text, _) = rows(&|pass| matches!(pass, Pass::Text(_)));
@@ -309,9 +339,9 @@ fn temporary(model: &ModelConfig, passes: &[PassCost]) -> f64 {
     });
     let fused = fused.into_iter().fold(0.0, f64::max);
     let backward = [
-        back(Layer::vision(model), image),
-        back(Layer::text(model), text),
-        back(Layer::fusion(model), fused),
+        layers.vision().temporary(image),
+        layers.text().temporary(text),
+        layers.fusion().temporary(fused),
     ];
     backward.into_iter().chain(heads).fold(0.0, f64::max)
 }
@@ -343,6 +373,7 @@ mod tests {
             pictures: 1,
             text_len: 50.0,
             frozen: Frozen::default(),
+            gradient_checkpointing: false,
         };
         let cost = PlanCost::new(&model, objectives, sizes, Accounting::Read);
         Memory::new(&model, objectives, &cost, accumulate)
@@ -359,7 +390,15 @@ mod tests {
     /// projections, context, logarithms, moments; input, product, moments.
     #[test]
     fn a_block_keeps_what_its_operations_say() {
-        let layer = Layer::vision(&ModelConfig::default());
+        let model = ModelConfig::default();
+        let of = |inputs_only| {
+            let layers = Layers {
+                model: &model,
+                inputs_only,
+            };
+            layers.vision()
+        };
+        let layer = of(false);
         let all = Stream {
             tokens: 65.0,
             read: 65.0,
@@ -373,6 +412,11 @@ mod tests {
         let attention = 65 * 4 * 768 + 3 * 768 + 12 + 2;
         let feed_forward = 768 + 3072 + 2;
         assert_eq!(layer.block(class), f64::from(attention + feed_forward));
+        // With gradient checkpointing the inputs alone; the rest is made again one by one.
+        assert_eq!(of(true).block(all), f64::from(2 * 65 * 768));
+        assert_eq!(of(true).block(class), f64::from(2 * 65 * 768 + 2 * 768));
+        let again = of(true).temporary(65.0) - layer.temporary(65.0);
+        assert_eq!(again, f64::from(65 * (3072 + 2)));
     }
 
     #[test]
@@ -401,7 +445,8 @@ mod tests {
         let near = |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-9);
         near(summed.peak, small.peak + HELD * small.gradients);
         // Two pairs keep less than there are gradients to come.
-        let asked = small.parameters + small.moments + small.gradients + small.pixels / 2.0;
-        near(memory(&contrast(), 1, 1).peak, PROGRAM + HELD * asked);
+        let one = memory(&contrast(), 1, 1);
+        let asked = one.parameters + one.moments + one.gradients + one.temporary + one.pixels;
+        near(one.peak, PROGRAM + HELD * asked);
     }
 }

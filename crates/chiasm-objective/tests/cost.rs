@@ -119,6 +119,7 @@ fn check(objectives: &ObjectivesConfig, frames: usize, pictures: usize) {
         pictures,
         text_len: TEXT_LEN as f64,
         frozen: Frozen::default(),
+        gradient_checkpointing: false,
     };
     let config = model(frames, pictures);
     let cost = PlanCost::new(&config, objectives, sizes, Accounting::Read);

@@ -240,13 +240,23 @@ fn check(name: &str, enabled: &[&str], expected: &[(&str, &str)]) -> Option<Chec
 }
 
 fn check_with(name: &str, config: &ObjectivesConfig, expected: &[(&str, &str)]) -> Option<Checked> {
-    compute::with(Kernels::Plain, || check_here(name, config, expected))?;
-    compute::with(Kernels::Fused, || check_here(name, config, expected))
+    let device = Device::flex().autodiff();
+    let again = device.clone().gradient_checkpointing();
+    let here = |device| check_here(name, config, expected, device);
+    compute::with(Kernels::Plain, || here(&device))?;
+    compute::with(Kernels::Plain, || here(&again))?;
+    compute::with(Kernels::Fused, || here(&again))?;
+    compute::with(Kernels::Fused, || here(&device))
 }
 
-fn check_here(name: &str, config: &ObjectivesConfig, expected: &[(&str, &str)]) -> Option<Checked> {
+fn check_here(
+    name: &str,
+    config: &ObjectivesConfig,
+    expected: &[(&str, &str)],
+    device: &Device,
+) -> Option<Checked> {
     let case = Case::open(name)?;
-    let device = Device::flex().autodiff();
+    let device = device.clone();
     let model = load_model(&case, &device);
     let config = config.clone();
     let input = step_input(&case, &device);

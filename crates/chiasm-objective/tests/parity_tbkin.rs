@@ -1,5 +1,5 @@
 //! One stream over words and regions against `fixtures/tbkin`: what every stage gives, every loss and
-//! its gradients, on fused and on plain kernels.
+//! its gradients, on fused and on plain kernels, without and with gradient checkpointing.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -32,8 +32,12 @@ use chiasm_objective::{Losses, ObjectivesConfig, StepInput, losses};
 use chiasm_testkit::Case;
 
 fn both_kernels(check: impl Fn(&Device)) {
+    let device = Device::flex().autodiff();
     for kernels in [Kernels::Plain, Kernels::Fused] {
-        compute::with(kernels, || check(&Device::flex().autodiff()));
+        compute::with(kernels, || {
+            check(&device);
+            check(&device.clone().gradient_checkpointing());
+        });
     }
 }
 

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use burn::tensor::Tensor;
 use chiasm_data::HostBatch;
+use chiasm_nn::compute::Autograd;
 use chiasm_nn::model::Seen;
 use chiasm_nn::{Spans, Tokens, VisionLanguageModel};
 use chiasm_objective::plan::{ForwardPlan, ImageView};
@@ -86,7 +87,7 @@ impl FrozenImages {
         }
         let spans = Spans::new(rows.iter().map(|rows| rows.dims()[0]));
         Some(Tokens {
-            rows: Tensor::from_inner(Tensor::cat(rows, 0)),
+            rows: Autograd::of(pixels).constant(Tensor::cat(rows, 0)),
             spans,
         })
     }

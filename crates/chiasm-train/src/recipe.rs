@@ -262,6 +262,10 @@ pub struct ScheduleConfig {
     pub batch_size: usize,
     /// Micro-batches an optimiser step adds up. Default: 1.
     pub accumulate: u64,
+    /// Whether a transformer block keeps the inputs of its sub-layers alone, and the backward pass makes the
+    /// rest again: less memory for more time, with the same gradients. Plain operations, as on a GPU, make
+    /// element-wise results again and keep those of matrix products. Default: false.
+    pub gradient_checkpointing: bool,
     /// Shape of the learning rate. Default: linear warm-up over 10 %, linear decay to 0.
     pub learning_rate: Schedule,
     /// Largest norm of all gradients together; 0 turns clipping off. Default: 1.
@@ -287,6 +291,7 @@ impl Default for ScheduleConfig {
             steps: 1000,
             batch_size: 32,
             accumulate: 1,
+            gradient_checkpointing: false,
             learning_rate: Schedule::WarmupLinear {
                 warmup: 0.1,
                 run: 1.0,
@@ -676,6 +681,30 @@ mod tests {
                 .unwrap();
         let again = Recipe::from_toml(&recipe.to_toml().unwrap(), "again").unwrap();
         assert_eq!(recipe, again);
+    }
+
+    #[test]
+    fn gradient_checkpointing_is_a_switch_that_is_off() {
+        let read = |line: &str| {
+            let text = format!("[objectives.mlm]\n[schedule]\n{line}\n");
+            Recipe::from_toml(&text, "r.toml")
+        };
+        assert!(!read("").unwrap().schedule.gradient_checkpointing);
+        let on = read("gradient_checkpointing = true").unwrap();
+        assert!(on.schedule.gradient_checkpointing);
+        let again = Recipe::from_toml(&on.to_toml().unwrap(), "again").unwrap();
+        assert_eq!(on, again);
+        let error = read("gradient_checkpointing = 2").unwrap_err().to_string();
+        assert!(
+            error.contains("line 3") && error.contains("expected a boolean"),
+            "{error}"
+        );
+        let error = read("gradient_checkpoint = true").unwrap_err();
+        let hint = error.hint();
+        assert_eq!(
+            hint.as_deref(),
+            Some("did you mean `gradient_checkpointing`?")
+        );
     }
 
     #[test]

@@ -176,6 +176,10 @@ impl Trainer {
                 hint: Some("leave it out, name a GPU with `--device`, or write `--kernels plain` to compute it on a CPU, slowly".to_owned()),
             });
         }
+        let device = match recipe.schedule.gradient_checkpointing {
+            true => device.gradient_checkpointing(),
+            false => device,
+        };
         let model_config = model_config(&recipe, &tokenizer, data)?;
         let init = Init::new(recipe.schedule.seed, model_config.init_std, &device);
         let model = VisionLanguageModel::new(&init, &model_config);
@@ -265,7 +269,10 @@ impl Trainer {
         }
         let text = checkpoint.text(checkpoint::RECIPE_FILE)?;
         let origin = checkpoint.path.display().to_string();
-        if Recipe::from_toml(text, &origin)? != self.recipe {
+        let mut saved = Recipe::from_toml(text, &origin)?;
+        // Changes no number of a run, so one that has run out of memory may go on with it.
+        saved.schedule.gradient_checkpointing = self.recipe.schedule.gradient_checkpointing;
+        if saved != self.recipe {
             let now = self.recipe.to_toml()?;
             let changed: Vec<&str> = now
                 .lines()
@@ -529,6 +536,8 @@ impl Trainer {
                 *terms.entry(term.name.to_owned()).or_default() += part;
                 all += term.weight * part;
             }
+            // The graph has what it needs of the batch.
+            drop(input);
             let total = losses.total();
             loss += total.as_ref().map_or(0.0, |total| share * scalar(total));
             let total = total.map(|total| total.mul_scalar(share));

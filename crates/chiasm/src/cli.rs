@@ -252,8 +252,12 @@ pub(crate) struct PretrainArgs {
     /// the labels of labelled pairs [default: the recipe's objectives]
     #[arg(long, value_name = "TASKS")]
     pub(crate) tasks: Option<String>,
-    /// Most memory that a step may take, such as `4G` or `900M`: it is cut into as few micro-batches as hold
-    /// in it [default: as the recipe says]
+    /// Keep the inputs of transformer blocks alone for the backward pass and make the rest again: less
+    /// memory, more time, the same gradients [default: as the recipe says]
+    #[arg(long)]
+    pub(crate) gradient_checkpointing: bool,
+    /// Most memory that a step may take, such as `4G` or `900M`: with gradient checkpointing where that
+    /// helps, and in as few micro-batches as hold in it [default: as the recipe says]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(crate) memory: Option<u64>,
     /// Build the model, check it against its weights, print the plan and stop; needs no data

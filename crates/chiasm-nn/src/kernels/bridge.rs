@@ -1,7 +1,13 @@
 //! Any [`Operation`] as an operation of the tensor framework, with its backward pass.
+//!
+//! On a device with gradient checkpointing, operations that say so keep their inputs alone, and their
+//! backward pass begins with [`Operation::recompute`]. Inside of one operation, because a graph of its own
+//! would have to run while the framework walks the outer one.
+
+use std::any::TypeId;
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::checkpoint::strategy::{BalancedCheckpointing, CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
@@ -124,7 +130,8 @@ impl<C: CheckpointStrategy> FusedOperations for Autodiff<Flex, C> {
             .stateful();
         match prepared {
             OpsKind::Tracked(prepared) => {
-                let (result, kept) = operation.forward(inputs.each_ref().map(slice), true);
+                let keep = !(O::RECOMPUTED && is_checkpointing::<C>());
+                let (result, kept) = operation.forward(inputs.each_ref().map(slice), keep);
                 prepared.finish((inputs, kept), tensor(result, &shape))
             }
             OpsKind::UnTracked(prepared) => {
@@ -133,6 +140,11 @@ impl<C: CheckpointStrategy> FusedOperations for Autodiff<Flex, C> {
             }
         }
     }
+}
+
+/// Whether a graph of this strategy is one with gradient checkpointing.
+fn is_checkpointing<C: CheckpointStrategy>() -> bool {
+    TypeId::of::<C>() == TypeId::of::<BalancedCheckpointing>()
 }
 
 /// The backward pass of an operation.
@@ -150,7 +162,8 @@ impl<const N: usize, O: Operation<N>> Backward<Flex, N> for Derived<O> {
     ) {
         let gradient = gradients.consume::<Flex>(&ops.node).to_contiguous();
         let (inputs, kept) = ops.state;
-        let Some(kept) = kept else {
+        let again = || self.0.recompute(inputs.each_ref().map(slice));
+        let Some(kept) = kept.or_else(again) else {
             return;
         };
         let wanted = ops.parents.each_ref().map(Option::is_some);

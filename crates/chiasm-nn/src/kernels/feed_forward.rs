@@ -18,7 +18,8 @@ use super::rows::{self, BLOCK, room, zeros};
 /// D `[intermediate, width]` and d. The result has the shape of x.
 ///
 /// A task takes a block of rows all the way. Beside the moments, what is kept is the first
-/// map's product, and the norm's argument where that is not x.
+/// map's product, and the norm's argument where that is not x. Both are made again under gradient
+/// checkpointing; where the norm comes first, without the second map.
 #[derive(Clone, Debug)]
 pub(crate) struct FeedForward {
     /// Length of a row.
@@ -130,14 +131,12 @@ impl FeedForward {
             Activation::Relu => run(inner, bias, gradient, total, relu),
         }
     }
-}
 
-impl Operation<7> for FeedForward {
-    type Kept = Kept;
-
-    fn forward(
+    /// The forward pass; unless it is to `finish`, without its result, up to the first map.
+    fn run(
         &self,
         [x, gain, bias, up_w, up_b, down_w, down_b]: [&[f32]; 7],
+        finish: bool,
         keep: bool,
     ) -> (Vec<f32>, Option<Kept>) {
         let (width, intermediate) = (self.width, self.intermediate);
@@ -149,13 +148,13 @@ impl Operation<7> for FeedForward {
             || Right::new(View::new(down_w, intermediate, width), blocks),
         );
 
-        let mut result = zeros(x.len());
+        let mut result = finish.then(|| zeros(x.len()));
         let mut moments = vec![Moments::default(); rows];
         let mut inner = keep.then(|| zeros(rows * intermediate));
         let mut sum = (keep && self.norm == Norm::After).then(|| zeros(x.len()));
         (
             x.par_chunks(BLOCK * width),
-            result.par_chunks_mut(BLOCK * width),
+            rows::parts(result.as_mut(), rows, width),
             moments.par_chunks_mut(BLOCK),
             rows::parts(inner.as_mut(), rows, intermediate),
             rows::parts(sum.as_mut(), rows, width),
@@ -168,7 +167,6 @@ impl Operation<7> for FeedForward {
                     let rows = moments.len();
                     let narrow = room(narrow, rows * width);
                     let inner = inner.unwrap_or_else(|| room(wide, rows * intermediate));
-                    let active = room(active, rows * intermediate);
 
                     let input = match self.norm {
                         Norm::Before => {
@@ -179,6 +177,10 @@ impl Operation<7> for FeedForward {
                     };
                     let input = View::new(input, rows, width);
                     multiply_right(ViewMut::new(inner, rows, intermediate), input, &up, false);
+                    let Some(y) = y else {
+                        return;
+                    };
+                    let active = room(active, rows * intermediate);
                     self.activate(inner, up_b, active);
 
                     let (sum, normal) = match self.norm {
@@ -198,7 +200,22 @@ impl Operation<7> for FeedForward {
             inner,
             sum,
         });
-        (result, kept)
+        (result.unwrap_or_default(), kept)
+    }
+}
+
+impl Operation<7> for FeedForward {
+    type Kept = Kept;
+
+    const RECOMPUTED: bool = true;
+
+    fn forward(&self, inputs: [&[f32]; 7], keep: bool) -> (Vec<f32>, Option<Kept>) {
+        self.run(inputs, true, keep)
+    }
+
+    fn recompute(&self, inputs: [&[f32]; 7]) -> Option<Kept> {
+        // A norm that comes after sees the second map's result.
+        self.run(inputs, self.norm == Norm::After, true).1
     }
 
     fn backward(

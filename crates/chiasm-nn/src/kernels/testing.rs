@@ -54,6 +54,12 @@ pub(crate) fn check<const N: usize, O: Operation<N> + Sync>(
         result,
         "without keeping"
     );
+    let made_again = operation.recompute(slices).expect("it keeps something");
+    assert_eq!(
+        operation.backward(slices, made_again, &weights, [true; N]),
+        gradients,
+        "from what is made again"
+    );
     for index in 0..N {
         let only = std::array::from_fn(|other| other == index);
         let (_, mut alone) = run(only);

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use chiasm_nn::config::{ConfigError, VisionConfig};
 use chiasm_nn::layers::Init;
 use chiasm_nn::vision::VisionEncoder;
-use chiasm_nn::{ModelConfig, Tokens};
+use chiasm_nn::{ModelConfig, Tokens, compute};
 use chiasm_objective::cost::{self, PassCost, Stream};
 use chiasm_objective::plan::Objective;
 use chiasm_objective::{Accounting, Memory, PlanCost, PlanSizes};
@@ -116,6 +116,7 @@ pub(crate) fn sizes(
         pictures: recipe.model.heads.pictures(),
         text_len: text_len as f64,
         frozen: recipe.weights.frozen_towers(),
+        gradient_checkpointing: recipe.schedule.gradient_checkpointing,
     })
 }
 
@@ -135,45 +136,99 @@ pub(crate) fn model_config(recipe: &Recipe, pictures: usize) -> Result<ModelConf
     Ok(config)
 }
 
-/// Cuts the steps of a recipe into as few micro-batches as hold in so many bytes, with texts of the greatest
-/// length; what a step learns from is the same, but pairs are only compared with those of their micro-batch.
-pub(crate) fn fit(recipe: &mut Recipe, budget: u64) -> Result<(), CliError> {
+/// How a step is run: pairs of a micro-batch, and whether activations are made again.
+#[derive(Clone, Copy)]
+struct Cut {
+    batch: usize,
+    gradient_checkpointing: bool,
+}
+
+/// Makes the steps of a recipe hold in so many bytes, with texts of the greatest length. What a step learns from
+/// is the same; but in micro-batches, pairs are only compared with those of their own. So where pairs are
+/// compared, gradient checkpointing comes before micro-batches, and else it is for what micro-batches cannot do.
+pub(crate) fn fit(recipe: &mut Recipe, budget: u64, device: &Device) -> Result<(), CliError> {
     let sizes = sizes(recipe, None, Some(recipe.model.text.max_text_len))?;
     let model = model_config(recipe, sizes.pictures)?;
-    let schedule = &recipe.schedule;
+    let (objectives, schedule) = (&recipe.objectives, &recipe.schedule);
     let (given, times) = (schedule.batch_size, schedule.accumulate);
     let all = given as u64 * times;
-    let peak = |batch: usize| {
-        let sizes = PlanSizes { batch, ..sizes };
-        let objectives = &recipe.objectives;
+    let peak = |cut: Cut| {
+        let sizes = PlanSizes {
+            batch: cut.batch,
+            gradient_checkpointing: cut.gradient_checkpointing,
+            ..sizes
+        };
         let cost = PlanCost::new(&model, objectives, sizes, Accounting::Read);
-        Memory::new(&model, objectives, &cost, all / batch as u64).peak
+        Memory::new(&model, objectives, &cost, all / cut.batch as u64).peak
     };
-    let mut parts = (1..=given)
-        .rev()
-        .filter(|batch| all.is_multiple_of(*batch as u64));
-    let Some(batch) = parts.find(|batch| peak(*batch) <= budget as f64) else {
+    // Chunks of pseudo-labels are of whole batches.
+    let least = if objectives.cluster.is_some() {
+        given
+    } else {
+        1
+    };
+    let largest = |gradient_checkpointing| {
+        let cuts = (least..=given)
+            .rev()
+            .filter(|batch| all.is_multiple_of(*batch as u64));
+        let cut = |batch| Cut {
+            batch,
+            gradient_checkpointing,
+        };
+        cuts.map(cut).find(|cut| peak(*cut) <= budget as f64)
+    };
+    let kept = match schedule.gradient_checkpointing {
+        true => None,
+        false => largest(false),
+    };
+    let is_enough = |cut: &Cut| cut.batch == given || !objectives.compares_pairs();
+    let again = match kept.filter(is_enough) {
+        Some(_) => None,
+        None => largest(true),
+    };
+    // Of equal size, that which computes nothing twice.
+    let larger = |again: &Cut| kept.is_none_or(|kept| again.batch > kept.batch);
+    let Some(cut) = again.filter(larger).or(kept) else {
+        let of = |gradient_checkpointing| {
+            peak(Cut {
+                batch: least,
+                gradient_checkpointing,
+            })
+        };
         return Err(CliError::new(
             format!(
-                "a step on one pair at a time takes {}, more than `--memory` allows",
-                bytes(peak(1))
+                "a step on {} takes {}, more than `--memory` allows",
+                match least {
+                    1 => "one pair at a time".to_owned(),
+                    pairs => format!("{pairs} pairs"),
+                },
+                bytes(of(true).min(of(false)))
             ),
             "give it more, take smaller pictures or a smaller model, or freeze a tower".to_owned(),
         ));
     };
-    let mut said = format!("memory: {} expected at most", bytes(peak(batch)));
-    if batch < given {
-        let (micro, pairs) = (all / batch as u64, all);
+    let mut said = format!("memory: {} expected at most", bytes(peak(cut)));
+    if cut.gradient_checkpointing {
+        said.push_str(", with gradient checkpointing");
+    }
+    let micro = all / cut.batch as u64;
+    if cut.batch < given {
+        let batch = cut.batch;
         let _ = write!(
             said,
-            ", in {micro} micro-batches of {batch} for {pairs} pairs a step"
+            ", in {micro} micro-batches of {batch} for {all} pairs a step"
         );
-        if recipe.objectives.compares_pairs() {
+        if objectives.compares_pairs() {
             said.push_str("; a pair is compared with those of its micro-batch alone");
         }
     }
+    if !compute::is_fused(device) {
+        said.push_str("; that is by the fused operations of a CPU, plain ones take more");
+    }
     note(&said);
-    (recipe.schedule.batch_size, recipe.schedule.accumulate) = (batch, all / batch as u64);
+    let schedule = &mut recipe.schedule;
+    (schedule.batch_size, schedule.accumulate) = (cut.batch, micro);
+    schedule.gradient_checkpointing = cut.gradient_checkpointing;
     Ok(())
 }
 
@@ -328,13 +383,17 @@ fn table(recipe: &Recipe, report: &Report<'_>) -> String {
     )];
     sentences.push(format!(
         "{} at the peak of a step on a CPU: parameters {}, both means of Adam {}, gradients {}, \
-         kept for the backward pass {}, for a moment {}, pixels {}; gradients take the place of \
+         kept for the backward pass {}{}, for a moment {}, pixels {}; gradients take the place of \
          what was kept. Up to {} MB of decoded pictures come on top.",
         bytes(memory.peak),
         bytes(memory.parameters),
         bytes(memory.moments),
         bytes(memory.gradients),
         bytes(memory.kept),
+        match report.sizes.gradient_checkpointing {
+            true => " with gradient checkpointing",
+            false => "",
+        },
         bytes(memory.temporary),
         bytes(memory.pixels),
         recipe.data.cache_mb,

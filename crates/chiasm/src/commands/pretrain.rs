@@ -60,7 +60,7 @@ pub(crate) struct Job {
 
 pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliError> {
     let mut recipe = recipe::find(&args.recipe)?;
-    apply(args, &mut recipe)?;
+    apply(args, &mut recipe, global)?;
     if args.dry_run {
         return dry_run(&recipe, global);
     }
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliE
 }
 
 /// Puts what was typed over what the recipe says.
-fn apply(args: &PretrainArgs, recipe: &mut Recipe) -> Result<(), CliError> {
+fn apply(args: &PretrainArgs, recipe: &mut Recipe, global: &Global) -> Result<(), CliError> {
     args.source.apply(args.data.as_deref(), &mut recipe.data);
     if !args.train_splits.is_empty() {
         recipe.data.train_splits.clone_from(&args.train_splits);
@@ -144,8 +144,9 @@ fn apply(args: &PretrainArgs, recipe: &mut Recipe) -> Result<(), CliError> {
         })?;
     }
     override_schedule(recipe, args.seed, args.steps);
+    recipe.schedule.gradient_checkpointing |= args.gradient_checkpointing;
     match args.memory {
-        Some(budget) => plan::fit(recipe, budget),
+        Some(budget) => plan::fit(recipe, budget, &device::open(global)?),
         None => Ok(()),
     }
 }
@@ -256,6 +257,12 @@ fn train_among(
         ));
     }
     let device = device::open(global)?;
+    if recipe.schedule.gradient_checkpointing && !compute::is_fused(&device) {
+        note(
+            "gradient checkpointing by plain operations: results of element-wise ones are made again, those of \
+             matrix products are kept",
+        );
+    }
     ranks::same_binary(ranks)?;
     ranks.agree("recipe", recipe.to_toml()?.as_bytes())?;
     let writes = ranks.is_first();

@@ -87,6 +87,7 @@ fn a_step_fits_into_its_memory() {
             .find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
         line.unwrap().parse().unwrap()
     };
+    assert!(said.contains("with gradient checkpointing"), "{said}");
     assert_eq!(number("batch_size") * number("accumulate"), 64);
     assert!(number("accumulate") > 1);
     let error = fail(dir.path(), &with("1K"));
@@ -100,4 +101,64 @@ fn a_step_fits_into_its_memory() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("write a number of bytes"), "{said}");
     }
+}
+
+/// Less than a step takes: where pairs are compared the whole batch stays together with gradient checkpointing,
+/// and else micro-batches, which compute nothing twice, come first.
+#[test]
+fn gradient_checkpointing_comes_before_fewer_negatives() {
+    let dir = folder();
+    let tiny = TINY.replace("batch_size = 8", "batch_size = 64");
+    let words = ["contrastive", "matching", "global_completion"]
+        .iter()
+        .fold(tiny.clone(), |text, name| {
+            text.replace(&format!("[objectives.{name}]\n"), "")
+        });
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let peak = |recipe: &str| -> f64 {
+        let args = ["plan", recipe, "--text-len", "16", "--json"];
+        let plan: Value = serde_json::from_str(&succeed(dir.path(), &args)).unwrap();
+        let peak = plan.pointer("/memory/peak").and_then(Value::as_f64);
+        peak.unwrap()
+    };
+    let said = |recipe: &str, budget: f64| {
+        let budget = format!("{budget:.0}");
+        let args = ["pretrain", recipe, "--memory", &budget, "--dry-run"];
+        let output = run(dir.path(), &args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    for (text, compares) in [(&tiny, true), (&words, false)] {
+        let on = text.replace("[schedule]", "[schedule]\ngradient_checkpointing = true");
+        write("off.toml", text);
+        write("on.toml", &on);
+        let (kept, again) = (peak("off.toml"), peak("on.toml"));
+        assert!(again < kept, "{again} and {kept}");
+        let enough = said("off.toml", kept + 1.0);
+        assert!(
+            !enough.contains("checkpointing") && !enough.contains("micro"),
+            "{enough}"
+        );
+        let less = said("off.toml", kept - 1e4);
+        assert_eq!(
+            less.contains("with gradient checkpointing"),
+            compares,
+            "{less}"
+        );
+        assert_eq!(less.contains("micro-batches"), !compares, "{less}");
+        // What a recipe asks for stays.
+        let own = said("on.toml", again + 1.0);
+        assert!(own.contains("with gradient checkpointing"), "{own}");
+        assert!(!own.contains("micro"), "{own}");
+    }
+    let typed = [
+        "pretrain",
+        "tiny.toml",
+        "--gradient-checkpointing",
+        "--dry-run",
+    ];
+    let table = succeed(dir.path(), &typed);
+    let table = table.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(table.contains("with gradient checkpointing"), "{table}");
 }

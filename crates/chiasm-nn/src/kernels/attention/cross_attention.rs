@@ -60,6 +60,12 @@ impl CrossAttention {
         )
     }
 
+    /// Keys and values, `[other tokens, 2 width]`.
+    fn project_other(&self, inputs: [&[f32]; 11]) -> Vec<f32> {
+        let [_, other, _, _, _, _, weight, bias, ..] = inputs;
+        self.key_value().forward([other, weight, bias], false).0
+    }
+
     /// The projection of the other batch, an operation by itself.
     fn key_value(&self) -> Linear {
         Linear {
@@ -72,23 +78,39 @@ impl CrossAttention {
 impl Operation<11> for CrossAttention {
     type Kept = Kept;
 
+    const RECOMPUTED: bool = true;
+
     fn forward(&self, inputs: [&[f32]; 11], keep: bool) -> (Vec<f32>, Option<Kept>) {
-        let [x, other, _, _, _, _, key_value_w, key_value_b, ..] = inputs;
         let sublayer = self.sublayer(inputs);
-        let (query, moments) = sublayer.project(x);
-        let key_value = [other, key_value_w, key_value_b];
-        let (key_value, _) = self.key_value().forward(key_value, false);
+        let (query, moments) = sublayer.project(inputs[0]);
+        let key_value = self.project_other(inputs);
         let projected = Projected::Apart {
             query: &query[..],
             key_value: &key_value,
         };
-        let (result, kept) = sublayer.forward(x, &projected, moments, keep);
+        let (result, kept) = sublayer.forward(inputs[0], &projected, moments, keep);
         let kept = keep.then_some(Kept {
             query,
             key_value,
             sublayer: kept,
         });
         (result, kept)
+    }
+
+    fn recompute(&self, inputs: [&[f32]; 11]) -> Option<Kept> {
+        let sublayer = self.sublayer(inputs);
+        let (query, moments) = sublayer.project(inputs[0]);
+        let key_value = self.project_other(inputs);
+        let projected = Projected::Apart {
+            query: &query[..],
+            key_value: &key_value,
+        };
+        let kept = sublayer.recompute(inputs[0], &projected, moments);
+        Some(Kept {
+            query,
+            key_value,
+            sublayer: kept,
+        })
     }
 
     fn backward(

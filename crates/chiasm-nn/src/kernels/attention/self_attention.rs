@@ -46,6 +46,8 @@ impl SelfAttention {
 impl Operation<8> for SelfAttention {
     type Kept = Kept;
 
+    const RECOMPUTED: bool = true;
+
     fn forward(&self, inputs: [&[f32]; 8], keep: bool) -> (Vec<f32>, Option<Kept>) {
         let sublayer = self.sublayer(inputs);
         let x = inputs[0];
@@ -56,6 +58,17 @@ impl Operation<8> for SelfAttention {
             sublayer: kept,
         });
         (result, kept)
+    }
+
+    fn recompute(&self, inputs: [&[f32]; 8]) -> Option<Kept> {
+        let sublayer = self.sublayer(inputs);
+        let x = inputs[0];
+        let (projected, moments) = sublayer.project(x);
+        let kept = sublayer.recompute(x, &Projected::Joint(&projected), moments);
+        Some(Kept {
+            projected,
+            sublayer: kept,
+        })
     }
 
     fn backward(

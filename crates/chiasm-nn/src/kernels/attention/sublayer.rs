@@ -192,6 +192,31 @@ impl Sublayer<'_> {
         (result, kept)
     }
 
+    /// What [`Self::forward`] keeps, without the result where that has no part in it. Nothing is counted
+    /// a second time.
+    pub(super) fn recompute(
+        &self,
+        x: &[f32],
+        projected: &Projected<&[f32]>,
+        moments: Vec<Moments>,
+    ) -> Kept {
+        let heads = Heads {
+            meter: None,
+            ..self.heads
+        };
+        match self.norm {
+            Norm::Before => Kept {
+                moments,
+                sum: None,
+                attended: heads.forward(projected),
+            },
+            Norm::After => {
+                let unmetered = Self { heads, ..*self };
+                unmetered.forward(x, projected, moments, true).1
+            }
+        }
+    }
+
     /// From the gradient of the result to those of the projections, which they replace. Also
     /// returns the gradients of the output map's weight and bias and of the gates' thresholds that
     /// are wanted.
