@@ -259,7 +259,7 @@ class Study(study.Study):
             if self.only_done:
                 return ["Not measured yet."]
             workload = ROOT / "benches/workloads/selection.toml"
-            command = [BENCH, "selection", "--workload", workload, "--threads", 1, *COSTED]
+            command = [BENCH, "selection", "--workload", workload, "--threads", 1, "--rounds", 21, *COSTED]
             done = subprocess.run(list(map(str, command)), cwd=ROOT, check=True, capture_output=True, text=True)
             file.write_text(done.stdout)
         percent = lambda ratio: f"{100 * (ratio - 1):+.1f}"
