@@ -385,6 +385,48 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// The recipe with other values of some keys, each written `key=value` as in `schedule.precision=bf16`: tables
+    /// before dots, values as in TOML, words without quotes too. A table that is not there is begun.
+    ///
+    /// # Errors
+    /// What has no `=`, an unknown key, or a value that no run can have.
+    pub fn with(&self, settings: &[String]) -> Result<Self, TrainError> {
+        if settings.is_empty() {
+            return Ok(self.clone());
+        }
+        let fail = |message: String, hint: Option<String>| TrainError::Recipe {
+            path: settings.join(" "),
+            message,
+            hint,
+        };
+        let table = toml::Table::try_from(self);
+        let mut table = table.map_err(|error| fail(error.to_string(), None))?;
+        for setting in settings {
+            let (key, value) = setting.split_once('=').ok_or_else(|| {
+                let hint = "write `key=value`, such as `schedule.batch_size=64`";
+                fail(format!("`{setting}` has no `=`"), Some(hint.to_owned()))
+            })?;
+            let mut path: Vec<&str> = key.split('.').map(str::trim).collect();
+            let last = path.pop().unwrap_or_default();
+            let mut place = &mut table;
+            for name in path {
+                let inner = place
+                    .entry(name)
+                    .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+                place = inner
+                    .as_table_mut()
+                    .ok_or_else(|| fail(format!("`{name}` in `{key}` is no table"), None))?;
+            }
+            place.insert(last.to_owned(), typed(value));
+        }
+        let recipe: Self = table.try_into().map_err(|error: toml::de::Error| {
+            let message = error.to_string().trim_end().to_owned();
+            fail(message, suggestion(error.message()))
+        })?;
+        recipe.validate(&self.name)?;
+        Ok(recipe)
+    }
+
     /// The recipe with every value spelled out.
     ///
     /// # Errors
@@ -648,6 +690,16 @@ impl Recipe {
     }
 }
 
+/// A value as TOML writes it, or a word.
+fn typed(text: &str) -> toml::Value {
+    let written = toml::from_str::<toml::Table>(&format!("value = {text}"));
+    let value = written.ok().and_then(|mut table| match table.len() {
+        1 => table.remove("value"),
+        _ => None,
+    });
+    value.unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
 /// Nearest known key for serde's "unknown field `x`, expected one of `a`, `b`".
 fn suggestion(message: &str) -> Option<String> {
     let mut quoted = message.split('`').skip(1).step_by(2);
@@ -705,6 +757,53 @@ mod tests {
             hint.as_deref(),
             Some("did you mean `gradient_checkpointing`?")
         );
+    }
+
+    #[test]
+    fn keys_are_set_as_they_are_typed() {
+        let recipe = Recipe::from_toml("[objectives.mlm]\n", "r.toml").unwrap();
+        let set = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
+            recipe.with(&settings)
+        };
+        let other = set(&[
+            "schedule.batch_size=64",
+            "schedule.precision=bf16",
+            "augment.crop=[0.5, 1.0]",
+            "objectives.matching.weight = 0.5",
+            "name=a = b",
+        ]);
+        let other = other.unwrap();
+        assert_eq!(other.schedule.batch_size, 64);
+        assert_eq!(other.schedule.precision, Products::Bf16);
+        assert_eq!(other.augment.crop, Some((0.5, 1.0)));
+        assert_eq!(other.objectives.matching.unwrap().weight, 0.5);
+        assert_eq!(other.name, "a = b");
+        assert_eq!(set(&[]).unwrap(), recipe);
+        for (setting, message, hint) in [
+            (
+                "schedule.batchsize=3",
+                "batchsize",
+                "did you mean `batch_size`?",
+            ),
+            (
+                "schedule.steps=0",
+                "`schedule.steps` is 0",
+                "give at least 1",
+            ),
+            (
+                "schedule",
+                "has no `=`",
+                "write `key=value`, such as `schedule.batch_size=64`",
+            ),
+        ] {
+            let error = set(&[setting]).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
+            assert_eq!(error.hint().as_deref(), Some(hint));
+        }
+        for setting in ["name.x=1", "schedule.steps=many", "=1", "."] {
+            assert!(set(&[setting]).is_err(), "{setting}");
+        }
     }
 
     #[test]

@@ -215,6 +215,8 @@ pub(crate) struct SourceArgs {
 pub(crate) struct PretrainArgs {
     /// Recipe file, or the name of a built-in recipe (see `chiasm recipe list`)
     pub(crate) recipe: String,
+    #[command(flatten)]
+    pub(crate) set: SetArgs,
     /// Data instead of the recipe's: a CSV, TSV, JSON-lines, Parquet or Karpathy file, or a folder
     /// of pictures with texts beside them
     #[arg(long, value_name = "PATH")]
@@ -279,11 +281,21 @@ pub(crate) struct PretrainArgs {
     pub(crate) ranks: RankArgs,
 }
 
+/// Keys of a recipe that are typed.
+#[derive(Args, Debug, Default)]
+pub(crate) struct SetArgs {
+    /// Another value of any key of the recipe, such as `schedule.batch_size=64`; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
 /// `chiasm plan`.
 #[derive(Args, Debug)]
 pub(crate) struct PlanArgs {
     /// Recipe file, or the name of a built-in recipe (see `chiasm recipe list`)
     pub(crate) recipe: String,
+    #[command(flatten)]
+    pub(crate) set: SetArgs,
     /// Frames of every clip [default: the recipe's, else 1]
     #[arg(long, value_name = "N")]
     pub(crate) frames: Option<usize>,

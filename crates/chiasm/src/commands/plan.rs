@@ -69,7 +69,7 @@ struct Row {
 }
 
 pub(crate) fn run(args: &PlanArgs, global: &Global) -> Result<(), CliError> {
-    let recipe = recipe::find(&args.recipe)?;
+    let recipe = recipe::find(&args.recipe)?.with(&args.set.set)?;
     recipe.validate(&recipe.name)?;
     device::open(global)?;
     let sizes = sizes(&recipe, args.frames, args.text_len)?;

@@ -59,7 +59,7 @@ pub(crate) struct Job {
 }
 
 pub(crate) fn run(args: &PretrainArgs, global: &Global) -> Result<ExitCode, CliError> {
-    let mut recipe = recipe::find(&args.recipe)?;
+    let mut recipe = recipe::find(&args.recipe)?.with(&args.set.set)?;
     apply(args, &mut recipe, global)?;
     if args.dry_run {
         return dry_run(&recipe, global);
