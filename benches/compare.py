@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -32,8 +33,6 @@ GRADIENT_TOLERANCE = 1e-3
 VALUE_TOLERANCE = 1e-4
 # Of what our own forward pass gives in 8 bits.
 ROUNDED_TOLERANCE = 0.3
-# Of compiled PyTorch, which on some processors is off both eager PyTorch and us; the page says so.
-COMPILED_TOLERANCE = 5e-3
 # A turn during which other programs had more than this share of the machine's cores is repeated.
 FOREIGN_LIMIT = 0.03
 # The machine idles when it did so for this long.
@@ -174,7 +173,8 @@ def check(ours: Turn, theirs: Turn, who: str) -> dict[str, float]:
             if who in bars.ROUNDED:
                 tolerance = ROUNDED_TOLERANCE
             if who == bars.COMPILED:
-                tolerance = COMPILED_TOLERANCE
+                # Wrong on some processors. Its time counts all the same, and the page says how far off it is.
+                tolerance = math.inf
             difference = relative(x, y)
             if not difference <= tolerance:
                 raise SystemExit(
@@ -270,12 +270,12 @@ def measure(program: Path, workload: Path, args: argparse.Namespace) -> dict[str
         differences = [
             check(first[0], turn, server.name) for server, turn in zip(servers[1:], first[1:], strict=True)
         ]
-        by_name = dict(zip((server.name for server in servers[1:]), differences, strict=True))
+        off = dict(zip((server.name for server in servers[1:]), differences, strict=True))
         for name in (*bars.ROUNDED, bars.COMPILED):
-            if name in by_name:
-                note(f"  {name}: up to {by_name[name]['values']:.1e} off, relative")
-        compiled = by_name.pop(bars.COMPILED, {"values": 0.0})["values"]
-        differences = [off for name, off in by_name.items() if name not in bars.ROUNDED]
+            if name in off:
+                note(f"  {name}: up to {off[name]['values']:.1e} off, relative")
+        compiled = off.pop(bars.COMPILED, {"values": 0.0, GRADIENT: 0.0})
+        differences = [found for name, found in off.items() if name not in bars.ROUNDED]
         for server in servers:
             quiet_turn(server, args.patience)  # Warm-up: caches of compiled kernels and of allocators.
         rows = [Row(server.name) for server in servers]
@@ -365,15 +365,18 @@ def table(result: dict[str, Any], threads: int) -> str:
         f"({result['time_ratio_min']:.2f}..{result['time_ratio_max']:.2f}) | | {1 / result['time_ratio']:.2f} "
         f"| **{result['memory_ratio']:.2f}** | {result['step_memory_ratio']:.2f} |"
     )
-    worst = result["largest_difference"]
-    compiled = result["compiled_difference"]
+    worst, compiled = result["largest_difference"], result["compiled_difference"]
+    wrong = (
+        f"**{bars.COMPILED}, does not compute the same on this machine**: losses up to {compiled['values']:.0e} off the "
+        f"others, gradient norms {compiled[GRADIENT]:.0e}. "
+    )
     lines += [
         "",
         f"Best of the others: {result['best_peer']}; PyTorch {result['torch']}"
         + (f", attention: `{result['attention']}`" if result["attention"] else "")
         + f"; {threads} threads each. Largest relative difference between the two sides: "
         + (f"losses {worst['values']:.0e}, gradient norm {worst[GRADIENT]:.0e}. " if worst[GRADIENT] else f"{worst['values']:.0e}. ")
-        + (f"{bars.COMPILED}, is up to {compiled:.0e} off both. " if compiled > VALUE_TOLERANCE else "")
+        + (wrong if compiled["values"] > VALUE_TOLERANCE or compiled[GRADIENT] > GRADIENT_TOLERANCE else "")
         + f"{result['disturbed_turns']} of {result['turns']} turns were disturbed by other programs.",
         "",
     ]
