@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{Gradients, Tensor};
+use chiasm_nn::compute::Autograd;
 use chiasm_nn::model::{Seen, Stage};
 use chiasm_nn::text::TextInput;
 use chiasm_nn::tokens::Chosen;
-use chiasm_nn::weights::trained_parameters;
 use chiasm_nn::{Fused, Spans, Tokens, VisionLanguageModel};
 
 use crate::classification::ClassTargets;
@@ -181,14 +181,13 @@ pub(crate) struct Cut {
 }
 
 impl Features {
-    /// Cuts encoded images and texts off from the towers that gave them, those that are trained: gradients then end
+    /// Cuts encoded images and texts off from the towers that gave them, where these are trained: gradients then end
     /// here, and [`Cut::resume`] takes them up again.
-    pub(crate) fn cut(&mut self, model: &VisionLanguageModel) -> Vec<Cut> {
-        let trained = trained_parameters(model);
-        let is_trained = |stage| trained.iter().any(|(name, _)| Stage::of(name) == stage);
+    pub(crate) fn cut(&mut self) -> Vec<Cut> {
         let images = self.images.values_mut().map(|rows| (Stage::Image, rows));
         let texts = self.texts.values_mut().map(|rows| (Stage::Text, rows));
-        let towers = images.chain(texts).filter(|(stage, _)| is_trained(*stage));
+        let towers = images.chain(texts);
+        let towers = towers.filter(|(_, tokens)| tokens.rows.is_tracked());
         let cut = |(stage, tokens): (Stage, &mut Tokens)| {
             let read = tokens.rows.clone().detach().require_grad();
             let given = std::mem::replace(&mut tokens.rows, read.clone());
@@ -205,7 +204,8 @@ impl Cut {
         let of_stage = cuts.iter().filter(|cut| cut.stage == stage);
         let resumed = of_stage.filter_map(|cut| {
             let gradient = cut.read.grad_remove(found)?;
-            Some((cut.given.clone() * Tensor::from_inner(gradient)).sum())
+            let gradient = Autograd::of(&cut.given).constant(gradient);
+            Some((cut.given.clone() * gradient).sum())
         });
         resumed.reduce(|sum, part| sum + part)
     }

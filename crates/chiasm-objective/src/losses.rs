@@ -142,7 +142,7 @@ pub fn shared_with(
     let mut features = encode(model, &plan, input);
     let cuts = match gather.processes() {
         1 => Vec::new(),
-        _ => features.cut(model),
+        _ => features.cut(),
     };
     let step = Step {
         model,

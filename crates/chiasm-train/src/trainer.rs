@@ -27,7 +27,7 @@ use chiasm_nn::select::{self, KeptHead, Meter};
 use chiasm_nn::weights::{from_safetensors, replace_value, state_dict, to_safetensors};
 use chiasm_nn::{ModelConfig, VisionLanguageModel};
 use chiasm_objective::knowledge_masks::Knowledge;
-use chiasm_objective::losses;
+use chiasm_objective::losses::{self, Losses};
 use chiasm_objective::masking::{
     ClassRows, DrawKey, ImageRows, KnownRows, SeenRows, TextRows, Vocabulary, step_input,
 };
@@ -110,6 +110,15 @@ pub struct Outcome {
     pub interrupted: bool,
     /// Pairs a second over this process's steps, evaluation and checkpoints left out.
     pub samples_per_second: f64,
+}
+
+/// What a step found before its update.
+struct Found {
+    /// Weighted sum of all losses.
+    loss: f64,
+    /// Each loss, unweighted.
+    terms: BTreeMap<String, f64>,
+    sum: GradientSum,
 }
 
 /// Model, optimiser and data of a run.
@@ -505,65 +514,13 @@ impl Trainer {
 
     fn step_in_precision(&mut self, batches: &[HostBatch]) -> Result<StepRecord, TrainError> {
         let schedule = self.recipe.schedule.clone();
-        let (seed, total) = (schedule.seed, schedule.steps);
-        let share = 1.0 / batches.len().max(1) as f64;
-        let mut terms: BTreeMap<String, f64> = BTreeMap::new();
-        let (mut loss, mut all, mut sum) = (0.0, 0.0, GradientSum::new(&self.device));
+        let total = schedule.steps;
         let progress = self.step as f64 / total.max(1) as f64;
         select::begin_step(self.selection_strength(), progress);
         // What is kept is counted now and then: counting costs as much as attending.
         let counts = self.model_config.select.is_some() && self.step.is_multiple_of(KEPT_EVERY);
         let meter = counts.then(|| Arc::new(Meter::new()));
-        for (number, batch) in batches.iter().enumerate() {
-            let drawn = dropout_seed(seed, batch.step, self.ranks.rank());
-            dropout::begin_step(drawn, &self.device);
-            let mut input = self.step_input(batch);
-            if let (Some(frozen), Some(model)) = (&mut self.frozen, &self.model) {
-                input.encoded = frozen.images(model, &input.seen, batch);
-            }
-            let (objectives, gather) = (&self.recipe.objectives, Together(&self.ranks));
-            let run = || losses::shared_with(self.model(), objectives, &input, &gather);
-            let losses = match &meter {
-                Some(meter) => select::metered(meter, run),
-                None => run(),
-            };
-            if let Some(error) = self.ranks.broken() {
-                return Err(error.into());
-            }
-            let ranks = self.ranks.count();
-            for term in &losses.terms {
-                let part = share * term.part(ranks) * scalar(&term.value);
-                *terms.entry(term.name.to_owned()).or_default() += part;
-                all += term.weight * part;
-            }
-            // The graph has what it needs of the batch.
-            drop(input);
-            let total = losses.total();
-            loss += total.as_ref().map_or(0.0, |total| share * scalar(total));
-            let total = total.map(|total| total.mul_scalar(share));
-            if ranks == 1 || number + 1 < batches.len() {
-                losses.backward(total, |_, found| sum.collect(self.model(), found));
-                continue;
-            }
-            let stopping = if self.stopping[0] { 1.0 } else { 0.0 };
-            let mut figures: Vec<f32> = terms.values().map(|value| *value as f32).collect();
-            figures.extend([all as f32, stopping]);
-            let (model, device) = (self.model(), &self.device);
-            let added = add_up(&self.ranks, model, &mut figures, device, |send| {
-                losses.backward(total, |stage, found| {
-                    sum.collect(model, found);
-                    send(stage, sum.take_through(stage));
-                });
-                send(LAST, sum.take_through(LAST));
-            })?;
-            sum = added.sum;
-            self.behind += added.behind;
-            self.stopping[1] = figures.pop().is_some_and(|asked| asked > 0.0);
-            loss = figures.pop().map_or(loss, f64::from);
-            for (value, figure) in terms.values_mut().zip(figures) {
-                *value = f64::from(figure);
-            }
-        }
+        let Found { loss, terms, sum } = self.differentiate(batches, meter.as_ref())?;
         // Here and not before: then all ranks see it.
         if !loss.is_finite() {
             return Err(self.not_finite("the loss", batches));
@@ -601,6 +558,76 @@ impl Trainer {
             gradient_norm: norm,
             samples_per_second: 0.0,
         })
+    }
+
+    /// Losses and gradients of micro-batches, of all ranks.
+    fn differentiate(
+        &mut self,
+        batches: &[HostBatch],
+        meter: Option<&Arc<Meter>>,
+    ) -> Result<Found, TrainError> {
+        let share = 1.0 / batches.len().max(1) as f64;
+        let ranks = self.ranks.count();
+        let mut terms: BTreeMap<String, f64> = BTreeMap::new();
+        let (mut loss, mut all, mut sum) = (0.0, 0.0, GradientSum::new(&self.device));
+        for (number, batch) in batches.iter().enumerate() {
+            let losses = self.losses(batch, meter)?;
+            for term in &losses.terms {
+                let part = share * term.part(ranks) * scalar(&term.value);
+                *terms.entry(term.name.to_owned()).or_default() += part;
+                all += term.weight * part;
+            }
+            let total = losses.total();
+            loss += total.as_ref().map_or(0.0, |total| share * scalar(total));
+            let total = total.map(|total| total.mul_scalar(share));
+            if ranks == 1 || number + 1 < batches.len() {
+                losses.backward(total, |_, found| sum.collect(self.model(), found));
+                continue;
+            }
+            let stopping = if self.stopping[0] { 1.0 } else { 0.0 };
+            let mut figures: Vec<f32> = terms.values().map(|value| *value as f32).collect();
+            figures.extend([all as f32, stopping]);
+            let (model, device) = (self.model(), &self.device);
+            let added = add_up(&self.ranks, model, &mut figures, device, |send| {
+                losses.backward(total, |stage, found| {
+                    sum.collect(model, found);
+                    send(stage, sum.take_through(stage));
+                });
+                send(LAST, sum.take_through(LAST));
+            })?;
+            sum = added.sum;
+            self.behind += added.behind;
+            self.stopping[1] = figures.pop().is_some_and(|asked| asked > 0.0);
+            loss = figures.pop().map_or(loss, f64::from);
+            for (value, figure) in terms.values_mut().zip(figures) {
+                *value = f64::from(figure);
+            }
+        }
+        Ok(Found { loss, terms, sum })
+    }
+
+    /// The losses of a micro-batch, of this rank's part. The graph has what it needs of the batch, which is gone.
+    fn losses(
+        &mut self,
+        batch: &HostBatch,
+        meter: Option<&Arc<Meter>>,
+    ) -> Result<Losses, TrainError> {
+        let drawn = dropout_seed(self.recipe.schedule.seed, batch.step, self.ranks.rank());
+        dropout::begin_step(drawn, &self.device);
+        let mut input = self.step_input(batch);
+        if let (Some(frozen), Some(model)) = (&mut self.frozen, &self.model) {
+            input.encoded = frozen.images(model, &input.seen, batch);
+        }
+        let (objectives, gather) = (&self.recipe.objectives, Together(&self.ranks));
+        let run = || losses::shared_with(self.model(), objectives, &input, &gather);
+        let losses = match meter {
+            Some(meter) => select::metered(meter, run),
+            None => run(),
+        };
+        match self.ranks.broken() {
+            Some(error) => Err(error.into()),
+            None => Ok(losses),
+        }
     }
 
     /// How far the threshold of selected attention has grown: linearly over the steps that a recipe

@@ -280,6 +280,9 @@ fn contrast_and_completion() {
                       [objectives.global_completion]\ntemperature = 0.5\n\
                       [objectives.local_completion]\ntemperature = 0.5\n";
     equals_one(&recipe(objectives, ""));
+    equals_one(&recipe(objectives, "gradient_checkpointing = true\n"));
+    // A tower that is not trained has no part of the backward pass.
+    equals_one(&recipe(objectives, "[weights]\nfreeze = [\"text\"]\n"));
 }
 
 #[test]
