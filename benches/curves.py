@@ -141,7 +141,7 @@ def plot(panels: list[tuple[str, str, dict[int, dict[str, float]]]], file: Path)
     # The same figures give the same file.
     matplotlib.rcParams.update({"svg.hashsalt": "curves", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     from matplotlib import pyplot
-    from matplotlib.ticker import NullLocator, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     figure, axes = pyplot.subplots(1, len(panels), figsize=(3 * len(panels), 2.8), layout="constrained")
     for axis, (title, label, points) in zip(axes, panels, strict=True):
@@ -150,11 +150,18 @@ def plot(panels: list[tuple[str, str, dict[int, dict[str, float]]]], file: Path)
         axis.set(title=title, xlabel=label)
         axis.set_xticks(list(points), [f"{value:,}" for value in points])
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_formatter(ScalarFormatter())
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
     axes[0].set_ylabel("ms")
     figure.savefig(file, metadata={"Date": None})
+
+
+def milliseconds(value: float) -> str:
+    """Three digits, and all whole ones."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def main() -> None:
@@ -180,7 +187,7 @@ def main() -> None:
     image = args.write.parent / "images/curves.svg" if args.write else args.plot
     plot(panels, image)
     rows = [
-        (f"{title}: {label}", f"{value:,}", ", ".join(f"{who} {ms:.3g}" for who, ms in found.items()))
+        (f"{title}: {label}", f"{value:,}", ", ".join(f"{who} {milliseconds(ms)}" for who, ms in found.items()))
         for title, label, points in panels
         for value, found in points.items()
     ]

@@ -177,7 +177,8 @@ pub struct SelectConfig {
     pub layers: Vec<i64>,
     /// Heads that select, from 0. Empty: all. Default: empty.
     pub heads: Vec<usize>,
-    /// Blocks that select; the others keep all of their keys. Default: all four.
+    /// Blocks that select; the others keep all of their keys. While a learned gate opens gradually it acts on
+    /// whole rows: of one stream, on all of its blocks. Default: all four.
     pub blocks: Vec<BlockName>,
     /// Rows that select. Default: `all`.
     pub rows: RowsName,
@@ -243,7 +244,8 @@ impl SelectConfig {
         })
     }
 
-    /// Refuses values that a rule cannot have, and layers and heads that are not there.
+    /// Refuses values that a rule cannot have, parts of attention that it cannot be of, and layers and heads that are
+    /// not there.
     ///
     /// # Errors
     /// What is wrong, in one sentence that names the key.
@@ -271,6 +273,18 @@ impl SelectConfig {
         if let Some(layer) = self.layers.iter().find(outside) {
             return Err(format!(
                 "`layers` has {layer}: the fusion encoder has {layers} layers"
+            ));
+        }
+        // A gate that opens gradually weighs every key of a row; what it learned would not hold for a part of them.
+        let parts = [
+            ("heads", !self.heads.is_empty()),
+            ("rows", self.rows != RowsName::All),
+            ("protect_self", self.protect_self),
+            ("protect_cls", self.protect_cls),
+        ];
+        if let (RuleName::Learned, Some((key, _))) = (self.rule, parts.iter().find(|(_, is)| *is)) {
+            return Err(format!(
+                "`{key}`: rule `learned` is of all heads, rows and keys; take another rule, or leave `{key}` out"
             ));
         }
         if let Some(head) = self.heads.iter().find(|head| **head >= heads) {
@@ -345,6 +359,10 @@ mod tests {
             (&|c| c.heads = vec![4], "4 heads"),
             (&|c| c.blocks.clear(), "`blocks`"),
             (&|c| c.gate_temperature = 0.0, "gate_temperature"),
+            (
+                &|c| (c.rule, c.protect_cls) = (RuleName::Learned, true),
+                "`protect_cls`: rule `learned`",
+            ),
         ] {
             let message = with(edit).unwrap_err();
             assert!(message.contains(part), "{message}");
