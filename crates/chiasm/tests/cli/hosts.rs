@@ -11,6 +11,8 @@ use crate::ranks::{BINARY, mpirun, recipe, same_losses, saved};
 const HOSTS: &str = r#"
 set -u
 ip link set lo up
+# How often what `mpirun` sent to a host that is gone is sent again: as it is, for a quarter of an hour.
+echo 3 > /proc/sys/net/ipv4/tcp_retries2
 unshare --net sleep 600 & other=$!
 while [ "$(readlink /proc/$other/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do :; done
 ip link add cable0 type veth peer name cable1 netns $other
