@@ -12,7 +12,6 @@ recipe. Losses and gradient norms of both must agree to the last digit, or there
 import argparse
 import os
 import pathlib
-import tempfile
 import tomllib
 
 from plan import TURNS, measured, predicted
@@ -24,18 +23,12 @@ WORKLOADS = ["contrastive_step", "contrastive_step:128", "scl_step", "scl_step:6
 def planned(program, workload, batch, checkpointing):
     """The peak that the plan of the workload's recipe counts, in MB, with as many words as the workload has."""
     settings = tomllib.loads(workload.read_text())
-    recipe = pathlib.Path(settings["recipe"]).read_text()
-    schedule = f"[schedule]\ngradient_checkpointing = {str(checkpointing).lower()}"
-    recipe = recipe.replace("[schedule]", schedule)
+    words = settings["batches"]["vocab_size"]
+    keys = [f"schedule.gradient_checkpointing={str(checkpointing).lower()}", f"tokenizer.vocab_size={words}"]
     if batch:
-        lines = (line for line in recipe.splitlines() if not line.startswith("batch_size"))
-        recipe = "\n".join(lines).replace("[schedule]", f"[schedule]\nbatch_size = {batch}")
-    recipe += f"\n[tokenizer]\nvocab_size = {settings['batches']['vocab_size']}\n"
-    with tempfile.TemporaryDirectory() as folder:
-        recipe_file = pathlib.Path(folder) / "recipe.toml"
-        recipe_file.write_text(recipe)
-        shortest, longest = settings["batches"]["text_len"]
-        plan = predicted(program, recipe_file, (shortest + longest) // 2)
+        keys.append(f"schedule.batch_size={batch}")
+    shortest, longest = settings["batches"]["text_len"]
+    plan = predicted(program, settings["recipe"], (shortest + longest) // 2, keys)
     return plan["memory"]["peak"] / 1e6
 
 

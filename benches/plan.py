@@ -50,9 +50,10 @@ def measured(program, workload, steps, options=()):
     return fastest, before, peak, busy, answer["steps"][-1]["values"]
 
 
-def predicted(program, recipe, length):
-    """The plan of a recipe with texts of so many tokens."""
-    command = [program, "plan", str(recipe), "--text-len", str(length), "--json"]
+def predicted(program, recipe, length, settings=()):
+    """The plan of a recipe, with other values of some of its keys, for texts of so many tokens."""
+    sets = [word for setting in settings for word in ("--set", setting)]
+    command = [program, "plan", str(recipe), *sets, "--text-len", str(length), "--json"]
     return json.loads(subprocess.check_output(command, text=True))
 
 
