@@ -10,15 +10,11 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::Device;
-use chiasm_data::{Dataset, Split, builtin};
-use chiasm_train::prepare::tokenizer;
 use chiasm_train::run::{RunDir, read_metrics};
-use chiasm_train::{Observer, Outcome, Recipe, TrainData, Trainer, checkpoint};
-use common::{MODEL, bytes, train};
+use chiasm_train::{Observer, Outcome, checkpoint};
+use common::{MODEL, bytes, on_drawings, train};
 
 /// Every objective, with dropout and augmentation: everything random takes part.
 const OBJECTIVES: &str = r#"
@@ -42,16 +38,8 @@ fn recipe() -> String {
     format!("name = \"resume\"\n{MODEL}{OBJECTIVES}")
 }
 
-fn trainer(recipe: &str) -> Trainer {
-    let recipe = Recipe::from_toml(recipe, "test").unwrap();
-    let train: Dataset = builtin::emoji().unwrap().subset(Split::Train);
-    let data = TrainData::new(&recipe, vec![train]).unwrap();
-    let tokenizer = Arc::new(tokenizer(&recipe, &data).unwrap());
-    Trainer::new(recipe, &data, tokenizer, &Device::flex()).unwrap()
-}
-
 fn run(dir: &Path, recipe: &str, stop_after: u64, resume: bool) -> Outcome {
-    train(&mut trainer(recipe), dir, stop_after, resume).0
+    train(&mut on_drawings(recipe).unwrap(), dir, stop_after, resume).0
 }
 
 #[test]
@@ -97,14 +85,14 @@ fn a_run_is_not_resumed_with_another_recipe_nor_overwritten() {
     assert!(error.hint().unwrap().contains("--resume"));
 
     let (checkpoint, _) = checkpoint::latest(&folder.path().join("checkpoints")).unwrap();
-    let mut other = trainer(&recipe().replace("seed = 11", "seed = 12"));
+    let mut other = on_drawings(&recipe().replace("seed = 11", "seed = 12")).unwrap();
     let error = other.restore(&checkpoint).err().unwrap();
     assert!(error.to_string().contains("the recipe"), "{error}");
 }
 
 #[test]
 fn a_loss_that_is_not_a_number_stops_the_run_and_names_the_samples() {
-    let mut trainer = trainer(&recipe().replace("init_std = 0.1", "init_std = 1e30"));
+    let mut trainer = on_drawings(&recipe().replace("init_std = 0.1", "init_std = 1e30")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut run = RunDir::open(folder.path(), false).unwrap();
     struct Silent;

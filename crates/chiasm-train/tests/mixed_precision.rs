@@ -6,15 +6,11 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, Tensor};
-use chiasm_data::{Dataset, Split, builtin};
+use burn::tensor::{DType, Tensor};
 use chiasm_nn::compute::{self, Kernels};
-use chiasm_train::prepare::tokenizer;
-use chiasm_train::{Recipe, StepRecord, TrainData, TrainError, Trainer};
-use common::{MODEL, train};
+use chiasm_train::{StepRecord, TrainError, Trainer};
+use common::{MODEL, on_drawings, train};
 
 const RUN: &str = r#"
 [objectives]
@@ -31,12 +27,9 @@ seed = 5
 "#;
 
 fn trainer(precision: &str) -> Result<Trainer, TrainError> {
-    let recipe = format!("name = \"mixed\"\n{MODEL}{RUN}precision = \"{precision}\"\n");
-    let recipe = Recipe::from_toml(&recipe, "test")?;
-    let train: Dataset = builtin::emoji()?.subset(Split::Train);
-    let data = TrainData::new(&recipe, vec![train])?;
-    let tokenizer = Arc::new(tokenizer(&recipe, &data)?);
-    Trainer::new(recipe, &data, tokenizer, &Device::flex())
+    on_drawings(&format!(
+        "name = \"mixed\"\n{MODEL}{RUN}precision = \"{precision}\"\n"
+    ))
 }
 
 struct InF32;

@@ -1,10 +1,16 @@
 //! Runs a trainer in a folder, stopped and resumed, and reads what it left.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use burn::tensor::Device;
+use chiasm_data::{Split, builtin};
+use chiasm_train::prepare::tokenizer;
 use chiasm_train::run::RunDir;
-use chiasm_train::{Observer, Outcome, StepRecord, Trainer, checkpoint};
+use chiasm_train::{
+    Observer, Outcome, Recipe, StepRecord, TrainData, TrainError, Trainer, checkpoint,
+};
 
 /// Sizes of a model that trains in moments.
 pub(crate) const MODEL: &str = r#"
@@ -37,6 +43,16 @@ layers = 1
 num_heads = 2
 intermediate_size = 32
 "#;
+
+/// A trainer of a recipe on the built-in drawings.
+#[allow(dead_code, reason = "not every test learns from these")]
+pub(crate) fn on_drawings(recipe: &str) -> Result<Trainer, TrainError> {
+    let recipe = Recipe::from_toml(recipe, "test")?;
+    let drawings = builtin::emoji()?.subset(Split::Train);
+    let data = TrainData::new(&recipe, vec![drawings])?;
+    let tokenizer = Arc::new(tokenizer(&recipe, &data)?);
+    Trainer::new(recipe, &data, tokenizer, &Device::flex())
+}
 
 /// Keeps what every step did, and asks for a stop after some.
 struct Watch<'a> {
