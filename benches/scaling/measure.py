@@ -35,21 +35,12 @@ WARM = 5
 BUSY = 0.1
 
 
-def recipe(batch: int, steps: int) -> str:
-    text = (ROOT / "recipes/quickstart.toml").read_text()
-    changes = {"steps = 1600": f"steps = {steps}", "batch_size = 64": f"batch_size = {batch}", "eval_every = 400": "eval_every = 0"}
-    for old, new in changes.items():
-        if old not in text:
-            raise SystemExit(f"error: recipes/quickstart.toml has no `{old}`")
-        text = text.replace(old, new)
-    return text
-
-
 def ours(program: Path, folder: Path, ranks: int, batch: int, steps: int) -> list[float]:
     """Seconds of every step of a run on so many ranks."""
-    (folder / "recipe.toml").write_text(recipe(batch, steps))
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        command = [str(program), "pretrain", str(folder / "recipe.toml"), "--out", f"{out}/run"]
+        command = [str(program), "pretrain", "quickstart", "--steps", str(steps), "--out", f"{out}/run"]
+        for key in (f"batch_size={batch}", "eval_every=0"):
+            command += ["--set", f"schedule.{key}"]
         if ranks > 1:
             root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
             pins = [word for core in range(ranks) for word in (":", "-n", "1", "taskset", "-c", str(core), *command)]
@@ -67,12 +58,8 @@ def export(program: Path, folder: Path, batch: int) -> Path:
     """Start weights and batches of one rank, for PyTorch."""
     out = folder / f"export-{batch}"
     if not out.exists():
-        (folder / f"recipe-{batch}.toml").write_text(recipe(batch, 1600))
-        workload = folder / f"workload-{batch}.toml"
-        workload.write_text(
-            f'title = "scaling"\nrecipe = "{folder}/recipe-{batch}.toml"\n[batches]\nsource = "recipe"\ncount = 8\n'
-        )
-        command = [str(program), "--workload", str(workload), "export", "--out", str(out)]
+        workload = ["--workload", "benches/workloads/quickstart_step.toml", "--batch-size", str(batch)]
+        command = [str(program), *workload, "export", "--out", str(out)]
         subprocess.run(command, cwd=ROOT, check=True)
     return out
 
@@ -124,10 +111,12 @@ def main() -> None:
                 seconds = theirs(batches, ranks, args.steps)
                 found.setdefault(f"PyTorch, {ranks}", []).append(statistics.median(seconds[WARM:]))
     print(json.dumps(found, indent=1), file=sys.stderr)
-    print("| | ms a step, 1 rank | " + f"{args.ranks} ranks | times faster |\n| --- | --- | --- | --- |")
+    print(f"| | ms a step, 1 rank | {args.ranks} ranks | times faster |\n| --- | ---: | ---: | ---: |")
     for name in ("chiasm", "PyTorch"):
-        one, several = (1e3 * statistics.median(found[f"{name}, {ranks}"]) for ranks in (1, args.ranks))
-        print(f"| {name} | {one:.1f} | {several:.1f} | {one / several:.2f} |")
+        turns = [found[f"{name}, {ranks}"] for ranks in (1, args.ranks)]
+        cells = [f"{1e3 * statistics.median(of):.0f} ({1e3 * min(of):.0f} to {1e3 * max(of):.0f})" for of in turns]
+        one, several = map(statistics.median, turns)
+        print(f"| {name} | {cells[0]} | {cells[1]} | {one / several:.2f} |")
 
 
 if __name__ == "__main__":

@@ -94,6 +94,7 @@ fn precision(name: &str) -> std::result::Result<Precision, String> {
 fn run(cli: &Cli) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(cli.threads)
+        .use_current_thread()
         .build_global()?;
     let train_all = matches!(
         cli.command,

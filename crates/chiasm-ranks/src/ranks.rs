@@ -22,6 +22,12 @@ const STANDSTILL: Duration = Duration::from_secs(1);
 /// the exchange's latency.
 const SEGMENT: usize = 1 << 16;
 
+/// Sums that are kept in 64 bits at a time.
+const CHUNK: usize = 1024;
+
+/// A number as it travels.
+type Number = [u8; size_of::<f32>()];
+
 /// Ends a parcel of data; one that says why its rank failed ends otherwise.
 const DATA: u8 = 0;
 const FAILURE: u8 = 1;
@@ -130,10 +136,10 @@ impl Ranks {
     /// # Errors
     /// A rank that is silent, has failed or is elsewhere.
     pub fn gather(&self, what: &'static str, own: &[u8]) -> Result<Vec<Vec<u8>>, RankError> {
-        let Some(link) = &self.link else {
+        if self.link.is_none() {
             return Ok(vec![own.to_vec()]);
-        };
-        let given = self.exchange(what, &vec![own; link.count()])?;
+        }
+        let given = self.exchange(what, Given::Same(letter([own])))?;
         Ok(given.iter().map(|contents| (**contents).to_vec()).collect())
     }
 
@@ -145,60 +151,47 @@ impl Ranks {
         if self.link.is_none() {
             return Ok(());
         }
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        let block = SEGMENT * self.count();
-        let mut values = Vec::with_capacity(block.min(len));
-        // Where the next block begins: a part, and a place in it.
-        let mut place = (0, 0);
-        loop {
-            values.clear();
-            each(parts, place, block, |part| values.extend_from_slice(part));
-            if values.is_empty() {
-                return Ok(());
-            }
-            self.sum_block(what, &mut values)?;
-            let mut left = &values[..];
-            place = each(parts, place, values.len(), |part| {
-                let (own, rest) = left.split_at(part.len());
-                part.copy_from_slice(own);
-                left = rest;
-            });
+        let (len, ranks) = (count(parts), self.count());
+        let block = SEGMENT * ranks;
+        let segments = (0..len).step_by(block).flat_map(|first| {
+            let len = block.min(len - first);
+            (0..ranks).map(move |rank| (rank + 1) * len / ranks - rank * len / ranks)
+        });
+        for segments in cut(parts, segments).chunks_mut(ranks) {
+            self.sum_block(what, segments)?;
         }
+        Ok(())
     }
 
     /// Each rank adds up one segment and hands it out.
-    fn sum_block(&self, what: &'static str, values: &mut [f32]) -> Result<(), RankError> {
-        let (len, count, own) = (values.len(), self.count(), self.rank());
-        let segment = |rank: usize| (rank * len / count)..((rank + 1) * len / count);
-        let part = |rank: usize| match rank == own {
-            true => &[],
-            false => values.get(segment(rank)).unwrap_or_default(),
-        };
-        let parts = (0..count).map(|rank| bytemuck::cast_slice(part(rank)));
-        let parts: Vec<&[u8]> = parts.collect();
-        let given = self.exchange(what, &parts)?;
-        let mut sums = vec![0.0f64; segment(own).len()];
-        for (rank, contents) in given.iter().enumerate() {
+    fn sum_block(&self, what: &'static str, segments: &mut [Segment<'_>]) -> Result<(), RankError> {
+        let own = self.rank();
+        let given = segments.iter().enumerate().map(|(rank, segment)| {
+            let is_given = rank != own;
+            letter(is_given.then_some(segment).into_iter().flat_map(bytes))
+        });
+        let given = self.exchange(what, Given::Each(given.collect()))?;
+        let mut sums = Vec::new();
+        if let Some(segment) = segments.get_mut(own) {
+            let len = count(segment);
+            let others = given.iter().enumerate().map(|(rank, contents)| {
+                let len = if rank == own { 0 } else { len };
+                self.numbers(what, rank, contents, len)
+            });
+            add_up(segment, own, &others.collect::<Result<Vec<_>, _>>()?);
+            sums = letter(bytes(segment));
+        }
+        let given = self.exchange(what, Given::Same(sums))?;
+        for (rank, (segment, contents)) in segments.iter_mut().zip(&given).enumerate() {
+            let len = count(segment);
+            let mut numbers = self.numbers(what, rank, contents, len)?;
             if rank == own {
-                let numbers = values.get(segment(own)).unwrap_or_default();
-                for (sum, number) in sums.iter_mut().zip(numbers) {
-                    *sum += f64::from(*number);
-                }
                 continue;
             }
-            let numbers = self.numbers(what, rank, contents, sums.len())?;
-            for (sum, number) in sums.iter_mut().zip(numbers) {
-                *sum += f64::from(f32::from_ne_bytes(*number));
-            }
-        }
-        let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
-        let given = self.exchange(what, &vec![bytemuck::cast_slice(&sums); count])?;
-        for (rank, contents) in given.iter().enumerate() {
-            let segment = segment(rank);
-            let numbers = self.numbers(what, rank, contents, segment.len())?;
-            let values = values.get_mut(segment).unwrap_or_default();
-            for (value, number) in values.iter_mut().zip(numbers) {
-                *value = f32::from_ne_bytes(*number);
+            for part in segment {
+                let (theirs, rest) = numbers.split_at(part.len());
+                bytemuck::cast_slice_mut(part).copy_from_slice(theirs.as_flattened());
+                numbers = rest;
             }
         }
         Ok(())
@@ -211,7 +204,7 @@ impl Ranks {
         rank: usize,
         bytes: &'a [u8],
         count: usize,
-    ) -> Result<&'a [[u8; size_of::<f32>()]], RankError> {
+    ) -> Result<&'a [Number], RankError> {
         match bytes.as_chunks() {
             (numbers, []) if numbers.len() == count => Ok(numbers),
             _ => Err(self.breaks(self.astray(rank, what))),
@@ -239,7 +232,7 @@ impl Ranks {
         let (Some(link), None) = (&self.link, &state.broken) else {
             return;
         };
-        let parcel = sealed(message.as_bytes(), FAILURE, state.number);
+        let parcel = sealed(letter([message.as_bytes()]), FAILURE, state.number);
         // Whether they hear it cannot matter any more.
         let clock = Clock::default();
         let _ = link.exchange(vec![parcel; link.count()], &|| clock.waited() < STOP_GRACE);
@@ -249,7 +242,7 @@ impl Ranks {
         });
     }
 
-    fn exchange(&self, what: &'static str, parts: &[&[u8]]) -> Result<Vec<Contents>, RankError> {
+    fn exchange(&self, what: &'static str, given: Given) -> Result<Vec<Contents>, RankError> {
         let Some(link) = &self.link else {
             return Ok(Vec::new());
         };
@@ -262,15 +255,11 @@ impl Ranks {
             let longest = state.longest.get(what).copied().unwrap_or_default();
             (state.number - 1, longest)
         };
-        let mut parcels: Vec<Parcel> = Vec::with_capacity(parts.len());
-        for (place, part) in parts.iter().enumerate() {
-            // What all get is packed once.
-            let before = place.checked_sub(1);
-            let before =
-                before.filter(|before| parts.get(*before).is_some_and(|of| same(of, part)));
-            let before = before.and_then(|before| parcels.get(before).cloned());
-            parcels.push(before.unwrap_or_else(|| sealed(part, DATA, number)));
-        }
+        let seal = |letter| sealed(letter, DATA, number);
+        let parcels = match given {
+            Given::Same(letter) => vec![seal(letter); link.count()],
+            Given::Each(letters) => letters.into_iter().map(seal).collect(),
+        };
         let (clock, asked) = (Clock::default(), Cell::new(None));
         let grace = STOP_GRACE.max(2 * longest);
         let wait = || {
@@ -345,41 +334,85 @@ impl Clock {
     }
 }
 
-/// Whether two slices are one.
-fn same(left: &[u8], right: &[u8]) -> bool {
-    std::ptr::eq(left.as_ptr(), right.as_ptr()) && left.len() == right.len()
+/// What a rank gives in an exchange: [`letter`]s.
+enum Given {
+    /// To all the same.
+    Same(Vec<u8>),
+    /// To each rank its own.
+    Each(Vec<Vec<u8>>),
 }
 
-fn sealed(contents: &[u8], kind: u8, number: u64) -> Parcel {
-    let mut parcel = Vec::with_capacity(contents.len() + TAIL);
-    parcel.extend_from_slice(contents);
-    parcel.push(kind);
-    parcel.extend_from_slice(&number.to_le_bytes());
-    Parcel::new(parcel)
+/// Bytes in one piece, with room for what seals them.
+fn letter<'a>(parts: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> Vec<u8> {
+    let parts = parts.into_iter();
+    let len = parts.clone().map(<[u8]>::len).sum::<usize>();
+    let mut letter = Vec::with_capacity(len + TAIL);
+    parts.for_each(|part| letter.extend_from_slice(part));
+    letter
 }
 
-/// Visits so many numbers of parts from a place on, or as many as there are; where the next one is.
-fn each(
-    parts: &mut [&mut [f32]],
-    (mut part, mut first): (usize, usize),
-    mut count: usize,
-    mut visit: impl FnMut(&mut [f32]),
-) -> (usize, usize) {
-    while count > 0 {
-        let Some(own) = parts.get_mut(part) else {
-            break;
-        };
-        let end = own.len().min(first + count);
-        let visited = own.get_mut(first..end).unwrap_or_default();
-        count -= visited.len();
-        visit(visited);
-        if end == own.len() {
-            (part, first) = (part + 1, 0);
-        } else {
-            first = end;
+fn sealed(mut letter: Vec<u8>, kind: u8, number: u64) -> Parcel {
+    letter.push(kind);
+    letter.extend_from_slice(&number.to_le_bytes());
+    Parcel::new(letter)
+}
+
+/// Numbers that one rank adds up: parts of what is summed, one behind the other.
+type Segment<'a> = Vec<&'a mut [f32]>;
+
+fn count(parts: &[&mut [f32]]) -> usize {
+    parts.iter().map(|part| part.len()).sum()
+}
+
+fn bytes<'a>(segment: &'a Segment<'_>) -> impl Iterator<Item = &'a [u8]> + Clone {
+    segment.iter().map(|part| bytemuck::cast_slice(part))
+}
+
+/// Cuts numbers into segments of these lengths.
+fn cut<'a>(parts: &'a mut [&mut [f32]], lens: impl Iterator<Item = usize>) -> Vec<Segment<'a>> {
+    let mut parts = parts.iter_mut();
+    let mut rest: &mut [f32] = &mut [];
+    let mut segment = |mut len: usize| {
+        let mut segment = Vec::new();
+        while len > 0 {
+            if rest.is_empty() {
+                match parts.next() {
+                    Some(part) => rest = part,
+                    None => break,
+                }
+            }
+            let end = len.min(rest.len());
+            let (own, others) = std::mem::take(&mut rest).split_at_mut(end);
+            (rest, len) = (others, len - end);
+            segment.push(own);
         }
+        segment
+    };
+    lens.map(&mut segment).collect()
+}
+
+/// Puts the sums of all ranks' numbers in the place of the own ones: in the order of the ranks and in 64 bits.
+fn add_up(segment: &mut Segment<'_>, own: usize, given: &[&[Number]]) {
+    let (mut place, mut sums) = (0, [0.0f64; CHUNK]);
+    for part in segment.iter_mut().flat_map(|part| part.chunks_mut(CHUNK)) {
+        sums.fill(0.0);
+        for (rank, theirs) in given.iter().enumerate() {
+            if rank == own {
+                for (sum, number) in sums.iter_mut().zip(&*part) {
+                    *sum += f64::from(*number);
+                }
+            } else {
+                let theirs = theirs.get(place..).unwrap_or_default();
+                for (sum, number) in sums.iter_mut().zip(theirs) {
+                    *sum += f64::from(f32::from_ne_bytes(*number));
+                }
+            }
+        }
+        for (value, sum) in part.iter_mut().zip(&sums) {
+            *value = *sum as f32;
+        }
+        place += part.len();
     }
-    (part, first)
 }
 
 /// What a parcel holds.
@@ -408,19 +441,24 @@ mod tests {
 
     #[test]
     fn sums_are_the_same_everywhere() {
+        // Numbers of nearly and of utterly different sizes.
+        let of = |rank: usize, place: usize| {
+            let power = (place % 61) as i32 * [1, -1][rank % 2];
+            (rank + 1) as f32 * (place as f32 + 0.1) * 2f32.powi(power)
+        };
         for count in [1, 2, 3, 5] {
             // Fewer numbers than ranks, and numbers that do not divide evenly.
             for len in [0, 1, 4, 17, 3 * SEGMENT] {
                 let found = all(count, |ranks| {
-                    let of = |place: usize| (ranks.rank() + 1) as f32 * (place as f32 + 0.1);
-                    let mut values: Vec<f32> = (0..len).map(of).collect();
+                    let own = ranks.rank();
+                    let mut values: Vec<f32> = (0..len).map(|place| of(own, place)).collect();
                     // In parts, one of them empty.
                     let (left, right) = values.split_at_mut(len / 3);
                     ranks.sum("test", &mut [left, &mut [], right]).unwrap();
                     values
                 });
                 let expected = |place: usize| {
-                    let of = |rank: usize| f64::from((rank + 1) as f32 * (place as f32 + 0.1));
+                    let of = |rank: usize| f64::from(of(rank, place));
                     (0..count).map(of).sum::<f64>() as f32
                 };
                 let expected: Vec<f32> = (0..len).map(expected).collect();

@@ -33,6 +33,7 @@ use std::process::ExitCode;
 
 use crate::cli::{Cli, Command, DataCommand, RegionsCommand};
 use crate::commands::push::IndexCommand;
+use crate::device::start_threads;
 use crate::error::CliError;
 use crate::ranks::{among, refuse};
 
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
     if !shares(&cli.command) {
         refuse()?;
     }
+    start_threads(global.threads, computes(&cli.command))?;
     match &cli.command {
         Command::Quickstart(args) => quickstart::run(args, global),
         Command::Pretrain(args) => pretrain::run(args, global),
@@ -73,6 +75,12 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Completions { shell } => generate::completions(*shell).map(|()| ExitCode::SUCCESS),
         Command::Man => generate::man().map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// Whether all parallel work of a command begins on the thread that it is run on.
+fn computes(command: &Command) -> bool {
+    // The server's models have a thread of their own; regions' pictures are read by another one.
+    !matches!(command, Command::Serve(_) | Command::Regions(_))
 }
 
 /// Whether a command knows what to do as one of several ranks.

@@ -71,7 +71,8 @@ fn sizes_that_the_model_does_not_take_are_refused() {
 #[test]
 fn a_step_fits_into_its_memory() {
     let dir = folder();
-    let call = ["pretrain", "quickstart", "--steps", "2", "--out", "run"];
+    let call = "pretrain quickstart --steps 2 --threads 2 --out run";
+    let call: Vec<&str> = call.split(' ').collect();
     let with = |memory| [&call[..], &["--memory", memory]].concat();
     let said = run(dir.path(), &with("190M"));
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
