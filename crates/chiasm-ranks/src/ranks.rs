@@ -18,9 +18,9 @@ const STOP_GRACE: Duration = Duration::from_millis(400);
 /// not held against the others.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
-/// Numbers of a rank's segment in one exchange: what is copied and added up stays in the caches, and takes longer than
-/// the exchange's latency.
-const SEGMENT: usize = 1 << 16;
+/// Numbers of a rank's segment in one exchange: few enough to stay in the caches, and so many that it hardly matters how
+/// long an exchange takes to begin, which is milliseconds where threads of a rank share a core.
+const SEGMENT: usize = 1 << 18;
 
 /// Sums that are kept in 64 bits at a time.
 const CHUNK: usize = 1024;
