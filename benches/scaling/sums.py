@@ -57,7 +57,7 @@ def time_of(seconds: float) -> str:
 # have, multiply-adds of its contrasts with one other pair. The first is measured; the second's are what
 # `chiasm plan scl-base` counts, 283 G multiply-adds a pair, at the rate below.
 MODELS = {
-    "tiny (`recipes/quickstart.toml`), one core a rank": (2.6e6, 3.2e-3, 4.5e3, 2e4),
+    "tiny (`recipes/quickstart.toml`), one core a rank": (2.6e6, 3.0e-3, 4.5e3, 2e4),
     "`scl-base`, 32 cores a rank": (3.6e8, 0.28, 4e3, 2e3),
 }
 # Seconds of an exchange between two machines, bytes a second of their network, multiply-adds a second of a rank.

@@ -124,6 +124,15 @@ impl Ranks {
         state.waited
     }
 
+    /// Does what waits for the other ranks by another way than the own, and counts its time with that of exchanges.
+    pub fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = wait();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waited += start.elapsed();
+        result
+    }
+
     /// The first error, if there was one.
     #[must_use]
     pub fn broken(&self) -> Option<RankError> {

@@ -34,19 +34,26 @@ impl GradientSum {
     /// Gradients in memory, of parameters on `device`.
     #[must_use]
     pub(crate) fn of_host(values: BTreeMap<String, Vec<f32>>, device: &Device) -> Self {
-        if is_fused(device) {
-            return Self::Host(values);
+        match is_fused(device) {
+            true => Self::Host(values),
+            false => Self::Tensors(Self::Host(values).into_tensors(device)),
         }
+    }
+
+    /// The gradients on `device`.
+    #[must_use]
+    pub(crate) fn into_tensors(self, device: &Device) -> BTreeMap<String, Tensor<1>> {
         let tensor = |values: Vec<f32>| {
             let count = values.len();
             Tensor::from_data(TensorData::new(values, [count]), device)
         };
-        let tensors = values.into_iter();
-        Self::Tensors(
-            tensors
+        match self {
+            Self::Host(values) => values
+                .into_iter()
                 .map(|(name, values)| (name, tensor(values)))
                 .collect(),
-        )
+            Self::Tensors(tensors) => tensors,
+        }
     }
 
     /// The gradients in memory.

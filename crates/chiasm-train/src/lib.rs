@@ -25,6 +25,6 @@ pub use clusters::ChunkRecord;
 pub use data::TrainData;
 pub use error::TrainError;
 pub use recipe::Recipe;
-pub use together::SlowRank;
+pub use together::{DeviceSum, SlowRank};
 pub use trained::TrainedModel;
 pub use trainer::{Observer, Outcome, StepRecord, Trainer};

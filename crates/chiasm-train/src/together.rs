@@ -1,7 +1,7 @@
 //! A step of several ranks: features of the others, gradients and figures added up.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -67,7 +67,21 @@ impl Gather for Together<'_> {
     }
 }
 
-/// What [`add_up`] gives.
+/// The sum of all ranks' numbers, `[n]`, computed where they lie: by NCCL between GPUs. Every rank calls it with as many
+/// numbers, and equally often.
+pub type DeviceSum = dyn Fn(Tensor<1>) -> Result<Tensor<1>, RankError> + Send + Sync;
+
+/// What adds up the gradients of all ranks.
+#[derive(Clone, Copy)]
+pub(crate) struct Adder<'a> {
+    pub(crate) ranks: &'a Ranks,
+    /// Without it, numbers go through this process's memory.
+    pub(crate) on_device: Option<&'a DeviceSum>,
+    /// The device of the parameters.
+    pub(crate) device: &'a Device,
+}
+
+/// What [`Adder::add_up`] gives.
 pub(crate) struct Added {
     /// The gradients of all ranks.
     pub(crate) sum: GradientSum,
@@ -75,84 +89,149 @@ pub(crate) struct Added {
     pub(crate) behind: Duration,
 }
 
-/// The gradients of all ranks added up, and in `figures` their sums, while the own are computed: `backward` gives them
-/// to its argument as stages come to their end, and what is known of a stage then travels behind it.
-///
-/// Whatever ranks have in a step, they exchange the same: for each stage every parameter that is trained, in the order of
-/// the model, whether it has a gradient here or not, and who has one; with the last stage the figures.
-///
-/// # Errors
-/// As [`Ranks::sum`].
-pub(crate) fn add_up(
-    ranks: &Ranks,
-    model: &VisionLanguageModel,
-    figures: &mut [f32],
-    device: &Device,
-    backward: impl FnOnce(&mut dyn FnMut(Stage, GradientSum)),
-) -> Result<Added, RankError> {
-    let trained = trained_parameters(model);
-    let waited = ranks.waited();
-    std::thread::scope(|scope| {
-        let (outbox, inbox) = channel::<(Stage, GradientSum)>();
-        let adding = scope.spawn(move || {
-            let (mut own, mut summed) = (BTreeMap::new(), BTreeMap::new());
-            let mut stages = Stage::ALL.into_iter().peekable();
-            for (done, found) in inbox {
-                own.append(&mut found.into_host());
-                while let Some(stage) = stages.next_if(|stage| *stage <= done && *stage < LAST) {
-                    add_up_stage(ranks, &trained, stage, &mut own, &mut summed, &mut [])?;
-                }
-            }
-            for stage in stages {
-                let figures = match stage {
-                    LAST => &mut *figures,
-                    _ => &mut [],
-                };
-                add_up_stage(ranks, &trained, stage, &mut own, &mut summed, figures)?;
-            }
-            Ok(summed)
-        });
-        // Where the thread has ended, it did so with an error, which is told below.
-        backward(&mut |stage, found| drop(outbox.send((stage, found))));
-        drop(outbox);
-        let start = Instant::now();
-        let summed = match adding.join() {
-            Ok(summed) => summed?,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        Ok(Added {
-            sum: GradientSum::of_host(summed, device),
-            behind: (ranks.waited() - waited).saturating_sub(start.elapsed()),
-        })
-    })
-}
-
 /// The stage whose end is that of the backward pass.
 pub(crate) const LAST: Stage = Stage::Text;
 
-/// Moves the gradients of a stage's parameters from `own` to `summed`, those of all ranks added up.
-fn add_up_stage(
-    ranks: &Ranks,
-    trained: &[(String, usize)],
-    stage: Stage,
-    own: &mut BTreeMap<String, Vec<f32>>,
-    summed: &mut BTreeMap<String, Vec<f32>>,
-    figures: &mut [f32],
-) -> Result<(), RankError> {
-    let (mut all, mut present) = (Vec::new(), Vec::new());
-    for (name, len) in trained.iter().filter(|(name, _)| Stage::of(name) == stage) {
-        let values = own.remove(name);
-        present.push(f32::from(u8::from(values.is_some())));
-        all.push((name.clone(), values.unwrap_or_else(|| vec![0.0; *len])));
+/// Gradients of a stage's parameters: name, length, and the own gradient where there is one.
+type Own<G> = Vec<(String, usize, Option<G>)>;
+
+impl Adder<'_> {
+    /// The gradients of all ranks added up, and in `figures` their sums, while the own are computed: `backward` gives them
+    /// to its argument as stages come to their end, and what is known of a stage then travels behind it.
+    ///
+    /// Whatever ranks have in a step, they exchange the same: for each stage every parameter that is trained, in the order
+    /// of the model, whether it has a gradient here or not, and who has one; with the last stage the figures.
+    ///
+    /// # Errors
+    /// As [`Ranks::sum`].
+    pub(crate) fn add_up(
+        self,
+        model: &VisionLanguageModel,
+        figures: &mut [f32],
+        backward: impl FnOnce(&mut dyn FnMut(Stage, GradientSum)),
+    ) -> Result<Added, RankError> {
+        let trained = trained_parameters(model);
+        let waited = self.ranks.waited();
+        std::thread::scope(|scope| {
+            let (outbox, inbox) = channel();
+            let adding = scope.spawn(move || match self.on_device {
+                Some(sum) => {
+                    let device = self.device.clone().without_autodiff();
+                    let add = |own, figures: &mut _| self.on_device(sum, &device, own, figures);
+                    let unpack = |found: GradientSum| found.into_tensors(&device);
+                    stage_by_stage(inbox, &trained, figures, unpack, add).map(GradientSum::Tensors)
+                }
+                None => {
+                    let add = |own, figures: &mut _| self.in_memory(own, figures);
+                    stage_by_stage(inbox, &trained, figures, GradientSum::into_host, add)
+                        .map(|summed| GradientSum::of_host(summed, self.device))
+                }
+            });
+            // Where the thread has ended, it did so with an error, which is told below.
+            backward(&mut |stage, found| drop(outbox.send((stage, found))));
+            drop(outbox);
+            let start = Instant::now();
+            let sum = match adding.join() {
+                Ok(sum) => sum?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            Ok(Added {
+                sum,
+                behind: (self.ranks.waited() - waited).saturating_sub(start.elapsed()),
+            })
+        })
     }
-    let mut parts: Vec<&mut [f32]> = Vec::with_capacity(all.len() + 2);
-    parts.extend(all.iter_mut().map(|(_, values)| values.as_mut_slice()));
-    parts.extend([present.as_mut_slice(), figures]);
-    ranks.sum("gradients", &mut parts)?;
-    let present = all.into_iter().zip(present);
-    let present = present.filter(|(_, present)| *present > 0.0);
-    summed.extend(present.map(|(own, _)| own));
-    Ok(())
+
+    fn in_memory(
+        self,
+        own: Own<Vec<f32>>,
+        figures: &mut [f32],
+    ) -> Result<Vec<(String, Vec<f32>)>, RankError> {
+        let mut present = present(&own);
+        let all = own.into_iter();
+        let zeros = |len| move || vec![0.0; len];
+        let all = all.map(|(name, len, values)| (name, values.unwrap_or_else(zeros(len))));
+        let mut all: Vec<(String, Vec<f32>)> = all.collect();
+        let mut parts: Vec<&mut [f32]> = Vec::with_capacity(all.len() + 2);
+        parts.extend(all.iter_mut().map(|(_, values)| values.as_mut_slice()));
+        parts.extend([present.as_mut_slice(), figures]);
+        self.ranks.sum(GRADIENTS, &mut parts)?;
+        let all = all.into_iter().zip(present);
+        Ok(all
+            .filter(|(_, of)| *of > 0.0)
+            .map(|(own, _)| own)
+            .collect())
+    }
+
+    fn on_device(
+        self,
+        sum: &DeviceSum,
+        device: &Device,
+        own: Own<Tensor<1>>,
+        figures: &mut [f32],
+    ) -> Result<Vec<(String, Tensor<1>)>, RankError> {
+        let mut present = present(&own);
+        // Before anything that waits without end for a rank that is gone.
+        self.ranks.sum(GRADIENTS, &mut [&mut present, figures])?;
+        let all = own.into_iter().zip(present);
+        let all = all.filter(|(_, of)| *of > 0.0).map(|(own, _)| own);
+        let (mut names, mut lens, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, len, own) in all {
+            names.push(name);
+            lens.push(len);
+            values.push(own.unwrap_or_else(|| Tensor::zeros([len], device)));
+        }
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let summed = self.ranks.waiting(|| sum(Tensor::cat(values, 0)))?;
+        Ok(names
+            .into_iter()
+            .zip(summed.split_with_sizes(lens, 0))
+            .collect())
+    }
+}
+
+/// What errors call an exchange of gradients.
+const GRADIENTS: &str = "gradients";
+
+/// 1 for each parameter that has a gradient, 0 for the others.
+fn present<G>(own: &Own<G>) -> Vec<f32> {
+    let has = |own: &(_, _, Option<G>)| f32::from(u8::from(own.2.is_some()));
+    own.iter().map(has).collect()
+}
+
+/// Gives `add` the own gradients of one stage after another, as soon as those of the stage are there, and collects what it
+/// returns.
+fn stage_by_stage<G>(
+    inbox: Receiver<(Stage, GradientSum)>,
+    trained: &[(String, usize)],
+    figures: &mut [f32],
+    unpack: impl Fn(GradientSum) -> BTreeMap<String, G>,
+    mut add: impl FnMut(Own<G>, &mut [f32]) -> Result<Vec<(String, G)>, RankError>,
+) -> Result<BTreeMap<String, G>, RankError> {
+    let (mut own, mut summed) = (BTreeMap::new(), BTreeMap::new());
+    let mut add_stage = |stage, own: &mut BTreeMap<String, G>| {
+        let all = trained.iter().filter(|(name, _)| Stage::of(name) == stage);
+        let all = all.map(|(name, len)| (name.clone(), *len, own.remove(name)));
+        let figures = match stage {
+            LAST => &mut *figures,
+            _ => &mut [],
+        };
+        summed.extend(add(all.collect(), figures)?);
+        Ok(())
+    };
+    let mut stages = Stage::ALL.into_iter().peekable();
+    for (done, found) in inbox {
+        own.append(&mut unpack(found));
+        while let Some(stage) = stages.next_if(|stage| *stage <= done && *stage < LAST) {
+            add_stage(stage, &mut own)?;
+        }
+    }
+    for stage in stages {
+        add_stage(stage, &mut own)?;
+    }
+    Ok(summed)
 }
 
 /// Steps from one comparison of the ranks' pace to the next.

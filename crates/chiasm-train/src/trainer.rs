@@ -48,7 +48,7 @@ use crate::prepare::{
 use crate::recipe::Recipe;
 use crate::run::{MetricLine, RunDir};
 use crate::start::{self, Loaded};
-use crate::together::{LAST, Pace, SlowRank, Together, add_up, digest};
+use crate::together::{Adder, DeviceSum, LAST, Pace, SlowRank, Together, digest};
 use crate::trained::load_weights;
 
 /// Bounds of the learned temperature; outside them the published form can reach zero or below.
@@ -150,6 +150,7 @@ pub struct Trainer {
     stopping: [bool; 2],
     /// Time of a step in which ranks were waited for while the backward pass went on.
     behind: Duration,
+    device_sum: Option<Box<DeviceSum>>,
 }
 
 impl Trainer {
@@ -248,7 +249,14 @@ impl Trainer {
             saved_at: None,
             stopping: [false; 2],
             behind: Duration::ZERO,
+            device_sum: None,
         })
+    }
+
+    /// Lets gradients of several ranks be added up on their devices, instead of in the memory of their processes. All ranks
+    /// must be given such a sum.
+    pub fn add_up_on_device(&mut self, sum: Box<DeviceSum>) {
+        self.device_sum = Some(sum);
     }
 
     /// Puts the weights that the recipe names into the model, before the first step.
@@ -587,8 +595,13 @@ impl Trainer {
             let stopping = if self.stopping[0] { 1.0 } else { 0.0 };
             let mut figures: Vec<f32> = terms.values().map(|value| *value as f32).collect();
             figures.extend([all as f32, stopping]);
-            let (model, device) = (self.model(), &self.device);
-            let added = add_up(&self.ranks, model, &mut figures, device, |send| {
+            let model = self.model();
+            let adder = Adder {
+                ranks: &self.ranks,
+                on_device: self.device_sum.as_deref(),
+                device: &self.device,
+            };
+            let added = adder.add_up(model, &mut figures, |send| {
                 losses.backward(total, |stage, found| {
                     sum.collect(model, found);
                     send(stage, sum.take_through(stage));

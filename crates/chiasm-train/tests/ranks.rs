@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_data::regions::{self, Form, RegionSet, RegionWriter, WriteConfig};
 use chiasm_data::{Dataset, Phrase, Rect, Regions, Sample, Split, builtin};
 use chiasm_nn::VisionLanguageModel;
+use chiasm_nn::compute::{self, Kernels};
 use chiasm_nn::weights::{HostTensor, StateDict, state_dict};
 use chiasm_ranks::{Link, Parcel, Ranks, Silent, Thread, threads};
 use chiasm_train::prepare::tokenizer;
@@ -38,6 +39,8 @@ struct Job<'a> {
     recipe: &'a str,
     dir: &'a Path,
     resume: bool,
+    /// Gradients are tensors, and added up as such.
+    on_device: bool,
     /// What happens to which rank after which step.
     trouble: Option<(Trouble, usize, u64)>,
 }
@@ -48,6 +51,7 @@ impl<'a> Job<'a> {
             recipe,
             dir,
             resume: false,
+            on_device: false,
             trouble: None,
         }
     }
@@ -154,23 +158,44 @@ fn annotate(number: usize, sample: &mut Sample) {
     }];
 }
 
-fn trainer_of(ranks: Ranks, recipe: &str, data: &TrainData) -> Result<Trainer, TrainError> {
+fn trainer_of(ranks: Arc<Ranks>, recipe: &str, data: &TrainData) -> Result<Trainer, TrainError> {
     let recipe = Recipe::from_toml(recipe, "test").unwrap();
     let tokenizer = Arc::new(tokenizer(&recipe, data).unwrap());
-    Trainer::among(Arc::new(ranks), recipe, data, tokenizer, &Device::flex())
+    Trainer::among(ranks, recipe, data, tokenizer, &Device::flex())
 }
 
 fn trainer(ranks: Ranks, recipe: &str) -> Trainer {
-    trainer_of(ranks, recipe, &data(recipe)).unwrap()
+    trainer_of(Arc::new(ranks), recipe, &data(recipe)).unwrap()
 }
 
 fn train(ranks: Ranks, job: &Job<'_>) -> Done {
+    // Gradients are tensors where layers are computed by plain operations.
+    let kernels = match job.on_device {
+        true => Kernels::Plain,
+        false => compute::chosen(),
+    };
+    compute::with(kernels, || train_here(ranks, job))
+}
+
+fn train_here(ranks: Ranks, job: &Job<'_>) -> Done {
     let rank = ranks.rank();
     let mut run = match rank {
         0 => RunDir::open(job.dir, job.resume).unwrap(),
         _ => RunDir::silent(job.dir),
     };
-    let mut trainer = trainer(ranks, job.recipe);
+    let ranks = Arc::new(ranks);
+    let mut trainer = trainer_of(Arc::clone(&ranks), job.recipe, &data(job.recipe)).unwrap();
+    if job.on_device {
+        trainer.add_up_on_device(Box::new(move |values| {
+            let mut sums = values.clone().try_into_vec_as::<f32>().unwrap();
+            ranks.sum("device", &mut [&mut sums])?;
+            let len = sums.len();
+            Ok(Tensor::from_data(
+                TensorData::new(sums, [len]),
+                &values.device(),
+            ))
+        }));
+    }
     if job.resume {
         let (checkpoint, _) = checkpoint::latest(&run.checkpoints()).unwrap();
         trainer.restore(&checkpoint).unwrap();
@@ -224,8 +249,20 @@ fn recipe(objectives: &str, schedule: &str) -> String {
 
 /// Holds runs of two and four ranks to that of one.
 fn equals_one(recipe: &str) {
+    equals_one_adding(recipe, false);
+}
+
+fn equals_one_adding(recipe: &str, on_device: bool) {
     let folder = tempfile::tempdir().unwrap();
-    let alone = train(Ranks::alone(), &Job::new(recipe, &folder.path().join("1")));
+    let dirs = [1, 2, 4].map(|count: usize| (count, folder.path().join(count.to_string())));
+    let [alone, two, four] = dirs.each_ref().map(|(count, dir)| {
+        let job = Job {
+            on_device,
+            ..Job::new(recipe, dir)
+        };
+        (*count, job)
+    });
+    let alone = train(Ranks::alone(), &alone.1);
     assert!(alone.error.is_none());
     assert_eq!(alone.records.len(), 20);
     let near = |found: f64, expected: f64, most: f64, what: &str| {
@@ -233,11 +270,8 @@ fn equals_one(recipe: &str) {
         let limit = most * expected.abs();
         assert!(apart <= limit, "{what}: {found} and {expected}");
     };
-    for count in [2, 4] {
-        let done = all(
-            count,
-            &Job::new(recipe, &folder.path().join(count.to_string())),
-        );
+    for (count, job) in [two, four] {
+        let done = all(count, &job);
         for own in &done {
             assert!(own.error.is_none(), "{:?}", own.error);
             assert!(own.weights == done[0].weights, "weights to the bit");
@@ -283,6 +317,16 @@ fn contrast_and_completion() {
     equals_one(&recipe(objectives, "gradient_checkpointing = true\n"));
     // A tower that is not trained has no part of the backward pass.
     equals_one(&recipe(objectives, "[weights]\nfreeze = [\"text\"]\n"));
+}
+
+#[test]
+fn gradients_are_added_up_where_they_are() {
+    let objectives = "[objectives]\nfused_share = 0.75\n[objectives.contrastive]\ntemperature = 0.5\n\
+                      [objectives.matching]\n";
+    let frozen = "[weights]\nfreeze = [\"text\"]\n";
+    for schedule in ["accumulate = 2\n", frozen] {
+        equals_one_adding(&recipe(objectives, schedule), true);
+    }
 }
 
 #[test]
@@ -335,7 +379,7 @@ fn a_rank_may_die_at_any_exchange() {
             0 => RunDir::open(dir, false).unwrap(),
             _ => RunDir::silent(dir),
         };
-        let mut trainer = trainer_of(ranks, &recipe, &data)?;
+        let mut trainer = trainer_of(Arc::new(ranks), &recipe, &data)?;
         trainer.run(&mut run, &mut Idle, &AtomicBool::new(false))
     };
     let survives = |exchanges: usize| {
@@ -375,7 +419,7 @@ fn ranks_without_a_pair_are_refused() {
         let data = data(&recipe);
         let link = threads(9).remove(0);
         let ranks = Ranks::new(Box::new(link), Duration::ZERO, Arc::default());
-        let error = trainer_of(ranks, &recipe, &data).err().unwrap();
+        let error = trainer_of(Arc::new(ranks), &recipe, &data).err().unwrap();
         assert!(
             error.to_string().contains("there are 9 ranks, and "),
             "{error}"
