@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
 use chiasm_format::{Claim, Parts};
 use chiasm_ranks::{RankError, Ranks};
+use chiasm_train::Trainer;
 use clap::Args;
 use serde_json::Value;
 
@@ -195,6 +197,34 @@ fn of_launch(count: usize, _: Duration, _: Arc<AtomicBool>) -> Result<Ranks, Cli
         format!("a launcher started {count} ranks, and this binary was built without `mpi`"),
         "build it with `cargo build --release --features mpi`, or start one process".to_owned(),
     ))
+}
+
+/// Lets NCCL add up the gradients of ranks with a GPU each, where it can.
+#[cfg(feature = "nccl")]
+pub(crate) fn add_up_on_gpus(
+    ranks: &Arc<Ranks>,
+    device: &Device,
+    trainer: &mut Trainer,
+) -> Result<(), CliError> {
+    if ranks.count() == 1 {
+        return Ok(());
+    }
+    match chiasm_nccl::Nccl::join(ranks, device)? {
+        Ok(nccl) => {
+            let ranks = Arc::clone(ranks);
+            trainer.add_up_on_device(Box::new(move |values| nccl.sum(&ranks, values)));
+        }
+        Err(reason) => output::note(&format!(
+            "gradients go through host memory, not NCCL: {reason}"
+        )),
+    }
+    Ok(())
+}
+
+/// Without NCCL gradients go through host memory.
+#[cfg(not(feature = "nccl"))]
+pub(crate) fn add_up_on_gpus(_: &Arc<Ranks>, _: &Device, _: &mut Trainer) -> Result<(), CliError> {
+    Ok(())
 }
 
 /// Ends a rank. After an error the first rank prints and its end ends the others, so they wait for it;

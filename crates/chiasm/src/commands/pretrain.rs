@@ -296,6 +296,7 @@ fn train_among(
         Arc::clone(&tokenizer),
         &device,
     )?;
+    ranks::add_up_on_gpus(ranks, &device, &mut trainer)?;
     if job.resume {
         let (checkpoint, damaged) = checkpoint::latest(&run.checkpoints())?;
         for message in damaged {
