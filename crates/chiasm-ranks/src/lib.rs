@@ -11,6 +11,7 @@
 mod error;
 mod link;
 mod ranks;
+mod sum;
 mod threads;
 mod work;
 

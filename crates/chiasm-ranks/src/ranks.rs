@@ -18,16 +18,6 @@ const STOP_GRACE: Duration = Duration::from_millis(400);
 /// not held against the others.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
-/// Numbers of a rank's segment in one exchange: few enough to stay in the caches, and so many that it hardly matters how
-/// long an exchange takes to begin, which is milliseconds where threads of a rank share a core.
-const SEGMENT: usize = 1 << 18;
-
-/// Sums that are kept in 64 bits at a time.
-const CHUNK: usize = 1024;
-
-/// A number as it travels.
-type Number = [u8; size_of::<f32>()];
-
 /// Ends a parcel of data; one that says why its rank failed ends otherwise.
 const DATA: u8 = 0;
 const FAILURE: u8 = 1;
@@ -152,74 +142,6 @@ impl Ranks {
         Ok(given.iter().map(|contents| (**contents).to_vec()).collect())
     }
 
-    /// Puts the sums of all ranks' numbers in the place of the own ones: of all parts as if they were one buffer.
-    ///
-    /// # Errors
-    /// As [`Self::gather`]; other ranks with more or fewer numbers are elsewhere.
-    pub fn sum(&self, what: &'static str, parts: &mut [&mut [f32]]) -> Result<(), RankError> {
-        if self.link.is_none() {
-            return Ok(());
-        }
-        let (len, ranks) = (count(parts), self.count());
-        let block = SEGMENT * ranks;
-        let segments = (0..len).step_by(block).flat_map(|first| {
-            let len = block.min(len - first);
-            (0..ranks).map(move |rank| (rank + 1) * len / ranks - rank * len / ranks)
-        });
-        for segments in cut(parts, segments).chunks_mut(ranks) {
-            self.sum_block(what, segments)?;
-        }
-        Ok(())
-    }
-
-    /// Each rank adds up one segment and hands it out.
-    fn sum_block(&self, what: &'static str, segments: &mut [Segment<'_>]) -> Result<(), RankError> {
-        let own = self.rank();
-        let given = segments.iter().enumerate().map(|(rank, segment)| {
-            let is_given = rank != own;
-            letter(is_given.then_some(segment).into_iter().flat_map(bytes))
-        });
-        let given = self.exchange(what, Given::Each(given.collect()))?;
-        let mut sums = Vec::new();
-        if let Some(segment) = segments.get_mut(own) {
-            let len = count(segment);
-            let others = given.iter().enumerate().map(|(rank, contents)| {
-                let len = if rank == own { 0 } else { len };
-                self.numbers(what, rank, contents, len)
-            });
-            add_up(segment, own, &others.collect::<Result<Vec<_>, _>>()?);
-            sums = letter(bytes(segment));
-        }
-        let given = self.exchange(what, Given::Same(sums))?;
-        for (rank, (segment, contents)) in segments.iter_mut().zip(&given).enumerate() {
-            let len = count(segment);
-            let mut numbers = self.numbers(what, rank, contents, len)?;
-            if rank == own {
-                continue;
-            }
-            for part in segment {
-                let (theirs, rest) = numbers.split_at(part.len());
-                bytemuck::cast_slice_mut(part).copy_from_slice(theirs.as_flattened());
-                numbers = rest;
-            }
-        }
-        Ok(())
-    }
-
-    /// So many numbers that a rank gave.
-    fn numbers<'a>(
-        &self,
-        what: &'static str,
-        rank: usize,
-        bytes: &'a [u8],
-        count: usize,
-    ) -> Result<&'a [Number], RankError> {
-        match bytes.as_chunks() {
-            (numbers, []) if numbers.len() == count => Ok(numbers),
-            _ => Err(self.breaks(self.astray(rank, what))),
-        }
-    }
-
     /// Refuses ranks whose `own` differs from that of rank 0.
     ///
     /// # Errors
@@ -251,7 +173,11 @@ impl Ranks {
         });
     }
 
-    fn exchange(&self, what: &'static str, given: Given) -> Result<Vec<Contents>, RankError> {
+    pub(crate) fn exchange(
+        &self,
+        what: &'static str,
+        given: Given,
+    ) -> Result<Vec<Contents>, RankError> {
         let Some(link) = &self.link else {
             return Ok(Vec::new());
         };
@@ -312,13 +238,13 @@ impl Ranks {
         opened.collect()
     }
 
-    fn astray(&self, rank: usize, what: &'static str) -> RankError {
+    pub(crate) fn astray(&self, rank: usize, what: &'static str) -> RankError {
         let step = self.step.load(Ordering::Relaxed);
         RankError::Astray { rank, what, step }
     }
 
     /// Keeps the first error.
-    fn breaks(&self, error: RankError) -> RankError {
+    pub(crate) fn breaks(&self, error: RankError) -> RankError {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.broken.get_or_insert(error).clone()
     }
@@ -344,7 +270,7 @@ impl Clock {
 }
 
 /// What a rank gives in an exchange: [`letter`]s.
-enum Given {
+pub(crate) enum Given {
     /// To all the same.
     Same(Vec<u8>),
     /// To each rank its own.
@@ -352,7 +278,7 @@ enum Given {
 }
 
 /// Bytes in one piece, with room for what seals them.
-fn letter<'a>(parts: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> Vec<u8> {
+pub(crate) fn letter<'a>(parts: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> Vec<u8> {
     let parts = parts.into_iter();
     let len = parts.clone().map(<[u8]>::len).sum::<usize>();
     let mut letter = Vec::with_capacity(len + TAIL);
@@ -366,66 +292,8 @@ fn sealed(mut letter: Vec<u8>, kind: u8, number: u64) -> Parcel {
     Parcel::new(letter)
 }
 
-/// Numbers that one rank adds up: parts of what is summed, one behind the other.
-type Segment<'a> = Vec<&'a mut [f32]>;
-
-fn count(parts: &[&mut [f32]]) -> usize {
-    parts.iter().map(|part| part.len()).sum()
-}
-
-fn bytes<'a>(segment: &'a Segment<'_>) -> impl Iterator<Item = &'a [u8]> + Clone {
-    segment.iter().map(|part| bytemuck::cast_slice(part))
-}
-
-/// Cuts numbers into segments of these lengths.
-fn cut<'a>(parts: &'a mut [&mut [f32]], lens: impl Iterator<Item = usize>) -> Vec<Segment<'a>> {
-    let mut parts = parts.iter_mut();
-    let mut rest: &mut [f32] = &mut [];
-    let mut segment = |mut len: usize| {
-        let mut segment = Vec::new();
-        while len > 0 {
-            if rest.is_empty() {
-                match parts.next() {
-                    Some(part) => rest = part,
-                    None => break,
-                }
-            }
-            let end = len.min(rest.len());
-            let (own, others) = std::mem::take(&mut rest).split_at_mut(end);
-            (rest, len) = (others, len - end);
-            segment.push(own);
-        }
-        segment
-    };
-    lens.map(&mut segment).collect()
-}
-
-/// Puts the sums of all ranks' numbers in the place of the own ones: in the order of the ranks and in 64 bits.
-fn add_up(segment: &mut Segment<'_>, own: usize, given: &[&[Number]]) {
-    let (mut place, mut sums) = (0, [0.0f64; CHUNK]);
-    for part in segment.iter_mut().flat_map(|part| part.chunks_mut(CHUNK)) {
-        sums.fill(0.0);
-        for (rank, theirs) in given.iter().enumerate() {
-            if rank == own {
-                for (sum, number) in sums.iter_mut().zip(&*part) {
-                    *sum += f64::from(*number);
-                }
-            } else {
-                let theirs = theirs.get(place..).unwrap_or_default();
-                for (sum, number) in sums.iter_mut().zip(theirs) {
-                    *sum += f64::from(f32::from_ne_bytes(*number));
-                }
-            }
-        }
-        for (value, sum) in part.iter_mut().zip(&sums) {
-            *value = *sum as f32;
-        }
-        place += part.len();
-    }
-}
-
 /// What a parcel holds.
-struct Contents(Parcel);
+pub(crate) struct Contents(Parcel);
 
 impl Deref for Contents {
     type Target = [u8];
@@ -447,37 +315,6 @@ fn opened(parcel: Parcel) -> Option<(Contents, u8, u64)> {
 mod tests {
     use super::*;
     use crate::threads::{all, threads};
-
-    #[test]
-    fn sums_are_the_same_everywhere() {
-        // Numbers of nearly and of utterly different sizes.
-        let of = |rank: usize, place: usize| {
-            let power = (place % 61) as i32 * [1, -1][rank % 2];
-            (rank + 1) as f32 * (place as f32 + 0.1) * 2f32.powi(power)
-        };
-        for count in [1, 2, 3, 5] {
-            // Fewer numbers than ranks, and numbers that do not divide evenly.
-            for len in [0, 1, 4, 17, 3 * SEGMENT] {
-                let found = all(count, |ranks| {
-                    let own = ranks.rank();
-                    let mut values: Vec<f32> = (0..len).map(|place| of(own, place)).collect();
-                    // In parts, one of them empty.
-                    let (left, right) = values.split_at_mut(len / 3);
-                    ranks.sum("test", &mut [left, &mut [], right]).unwrap();
-                    values
-                });
-                let expected = |place: usize| {
-                    let of = |rank: usize| f64::from(of(rank, place));
-                    (0..count).map(of).sum::<f64>() as f32
-                };
-                let expected: Vec<f32> = (0..len).map(expected).collect();
-                assert!(
-                    found.iter().all(|values| *values == expected),
-                    "{count} {len}"
-                );
-            }
-        }
-    }
 
     #[test]
     fn what_is_gathered_comes_in_order() {
