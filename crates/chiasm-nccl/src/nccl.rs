@@ -59,15 +59,16 @@ impl Nccl {
         });
         let reason = own.as_ref().err().map_or("", |reason| reason.as_str());
         let reasons = ranks.gather("NCCL", reason.as_bytes())?;
-        let failed = reasons.iter().position(|reason| !reason.is_empty());
-        Ok(
-            match failed.and_then(|rank| Some((rank, reasons.get(rank)?))) {
-                Some((rank, reason)) => {
-                    Err(format!("rank {rank}: {}", String::from_utf8_lossy(reason)))
-                }
-                None => own,
-            },
-        )
+        let failed = reasons
+            .iter()
+            .enumerate()
+            .find(|(_, reason)| !reason.is_empty());
+        Ok(match failed {
+            Some((rank, reason)) => {
+                Err(format!("rank {rank}: {}", String::from_utf8_lossy(reason)))
+            }
+            None => own,
+        })
     }
 
     fn start(index: usize, ranks: &Ranks, name: Name) -> Result<Self, String> {
