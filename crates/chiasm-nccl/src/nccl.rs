@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use burn::backend::{BackendTensor, CubeDevice, DispatchDevice, DispatchTensorKind};
 use burn::cubecl::cuda::CudaRuntime;
-
 use burn::tensor::{Device, Tensor, TensorData};
 use chiasm_ranks::{RankError, Ranks};
 use cubecl_runtime::runtime::Runtime;
 use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::nccl::result::NcclError;
 use cudarc::nccl::{Comm, Id, ReduceOp, sys};
 
 /// Bytes by which ranks find each other.
@@ -197,12 +197,8 @@ fn open(
     let context = CudaContext::new(index).map_err(|error| error.to_string())?;
     let stream = context.new_stream().map_err(|error| error.to_string())?;
     let id = Id::uninit(name.map(|byte| std::ffi::c_char::from_ne_bytes([byte])));
-    let comm = Comm::from_rank(Arc::clone(&stream), rank, count, id).map_err(|error| {
-        format!(
-            "its communicator cannot be made: {:?}; NCCL_DEBUG=INFO says more",
-            error.0
-        )
-    })?;
+    let comm = Comm::from_rank(Arc::clone(&stream), rank, count, id)
+        .map_err(|error| format!("its communicator cannot be made: {}", told(&error)))?;
     Ok((stream, comm))
 }
 
@@ -215,6 +211,10 @@ fn add_up(stream: &Arc<CudaStream>, comm: &Comm, order: &Order) -> Result<(), St
     let ended = stream.synchronize();
     // The engine's, not ours to free.
     values.leak();
-    begun.map_err(|error| format!("{:?}; NCCL_DEBUG=INFO says more", error.0))?;
+    begun.map_err(|error| told(&error))?;
     ended.map_err(|error| error.to_string())
+}
+
+fn told(error: &NcclError) -> String {
+    format!("{:?}; NCCL_DEBUG=INFO says more", error.0)
 }

@@ -1,4 +1,4 @@
-//! The ranks of a run: sums, gathered bytes, and agreement.
+//! The ranks of a run: exchanges, gathered bytes, and agreement.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -148,10 +148,10 @@ impl Adder<'_> {
         figures: &mut [f32],
     ) -> Result<Vec<(String, Vec<f32>)>, RankError> {
         let mut present = present(&own);
-        let all = own.into_iter();
-        let zeros = |len| move || vec![0.0; len];
-        let all = all.map(|(name, len, values)| (name, values.unwrap_or_else(zeros(len))));
-        let mut all: Vec<(String, Vec<f32>)> = all.collect();
+        let whole = |(name, len, values): (_, _, Option<_>)| {
+            (name, values.unwrap_or_else(|| vec![0.0; len]))
+        };
+        let mut all: Vec<(String, Vec<f32>)> = own.into_iter().map(whole).collect();
         let mut parts: Vec<&mut [f32]> = Vec::with_capacity(all.len() + 2);
         parts.extend(all.iter_mut().map(|(_, values)| values.as_mut_slice()));
         parts.extend([present.as_mut_slice(), figures]);

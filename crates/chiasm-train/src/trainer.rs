@@ -150,6 +150,7 @@ pub struct Trainer {
     stopping: [bool; 2],
     /// Time of a step in which ranks were waited for while the backward pass went on.
     behind: Duration,
+    /// What adds up gradients of several ranks on their devices, where that is not done in memory.
     device_sum: Option<Box<DeviceSum>>,
 }
 

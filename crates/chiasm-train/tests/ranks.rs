@@ -254,15 +254,12 @@ fn equals_one(recipe: &str) {
 
 fn equals_one_adding(recipe: &str, on_device: bool) {
     let folder = tempfile::tempdir().unwrap();
-    let dirs = [1, 2, 4].map(|count: usize| (count, folder.path().join(count.to_string())));
-    let [alone, two, four] = dirs.each_ref().map(|(count, dir)| {
-        let job = Job {
-            on_device,
-            ..Job::new(recipe, dir)
-        };
-        (*count, job)
+    let dirs = ["1", "2", "4"].map(|name| folder.path().join(name));
+    let [alone, two, four] = dirs.each_ref().map(|dir| Job {
+        on_device,
+        ..Job::new(recipe, dir)
     });
-    let alone = train(Ranks::alone(), &alone.1);
+    let alone = train(Ranks::alone(), &alone);
     assert!(alone.error.is_none());
     assert_eq!(alone.records.len(), 20);
     let near = |found: f64, expected: f64, most: f64, what: &str| {
@@ -270,7 +267,7 @@ fn equals_one_adding(recipe: &str, on_device: bool) {
         let limit = most * expected.abs();
         assert!(apart <= limit, "{what}: {found} and {expected}");
     };
-    for (count, job) in [two, four] {
+    for (count, job) in [(2, two), (4, four)] {
         let done = all(count, &job);
         for own in &done {
             assert!(own.error.is_none(), "{:?}", own.error);
